@@ -1,0 +1,1 @@
+"""The asyncio SDK for the Gather API."""

@@ -1,0 +1,52 @@
+"""What the session asks of a limiter; `RedisLimiter` and users' own fit it too."""
+
+from datetime import timedelta
+from typing import Literal, Protocol
+
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.protocol.rate_headers import ServerQuota
+
+__all__ = ["Limiter", "Priority", "Slot"]
+
+Priority = Literal["interactive", "bulk"]
+
+
+class Slot(Protocol):
+    """Leave to send one request. Exactly one of its endings is called, once.
+
+    Endings are synchronous, so that they can run while a task is being cancelled.
+    """
+
+    def resent(self) -> None:
+        """Count one more request: aiohttp sent this one again on its own."""
+
+    def answered(self, quota: ServerQuota | None) -> None:
+        """End it: an answer came; ``quota`` is what its headers said, None if nothing."""
+
+    def lost(self) -> None:
+        """End it: it was sent, and no answer will be read."""
+
+    def returned(self) -> None:
+        """End it: it never was sent; the slot is free at once."""
+
+
+class Limiter(Protocol):
+    """Who may send now, under the rolling windows of one API key."""
+
+    async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
+        """Return leave to send, as soon as the windows allow.
+
+        Cancelling the call leaves no trace and loses no slot.
+
+        Raises:
+            QuotaWaitError: At once, if that would take more than ``max_wait`` seconds.
+        """
+
+    def hold(self, until: float) -> None:
+        """Let nothing start before this wall time, in Unix seconds; only ever grows."""
+
+    def status(self) -> RateLimitStatus:
+        """Return what is known of the quota now."""
+
+    def estimate(self, requests: int, *, priority: Priority) -> timedelta:
+        """Return how long until that many more requests could have been sent."""
