@@ -1,0 +1,52 @@
+"""The API's resources as frozen attrs classes, one file per resource.
+
+Every field but an id may be None: the documentation doesn't say what can be
+absent. ``extra`` keeps what a class doesn't name, and an unknown word of an
+enum stays readable as text, so a change of the server never breaks a reader.
+"""
+
+from gather_async.models.audio import AudioState
+from gather_async.models.candidate import Candidate, NewCandidate
+from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.interview import BulkUpdateResult, Interview, InterviewQuestion
+from gather_async.models.message_group import Message, MessageGroup
+from gather_async.models.narrator import Narrator, Voice
+from gather_async.models.question import Question
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.models.team import NewTeam, Team
+from gather_async.models.user import NewUser, User
+from gather_async.models.vocabulary import (
+    CandidateInterviewStatus,
+    DeliveryType,
+    EvaluationType,
+    InterviewStatus,
+    InterviewType,
+    SummaryStatus,
+)
+
+__all__ = [
+    "AudioState",
+    "BulkUpdateResult",
+    "Candidate",
+    "CandidateInterview",
+    "CandidateInterviewStatus",
+    "DeliveryType",
+    "EvaluationType",
+    "Interview",
+    "InterviewQuestion",
+    "InterviewResults",
+    "InterviewStatus",
+    "InterviewType",
+    "Message",
+    "MessageGroup",
+    "Narrator",
+    "NewCandidate",
+    "NewTeam",
+    "NewUser",
+    "Question",
+    "RateLimitStatus",
+    "SummaryStatus",
+    "Team",
+    "User",
+    "Voice",
+]

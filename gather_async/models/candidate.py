@@ -1,0 +1,67 @@
+"""Candidates. Source: /api-reference/candidates."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import field, frozen
+
+from gather_async.models.email import check_email
+from gather_async.models.wire import wire
+from gather_async.phone import to_e164
+
+__all__ = ["Candidate", "NewCandidate"]
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """A person who can be invited. Its ``repr`` shows no personal data."""
+
+    id: str
+    first_name: str | None = field(default=None, repr=False, metadata=wire("firstName"))
+    last_name: str | None = field(default=None, repr=False, metadata=wire("lastName"))
+    email: str | None = field(default=None, repr=False)
+    phone: str | None = field(default=None, repr=False)
+    """As the server has it; E.164 if this package created the candidate."""
+    external_id: str | None = field(default=None, metadata=wire("externalId"))
+    """The caller's own reference."""
+    timezone: str | None = None
+    """An IANA name, such as ``America/New_York``."""
+    sms_opt_in: bool | None = field(default=None, metadata=wire("smsOptIn"))
+    """Must be True for an SMS invite. Source: /guides/sending-invites."""
+    resume_url: str | None = field(default=None, repr=False, metadata=wire("resumeUrl"))
+    linked_in_url: str | None = field(default=None, repr=False, metadata=wire("linkedInURL"))
+    source: str | None = None
+    """Where the record came from; ``api`` in the documentation's example."""
+    created_at: datetime | None = field(default=None, metadata=wire("createdAt"))
+    """Aware, UTC."""
+    updated_at: datetime | None = field(default=None, metadata=wire("updatedAt"))
+    """Aware, UTC."""
+    extra: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)
+    """Fields that this class doesn't name, as sent."""
+
+
+@frozen
+class NewCandidate:
+    """A candidate to create, checked. Its ``repr`` shows no personal data.
+
+    The phone number is normalised to E.164 under the default policy, so
+    ``+1 (202) 555-0123`` becomes ``+12025550123``. For another policy or
+    national numbers, pass the fields to ``candidates.create`` of a client that
+    has ``phone_policy`` or ``default_region``.
+
+    Raises:
+        InvalidPhoneNumberError: The phone number is not E.164.
+        InvalidEmailError: The email address can't be one.
+    """
+
+    first_name: str = field(repr=False, metadata=wire("firstName"))
+    last_name: str = field(repr=False, metadata=wire("lastName"))
+    email: str = field(repr=False, converter=check_email)
+    phone: str = field(repr=False, converter=to_e164)
+    external_id: str | None = field(default=None, metadata=wire("externalId"))
+    """The caller's own reference; lets a lost answer be looked up. Recommended."""
+    timezone: str | None = None
+    """An IANA name, such as ``America/New_York``."""
+    sms_opt_in: bool | None = field(default=None, metadata=wire("smsOptIn"))
+    """True if the person agreed to text messages; needed for SMS invites."""

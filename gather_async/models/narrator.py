@@ -1,0 +1,33 @@
+"""Text-to-speech narrators. Source: /api-reference/narrators."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+__all__ = ["Narrator", "Voice"]
+
+
+@frozen(kw_only=True)
+class Voice:
+    """One voice of a narrator."""
+
+    id: str
+    name: str | None = None
+    gender: str | None = None
+    description: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)
+    """Fields that this class doesn't name, as sent."""
+
+
+@frozen(kw_only=True)
+class Narrator:
+    """Who speaks a question's script."""
+
+    id: str
+    name: str | None = None
+    language: str | None = None
+    """Such as ``en``."""
+    voices: tuple[Voice, ...] = ()
+    extra: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)
+    """Fields that this class doesn't name, as sent."""
