@@ -1,0 +1,66 @@
+"""The quota as it stands: what `GatherClient.rate_limit_status` returns."""
+
+from datetime import datetime
+
+import attrs
+
+__all__ = ["QueueStatus", "RateLimitStatus", "WindowStatus"]
+
+
+@attrs.frozen(kw_only=True)
+class WindowStatus:
+    """One rolling window.
+
+    Attributes:
+        limit: Requests that fit into it.
+        period: Its length in seconds.
+        used: Requests that may count against it now: those in flight, those answered
+            less than ``period`` ago, and what the server counted of others.
+        remaining: How many could start now as far as this window goes, from 0.
+        others: The part of ``used`` that isn't ours: the same key, used elsewhere.
+        next_free: Seconds until it has room; 0.0 if it has, None if that depends on
+            an answer not here yet.
+        learned: True if the server's headers told of this limit, and nobody configured it.
+    """
+
+    limit: int
+    period: float
+    used: int
+    remaining: int
+    others: int = 0
+    next_free: float | None = 0.0
+    learned: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class QueueStatus:
+    """How many calls wait for a slot, by priority."""
+
+    interactive: int = 0
+    bulk: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RateLimitStatus:
+    """What is known of the key's quota at one instant. Immutable; ask again for news.
+
+    Attributes:
+        windows: Every window in force, shortest period first; learned ones last.
+        in_flight: Requests sent, or about to be, and not answered yet.
+        queued: Calls that wait.
+        next_slot: Seconds until an interactive call could start if nobody waited
+            already; 0.0 means now, None that it depends on an answer not here yet.
+        held_until: The server refused a request (429) and nothing starts before then,
+            aware UTC; None if there is no hold.
+    """
+
+    windows: tuple[WindowStatus, ...]
+    in_flight: int = 0
+    queued: QueueStatus = attrs.field(factory=QueueStatus)
+    next_slot: float | None = 0.0
+    held_until: datetime | None = None
+
+    @property
+    def remaining(self) -> int:
+        """How many requests could start now: the tightest window's remainder."""
+        return min((window.remaining for window in self.windows), default=0)

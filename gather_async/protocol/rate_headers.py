@@ -1,0 +1,77 @@
+"""What an answer's headers say about the quota.
+
+Source: /getting-started/rate-limits (names; reset in Unix seconds; sent with
+every answer). Which of the windows they describe is stated nowhere.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import attrs
+
+__all__ = ["ServerQuota", "read_rate_headers"]
+
+_COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
+_SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
+_SMALLEST_UNIX = 1e9  # 2001; a smaller number isn't Unix seconds, and what it means is unknown
+_SMALLEST_MILLIS = 1e11  # the year 5138 in seconds, 1973 in milliseconds
+
+
+@attrs.frozen
+class ServerQuota:
+    """One window as the server sees it, for one answer.
+
+    Attributes:
+        limit: Requests the window allows, from 1.
+        remaining: Requests left in it, 0 to ``limit``.
+        reset_at: When there is room again, Unix seconds; None if not said or senseless.
+    """
+
+    limit: int
+    remaining: int
+    reset_at: float | None = None
+
+
+def read_rate_headers(headers: Mapping[str, str]) -> ServerQuota | None:
+    """Return what ``X-RateLimit-*`` say, or None if they say nothing usable.
+
+    Names are found in any case. A negative remainder counts as 0, one above the
+    limit as the limit: headers can never make the quota look larger than it is.
+    Never raises, whatever the values are.
+
+    >>> read_rate_headers({"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "7"})
+    ServerQuota(limit=100, remaining=7, reset_at=None)
+    """
+    limit = _count(_find(headers, "X-RateLimit-Limit"))
+    remaining = _count(_find(headers, "X-RateLimit-Remaining"))
+    if limit is None or remaining is None or limit < 1:
+        return None
+    reset_at = _unix_seconds(_find(headers, "X-RateLimit-Reset"))
+    return ServerQuota(limit, min(max(remaining, 0), limit), reset_at)
+
+
+def _find(headers: Mapping[str, str], name: str) -> str | None:
+    """Return a header; aiohttp's mapping ignores case, a plain dict doesn't."""
+    value = headers.get(name)
+    if value is None:
+        value = headers.get(name.lower())
+    if value is None and type(headers) is dict:
+        lower = name.lower()
+        value = next((each for key, each in headers.items() if key.lower() == lower), None)
+    return value
+
+
+def _count(value: str | None) -> int | None:
+    match = _COUNT.fullmatch(value) if value is not None else None
+    return int(match[1]) if match else None
+
+
+def _unix_seconds(value: str | None) -> float | None:
+    match = _SECONDS.fullmatch(value) if value is not None else None
+    if match is None:
+        return None
+    seconds = float(match[1])
+    if seconds >= _SMALLEST_MILLIS:
+        seconds /= 1000
+    return seconds if _SMALLEST_UNIX <= seconds < math.inf else None
