@@ -164,9 +164,13 @@ class GatherAPIError(GatherError):
         request_id: ``meta.requestId``, for the vendor's support; None if absent.
         body: The body as text, at most its first 64 KiB.
         headers: The answer's headers, names in lower case.
+        maybe_processed: True if this was a write and the status leaves open
+            whether it was carried out (5xx, 408).
 
     Source: /guides/error-handling
     """
+
+    maybe_processed: bool = False
 
     def __init__(
         self,
@@ -221,14 +225,7 @@ class RateLimitedError(GatherAPIError):
 
 
 class ServerError(GatherAPIError):
-    """5xx: the server failed.
-
-    Attributes:
-        maybe_processed: True if this was a write, which the server may have
-            carried out before it failed.
-    """
-
-    maybe_processed: bool = False
+    """5xx: the server failed."""
 
 
 class ResponseDecodeError(GatherError):

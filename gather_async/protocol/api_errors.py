@@ -1,0 +1,169 @@
+"""From an answer outside 2xx to the right error. Source: /guides/error-handling."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from gather_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    GatherAPIError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+)
+from gather_async.protocol.codec import MismatchError, decode
+from gather_async.protocol.rate_headers import read_rate_headers
+from gather_async.protocol.responses import Answer, kept_text
+
+__all__ = ["api_error", "seconds_until_reset", "server_time"]
+
+_SHOWN = 300
+_LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 86_400
+_ERRORS: Mapping[int, type[GatherAPIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    429: RateLimitedError,
+}
+_NEXT_STEPS: Mapping[int, str] = {
+    401: "Check the API key (GATHER_API_KEY): it is missing, wrong or revoked.",
+    403: "This API key may not do this: ask an administrator for its permissions.",
+    404: "Check the id, and that it belongs to this API key's organization.",
+    408: "Try again later.",
+    409: "The object exists already or its state forbids the change: read it first.",
+    429: "The key's quota is used up: see `.reset_at`.",
+}
+# A server may repeat what it refused: keys, addresses and phone numbers.
+_PRIVATE = re.compile(r"qapi_[\w-]+|[^\s\"'<>]+@[^\s\"'<>]+|\+?\d[\d\s().-]{5,}\d")
+
+
+def api_error(answer: Answer, call: str, *, is_write: bool, now: float) -> GatherAPIError:
+    """Return the error that an answer outside 2xx means.
+
+    Args:
+        answer: The answer.
+        call: Method and path, for the message.
+        is_write: Whether the request was a write, which a 5xx may have carried out.
+        now: Wall time in Unix seconds.
+    """
+    error, meta = _error_envelope(answer.body)
+    details = _object_in(error, "details")
+    code = _text_in(error, "code")
+    message = _text_in(error, "message") or ""
+    failure = _class_for(answer.status)(
+        _summary(answer.status, call, code, message, details),
+        status=answer.status,
+        code=code,
+        message=message or _phrase(answer.status),
+        details=details,
+        request_id=_text_in(meta, "requestId"),
+        body=kept_text(answer.body),
+        headers=answer.headers,
+    )
+    failure.maybe_processed = is_write and (answer.status >= 500 or answer.status == 408)
+    if isinstance(failure, RateLimitedError):
+        wait = seconds_until_reset(answer.headers, details, now=now)
+        if wait is not None:
+            failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
+    return failure
+
+
+def seconds_until_reset(
+    headers: Mapping[str, str], details: Mapping[str, Any], *, now: float
+) -> float | None:
+    """Return how long a 429 asks to wait, in seconds, at least 0; None if it doesn't say.
+
+    ``X-RateLimit-Reset`` goes before ``details.resetAt``, and that before
+    ``Retry-After``. Source: /getting-started/rate-limits
+    """
+    quota = read_rate_headers(headers)
+    if quota is not None and quota.reset_at is not None:
+        return max(0.0, quota.reset_at - now)
+    try:
+        return max(0.0, decode(details.get("resetAt"), datetime).timestamp() - now)
+    except MismatchError:
+        return _retry_after(headers.get("retry-after"), now=now)
+
+
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Return the server's clock by its ``Date`` header, in Unix seconds; None if it has none."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def _retry_after(value: str | None, *, now: float) -> float | None:
+    """Read seconds or an HTTP date; None if it is neither."""
+    if value is None:
+        return None
+    if value.strip().isdecimal() and len(value) < 12:
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _error_envelope(body: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return ``error`` and ``meta`` of a body; empty where there is none."""
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}, {}
+    if not isinstance(payload, dict):
+        return {}, {}
+    return _object_in(payload, "error"), _object_in(payload, "meta")
+
+
+def _object_in(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _text_in(mapping: Mapping[str, Any], key: str) -> str | None:
+    value = mapping.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _class_for(status: int) -> type[GatherAPIError]:
+    """Return the error class; a status that the documentation doesn't list goes by its class."""
+    return _ERRORS.get(status, ServerError if status >= 500 else GatherAPIError)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown status"
+
+
+def _summary(
+    status: int, call: str, code: str | None, message: str, details: Mapping[str, Any]
+) -> str:
+    """Write the message that `str` shows: what, why, and what to do."""
+    told = [message or _phrase(status)]
+    told += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]
+    said = _PRIVATE.sub("[redacted]", "; ".join(told))[:_SHOWN]
+    if not said.endswith((".", "!", "?")):
+        said += "."
+    return f"{call}: {status} {code or _phrase(status)}: {said} {_next_step(status)}".rstrip()
+
+
+def _next_step(status: int) -> str:
+    if status in _NEXT_STEPS:
+        return _NEXT_STEPS[status]
+    if status >= 500:
+        return "The server failed: try again later."
+    if status < 400:
+        return "Redirects are not followed: check base_url."
+    return "Mend the request: `.details` may name the field."

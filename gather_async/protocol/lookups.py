@@ -1,0 +1,86 @@
+"""What a list says of a write whose answer was lost."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any
+
+from attrs import frozen
+
+from gather_async.protocol.codec import MismatchError, decode
+from gather_async.protocol.pagination import read_counts
+from gather_async.protocol.requests import Lookup
+from gather_async.protocol.responses import find_list
+
+__all__ = ["Look", "Sighting", "look"]
+
+_MARGIN = 60.0
+"""Seconds by which an object may seem older than the write that made it: clocks
+are read at different moments, and a double click is no second invite."""
+
+
+class Sighting(Enum):
+    """What one look proves."""
+
+    FOUND = auto()
+    ABSENT = auto()
+    UNPROVEN = auto()
+    """The list doesn't show what was asked for, so absence from it means nothing."""
+
+
+@frozen
+class Look:
+    """What one look saw."""
+
+    verdict: Sighting
+    item: Mapping[str, Any] | None = None
+
+
+def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: float) -> Look:
+    """Return what a list answer says of the lost write.
+
+    Args:
+        lookup: What was looked for.
+        payload: The answer's JSON.
+        server_now: The server's wall time when it answered, in Unix seconds, for
+            answers whose ``meta.timestamp`` is absent; None if unknown.
+        elapsed: Seconds since the write began.
+    """
+    items, _ = find_list(payload, lookup.plural)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return Look(Sighting.UNPROVEN)
+    matching = [item for item in items if lookup.matches(item)]
+    now = _unix(_meta(payload).get("timestamp")) or server_now
+    if lookup.recent_only and now is not None:
+        earliest = now - elapsed - _MARGIN
+        recent = [item for item in matching if _created(item, now) >= earliest]
+    else:
+        recent = matching
+    if recent:
+        return Look(Sighting.FOUND, max(recent, key=lambda item: _created(item, 0.0)))
+    if len(matching) < len(items) or _has_more(payload, len(items)):
+        # The filter was ignored, or there is more than this page.
+        return Look(Sighting.UNPROVEN)
+    return Look(Sighting.ABSENT)
+
+
+def _has_more(payload: Any, listed: int) -> bool:
+    total = read_counts(payload).total
+    return total is not None and total > listed
+
+
+def _meta(payload: Any) -> Mapping[str, Any]:
+    meta = payload.get("meta") if isinstance(payload, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
+def _created(item: Mapping[str, Any], otherwise: float) -> float:
+    created = _unix(item.get("createdAt"))
+    return otherwise if created is None else created
+
+
+def _unix(value: Any) -> float | None:
+    try:
+        return decode(value, datetime).timestamp()
+    except MismatchError:
+        return None

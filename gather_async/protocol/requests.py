@@ -1,0 +1,103 @@
+"""A request as a value, and how to find out what became of it when its answer is lost."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from attrs import field, frozen
+
+from gather_async.errors import InvalidRequestError
+
+__all__ = ["PREFIX", "Lookup", "Request", "path_to", "raw_path"]
+
+PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
+_UNSAFE = frozenset("/\\?#%;")
+
+
+@frozen(kw_only=True)
+class Lookup:
+    """Where the object that a lost write may have made would be found."""
+
+    request: "Request"
+    """A list request that would show it."""
+    plural: str
+    """The list's key in ``data``, such as ``candidates``."""
+    matches: Callable[[Mapping[str, Any]], bool]
+    """Whether a listed object is the one."""
+    recent_only: bool
+    """Whether an older object of the same description is another one, so that only
+    one made since the write counts."""
+
+
+@frozen(kw_only=True)
+class Request:
+    """One call of the API. Its ``repr`` shows neither query nor body."""
+
+    method: str
+    path: str
+    """Percent-encoded, starting with a slash."""
+    query: Mapping[str, Any] = field(factory=dict, repr=False)
+    """Unencoded; entries that are None are not sent."""
+    body: Any = field(default=None, repr=False)
+    """JSON; None sends no body."""
+    lookup: Lookup | None = field(default=None, repr=False)
+    """How a lost answer to a write can be reconciled; None if it can't."""
+    needs_answer: bool = True
+    """Whether a 2xx without a readable body is a lost answer too."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether sending it twice could do something twice."""
+        return self.method not in {"GET", "HEAD", "OPTIONS"}
+
+    @property
+    def target(self) -> str:
+        """The path with its query, percent-encoded."""
+        query = {name: _text(value) for name, value in self.query.items() if value is not None}
+        return f"{self.path}?{urlencode(query)}" if query else self.path
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def path_to(*segments: str) -> str:
+    """Return the API path of these segments, each percent-encoded.
+
+    Raises:
+        InvalidRequestError: A segment is empty, or could make the path mean
+            something else: it holds a slash of either kind, ``?``, ``#``, ``%``, ``;``
+            or a control character, or is ``.`` or ``..``.
+    """
+    for segment in segments:
+        if not isinstance(segment, str) or not segment.strip() or segment in {".", ".."}:
+            raise InvalidRequestError("An id must be non-empty text: pass the `id` of a model.")
+        if not _UNSAFE.isdisjoint(segment) or not segment.isprintable():
+            raise InvalidRequestError(
+                "An id can't hold / \\ ? # % ; or control characters: pass the `id` of a model."
+            )
+    return PREFIX + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def raw_path(path: str) -> str:
+    """Return a caller's own path, percent-encoded.
+
+    Raises:
+        InvalidRequestError: It doesn't start with one slash, climbs with ``..``, or
+            has a query or fragment in it.
+    """
+    if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
+        raise InvalidRequestError("A path starts with one slash, such as /qsi/gather/questions.")
+    if not _UNSAFE.difference("/").isdisjoint(path) or not path.isprintable():
+        raise InvalidRequestError(
+            "A path is unencoded and can't hold \\ ? # % ; or control characters: pass params=."
+        )
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        raise InvalidRequestError("A path can't hold . or .. segments.")
+    return quote(path)
+
+
+def _text(value: Any) -> str:
+    """Spell a query value as JSON would: ``true``, not ``True``."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,120 @@
+"""From the body of a 2xx answer to models; both envelopes. Source: /getting-started/overview."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+from gather_async.errors import ResponseDecodeError
+from gather_async.protocol.codec import MismatchError, decode
+
+__all__ = [
+    "Answer",
+    "decode_item",
+    "decode_items",
+    "find_list",
+    "find_object",
+    "kept_text",
+    "parse_json",
+]
+
+T = TypeVar("T")
+_KEPT_BODY = 65_536
+
+
+@frozen
+class Answer:
+    """What the server sent. Its ``repr`` shows neither headers nor body."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    """Names in lower case."""
+    body: bytes = field(repr=False)
+
+
+def parse_json(body: bytes, *, is_write: bool) -> Any:
+    """Return the JSON of a 2xx body; None if the body is empty.
+
+    Raises:
+        ResponseDecodeError: It is not JSON, at ``$``.
+    """
+    if not body.strip():
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        problem = "it is nested too deep" if isinstance(error, RecursionError) else "it is not JSON"
+        raise _senseless("$", problem, body, is_write=is_write) from None
+
+
+def find_object(payload: Any, singular: str) -> tuple[Any, str]:
+    """Return the object in an answer and its path, nested or flat.
+
+    Edition A puts it at ``data``, edition B and some resources at ``data.<singular>``.
+    """
+    data = payload.get("data") if isinstance(payload, dict) else None
+    is_nested = isinstance(data, dict) and singular in data
+    # A flat object that happens to have a field of that name still has an id.
+    if is_nested and ("id" not in data or isinstance(data[singular], dict)):
+        return data[singular], f"$.data.{singular}"
+    return data, "$.data"
+
+
+def find_list(payload: Any, plural: str) -> tuple[Any, str]:
+    """Return the array in an answer and its path: ``data``, or ``data.<plural>``."""
+    data = payload.get("data") if isinstance(payload, dict) else None
+    if isinstance(data, dict):
+        return data.get(plural), f"$.data.{plural}"
+    return data, "$.data"
+
+
+def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool = False) -> T:
+    """Return the one model in an answer.
+
+    Raises:
+        ResponseDecodeError: There is none, or it doesn't fit.
+    """
+    value, path = find_object(payload, singular)
+    return _decode_at(path, value, model, payload, is_write=is_write)
+
+
+def decode_items(
+    payload: Any, plural: str, model: type[T], *, is_write: bool = False
+) -> tuple[T, ...]:
+    """Return the models in a list answer.
+
+    Raises:
+        ResponseDecodeError: There is no array, or one of its items doesn't fit.
+    """
+    values, path = find_list(payload, plural)
+    if not isinstance(values, list):
+        raise _senseless(path, "an array was expected", payload, is_write=is_write)
+    return tuple(
+        _decode_at(f"{path}[{index}]", value, model, payload, is_write=is_write)
+        for index, value in enumerate(values)
+    )
+
+
+def _decode_at(path: str, value: Any, model: type[T], payload: Any, *, is_write: bool) -> T:
+    try:
+        return decode(value, model)
+    except MismatchError as failure:
+        raise _senseless(path + failure.path, str(failure), payload, is_write=is_write) from None
+
+
+def kept_text(body: bytes) -> str:
+    """Return as much of a body as an error keeps: its first 64 KiB, as text."""
+    return body[:_KEPT_BODY].decode("utf-8", "replace")
+
+
+def _senseless(path: str, problem: str, body: Any, *, is_write: bool) -> ResponseDecodeError:
+    """Build the error; a body that was parsed already is written out again."""
+    raw = body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+    return ResponseDecodeError(
+        f"The server said that it succeeded, but its answer makes no sense at {path}: {problem}. "
+        "See `.body`; report it to the vendor if it persists.",
+        body=kept_text(raw),
+        path=path,
+        maybe_processed=is_write,
+    )

@@ -1,0 +1,116 @@
+"""Whether a failed request goes again, and when: a decision, not an action.
+
+Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
+/guides/error-handling (which statuses there are). A write has no idempotency
+key, so it goes again only if it can't have been carried out.
+"""
+
+import math
+
+from attrs import field, frozen
+
+from gather_async.errors import ConfigurationError
+
+__all__ = ["Failure", "Retry", "RetryPolicy", "decide"]
+
+_RETRIED_STATUSES = frozenset({408, 429})
+_LONGEST_RESET = 3600.0  # the longest documented window; a reset beyond it is a mistake
+_LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
+
+
+def _positive(_: object, attribute: object, value: float) -> None:
+    name = getattr(attribute, "name", "value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"RetryPolicy.{name} must be a finite number above 0.")
+
+
+def _at_least_one(_: object, __: object, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError("RetryPolicy.attempts must be a whole number, 1 or more.")
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How failed requests are tried again.
+
+    The pause before attempt n + 1 is drawn evenly from 0 to
+    ``min(cap, base * 2 ** (n - 1))`` seconds (full jitter).
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    attempts: int = field(default=4, validator=_at_least_one)
+    """Requests at most, the first included. 1 switches retrying off."""
+    base: float = field(default=0.5, validator=_positive)
+    """Seconds: the longest first pause."""
+    cap: float = field(default=30.0, validator=_positive)
+    """Seconds: the longest pause."""
+    total: float = field(default=120.0, validator=_positive)
+    """Seconds from the first request after which nothing is tried again. Waiting for
+    the quota doesn't count."""
+
+
+@frozen(kw_only=True)
+class Failure:
+    """What went wrong with one attempt."""
+
+    was_sent: bool
+    """Whether the request left, so that the server may have carried it out."""
+    status: int | None = None
+    """The answer's status; None if no answer came."""
+    reset_in: float | None = None
+    """Seconds that a 429 asks to wait; None if it didn't say."""
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether nobody can tell from here if the request was carried out."""
+        if self.status is None:
+            return self.was_sent
+        return self.status >= 500 or self.status == 408 or self.status < 300
+
+
+@frozen(kw_only=True)
+class Retry:
+    """Try again."""
+
+    wait: float
+    """Seconds to pause first."""
+    hold: bool
+    """Whether the pause is for the whole client, because the quota is used up."""
+
+
+def decide(
+    policy: RetryPolicy,
+    failure: Failure,
+    *,
+    repeatable: bool,
+    attempt: int,
+    elapsed: float,
+    draw: float,
+) -> Retry | None:
+    """Return how to go on after a failure; None to give up.
+
+    Args:
+        policy: The caller's policy.
+        failure: What went wrong.
+        repeatable: Whether carrying it out twice does no harm: a read, a write
+            that the caller calls idempotent, or one known not to have happened.
+        attempt: Requests made so far, at least 1.
+        elapsed: Seconds since the first, without waits for the quota.
+        draw: A random number from 0 to 1.
+    """
+    if attempt >= policy.attempts or not _is_transient(failure):
+        return None
+    if failure.is_ambiguous and not repeatable:
+        return None
+    pause = draw * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, _LARGEST_EXPONENT))
+    if failure.status == 429:
+        # The jitter keeps many clients of one key from coming back together.
+        return Retry(wait=min(failure.reset_in or 0.0, _LONGEST_RESET) + pause, hold=True)
+    return None if elapsed + pause > policy.total else Retry(wait=pause, hold=False)
+
+
+def _is_transient(failure: Failure) -> bool:
+    status = failure.status
+    return status is None or status >= 500 or status in _RETRIED_STATUSES

@@ -1,0 +1,324 @@
+"""Candidate interviews: invites and their results.
+
+Source: /api-reference/candidate-interviews, /guides/sending-invites
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
+from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.vocabulary import CandidateInterviewStatus, DeliveryType
+from gather_async.protocol.pagination import Paging
+from gather_async.protocol.polling import PollPolicy
+from gather_async.protocol.requests import Lookup, Request, path_to
+from gather_async.protocol.responses import decode_item
+from gather_async.resources.endpoint import Endpoint, with_extra
+from gather_async.resources.pager import Pager
+from gather_async.resources.waits import Waits
+from gather_async.session import Session
+from gather_async.transport import Timeout
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["CandidateInterviews"]
+
+
+@frozen(eq=False)
+class CandidateInterviews:
+    """Invite candidates, follow them, and read their results."""
+
+    _session: Session = field(repr=False)
+    _waits: Callable[[], Waits] = field(repr=False)
+    _endpoint: Endpoint[CandidateInterview] = field(init=False, repr=False)
+
+    @_endpoint.default
+    def _build_endpoint(self) -> Endpoint[CandidateInterview]:
+        return Endpoint(
+            session=self._session,
+            model=CandidateInterview,
+            path="candidate-interviews",
+            singular="candidateInterview",
+            plural="candidateInterviews",
+            paging=Paging(size_parameter="limit"),
+        )
+
+    async def create(
+        self,
+        *,
+        candidate_id: str,
+        interview_id: str,
+        send_invite: bool | None = None,
+        delivery_types: Sequence[DeliveryType | str] | None = None,
+        expiry_days: int | None = None,
+        external_redirect_uri: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> CandidateInterview:
+        """Link a candidate to an interview, and send the invite if asked. Costs one request.
+
+        A lost answer is looked up by candidate and interview, and the request sent
+        again only if nothing new is there, so nobody is invited twice.
+
+        Args:
+            candidate_id: Whom.
+            interview_id: To what.
+            send_invite: Whether the server sends the invite now; its default is undocumented.
+            delivery_types: ``email``, ``sms`` or both. SMS needs a candidate with
+                ``sms_opt_in``.
+            expiry_days: Days until the link dies; None: the organization's setting.
+            external_redirect_uri: Where the candidate lands after finishing.
+            extra: Undocumented fields, merged into the body as they are; the name of
+                the field for a webhook of this invite alone is one.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that a second invite does no harm, so that a lost
+                answer is tried again without looking.
+
+        Raises:
+            InviteNotDeliverableError: ``send_invite`` without a delivery type, or the
+                reverse; nothing was sent.
+            NotFoundError: There is no such candidate or interview.
+            BadRequestError: The server refused a field, such as SMS without opt-in.
+            GatherConnectionError: The connection failed; see ``maybe_processed``.
+            GatherTimeoutError: A deadline passed; see ``maybe_processed``.
+            GatherAPIError: The server answered with another error.
+            ResponseDecodeError: The answer makes no sense.
+            QuotaWaitError: The quota has no room within ``max_wait``.
+        """
+        body = {
+            "candidateId": candidate_id,
+            "interviewId": interview_id,
+            "sendInvite": send_invite,
+            "deliveryTypes": _delivery(delivery_types, send_invite=send_invite),
+            "expiryDays": expiry_days,
+            "externalRedirectUri": external_redirect_uri,
+        }
+        return await self._endpoint.create(
+            with_extra(body, extra),
+            lookup=self._lookup(candidate_id, interview_id),
+            timeout=timeout,
+            idempotent=idempotent,
+        )
+
+    async def get(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> CandidateInterview:
+        """Read one candidate interview. Costs one request.
+
+        Args:
+            id: Its id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            InvalidRequestError: The id is empty or could change the path.
+            NotFoundError: There is none with this id.
+            GatherError: As for `create`.
+        """
+        return await self._endpoint.get(id, query=extra, timeout=timeout)
+
+    def list(
+        self,
+        *,
+        candidate_id: str | None = None,
+        interview_id: str | None = None,
+        status: CandidateInterviewStatus | str | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Pager[CandidateInterview]:
+        """List candidate interviews, 100 a page.
+
+        Args:
+            candidate_id: Only this candidate's.
+            interview_id: Only this interview's.
+            status: Only with this status.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+        """
+        query = {"candidateId": candidate_id, "interviewId": interview_id, "status": status}
+        return self._endpoint.list(query, timeout=timeout)
+
+    async def update_status(
+        self,
+        id: str,
+        status: CandidateInterviewStatus | str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> CandidateInterview:
+        """Change the status. Costs one request, two if the server's answer has no object.
+
+        Args:
+            id: Its id.
+            status: The new status; which changes are legal is undocumented.
+            extra: Undocumented fields, merged into the body as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that doing it twice does no harm, so that a lost
+                answer is tried again.
+
+        Raises:
+            BadRequestError: The server refuses this change.
+            NotFoundError: There is none with this id.
+            GatherError: As for `create`.
+        """
+        request = Request(
+            method="PATCH",
+            path=path_to("candidate-interviews", id, "status"),
+            body=with_extra({"status": status}, extra),
+            needs_answer=False,
+        )
+        payload = await self._session.send(request, timeout=timeout, idempotent=idempotent)
+        return await self._told_or_read(id, payload, timeout)
+
+    async def results(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> InterviewResults:
+        """Read transcriptions, scores, ratings and the summary. Costs one request.
+
+        Parts fill in over time: see `wait_until_summarized`.
+
+        Args:
+            id: The candidate interview's id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            NotFoundError: There is none with this id, or no results yet.
+            GatherError: As for `create`.
+        """
+        request = Request(
+            method="GET",
+            path=path_to("candidate-interviews", id, "results"),
+            query=extra or {},
+        )
+        payload = await self._session.send(request, timeout=timeout)
+        return decode_item(payload, "results", InterviewResults)
+
+    async def resend_invite(
+        self,
+        id: str,
+        *,
+        delivery_types: Sequence[DeliveryType | str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> CandidateInterview:
+        """Send the invite again, for one that was not received or has expired.
+
+        Costs two requests: the object is read again, as what the server answers and
+        whether the expiry moves is undocumented.
+
+        Args:
+            id: The candidate interview's id.
+            delivery_types: ``email``, ``sms`` or both.
+            extra: Undocumented fields, merged into the body as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that two messages do no harm, so that a lost answer
+                is tried again.
+
+        Raises:
+            InviteNotDeliverableError: ``delivery_types`` is empty; nothing was sent.
+            NotFoundError: There is none with this id.
+            GatherError: As for `create`.
+        """
+        types = None if delivery_types is None else _delivery(delivery_types, send_invite=True)
+        request = Request(
+            method="POST",
+            path=path_to("candidate-interviews", id, "resend-invite"),
+            body=with_extra({"deliveryTypes": types}, extra),
+            needs_answer=False,
+        )
+        await self._session.send(request, timeout=timeout, idempotent=idempotent)
+        return await self.get(id, timeout=timeout)
+
+    async def wait_until_completed(
+        self, id: str, *, timeout: float = 300.0, poll: PollPolicy | None = None
+    ) -> CandidateInterview:
+        """Return the candidate interview once the candidate has finished.
+
+        All waits of a client share their polls, which go with bulk priority, and a
+        webhook wakes them if the client has ``signals``.
+
+        Args:
+            id: The candidate interview's id.
+            timeout: Seconds to wait at most.
+            poll: When to look; None takes the default.
+
+        Raises:
+            GatherTimeoutError: The candidate had not finished in time.
+            AuthenticationError: The API key is not accepted.
+            NotFoundError: There is none with this id.
+            ClientClosedError: The client was closed meanwhile.
+        """
+        return await self._waits().completed(id, timeout=timeout, poll=poll)
+
+    async def wait_until_summarized(
+        self, id: str, *, timeout: float = 300.0, poll: PollPolicy | None = None
+    ) -> InterviewResults:
+        """Return the results once the server has ended its work on the summary.
+
+        Args:
+            id: The candidate interview's id.
+            timeout: Seconds to wait at most.
+            poll: When to look; None takes the default.
+
+        Raises:
+            GatherTimeoutError: The summary was not over in time.
+            AuthenticationError: The API key is not accepted.
+            NotFoundError: There is none with this id.
+            ClientClosedError: The client was closed meanwhile.
+        """
+        return await self._waits().summarized(id, timeout=timeout, poll=poll)
+
+    async def _told_or_read(
+        self, id: str, payload: Any, timeout: Timeout | Unset
+    ) -> CandidateInterview:
+        """Return the object in the answer, or read it: the answer's body is undocumented."""
+        try:
+            told = decode_item(payload, "candidateInterview", CandidateInterview)
+        except ResponseDecodeError:
+            return await self.get(id, timeout=timeout)
+        return told if told.id == id else await self.get(id, timeout=timeout)
+
+    def _lookup(self, candidate_id: str, interview_id: str) -> Lookup:
+        """Return how the candidate interview of a lost answer is found."""
+        return Lookup(
+            request=self._endpoint.list_request(
+                {"candidateId": candidate_id, "interviewId": interview_id}
+            ),
+            plural="candidateInterviews",
+            matches=lambda item: (
+                item.get("candidateId") == candidate_id and item.get("interviewId") == interview_id
+            ),
+            recent_only=True,
+        )
+
+
+def _delivery(
+    delivery_types: Sequence[DeliveryType | str] | None, *, send_invite: bool | None
+) -> "list[str] | None":
+    """Return the JSON array of delivery types, if they and ``send_invite`` agree.
+
+    Source: quickstart, common issues
+    """
+    if isinstance(delivery_types, str):
+        raise InviteNotDeliverableError('delivery_types must be a list, such as ["email"].')
+    if send_invite and not delivery_types:
+        raise InviteNotDeliverableError(
+            "send_invite=True reaches nobody without delivery_types: "
+            'pass ["email"], ["sms"] or both.'
+        )
+    if delivery_types and not send_invite and send_invite is not None:
+        raise InviteNotDeliverableError(
+            "delivery_types without an invite do nothing: pass send_invite=True, or leave them out."
+        )
+    return None if delivery_types is None else [str(word) for word in delivery_types]

@@ -1,0 +1,230 @@
+"""Candidates. Source: /api-reference/candidates."""
+
+from collections.abc import Mapping
+from typing import Any, overload
+
+from attrs import evolve, field, frozen
+
+from gather_async.errors import BadRequestError, ConflictError
+from gather_async.models.candidate import Candidate, NewCandidate
+from gather_async.phone import PhonePolicy, to_e164
+from gather_async.protocol.codec import to_wire
+from gather_async.protocol.pagination import Paging
+from gather_async.protocol.requests import Lookup
+from gather_async.resources.endpoint import Endpoint, with_extra
+from gather_async.resources.pager import Pager
+from gather_async.session import Session
+from gather_async.transport import Timeout
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["Candidates"]
+
+
+@frozen(eq=False)
+class Candidates:
+    """Create, find and read candidates."""
+
+    _session: Session = field(repr=False)
+    _phone_policy: PhonePolicy = PhonePolicy.E164
+    _default_region: str | None = None
+    _endpoint: Endpoint[Candidate] = field(init=False, repr=False)
+
+    @_endpoint.default
+    def _build_endpoint(self) -> Endpoint[Candidate]:
+        return Endpoint(
+            session=self._session,
+            model=Candidate,
+            path="candidates",
+            singular="candidate",
+            plural="candidates",
+            paging=Paging(size_parameter="pageSize"),
+        )
+
+    @overload
+    async def create(
+        self,
+        candidate: NewCandidate,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Candidate: ...
+
+    @overload
+    async def create(
+        self,
+        candidate: None = None,
+        *,
+        first_name: str,
+        last_name: str,
+        email: str,
+        phone: str,
+        external_id: str | None = None,
+        timezone: str | None = None,
+        sms_opt_in: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Candidate: ...
+
+    async def create(
+        self,
+        candidate: NewCandidate | None = None,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+        **fields: Any,
+    ) -> Candidate:
+        """Create a candidate, from its fields or from a `NewCandidate`. Costs one request.
+
+        With an ``external_id``, a lost answer is looked up, and the request sent
+        again only if no such candidate is there. Without one, it raises with
+        ``maybe_processed=True``.
+
+        Args:
+            candidate: The candidate, instead of the fields.
+            extra: Undocumented fields, merged into the body as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that creating them twice does no harm, so that a
+                lost answer is tried again without looking.
+            **fields: ``first_name``, ``last_name``, ``email`` and ``phone``, and maybe
+                ``external_id``, ``timezone`` and ``sms_opt_in``, as for `NewCandidate`.
+                The phone number may be in any form that the client's
+                ``phone_policy`` and ``default_region`` allow.
+
+        Raises:
+            InvalidPhoneNumberError: The phone number is refused; nothing was sent.
+            InvalidEmailError: The email address is refused; nothing was sent.
+            ConflictError: The server knows this candidate already.
+            BadRequestError: The server refused a field.
+            GatherConnectionError: The connection failed; see ``maybe_processed``.
+            GatherTimeoutError: A deadline passed; see ``maybe_processed``.
+            GatherAPIError: The server answered with another error.
+            ResponseDecodeError: The answer makes no sense.
+            QuotaWaitError: The quota has no room within ``max_wait``.
+        """
+        checked = self._checked(candidate, fields)
+        return await self._endpoint.create(
+            with_extra(to_wire(checked), extra),
+            lookup=self._lookup(checked.external_id),
+            timeout=timeout,
+            idempotent=idempotent,
+        )
+
+    async def get(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Candidate:
+        """Read one candidate. Costs one request.
+
+        Args:
+            id: The candidate's id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            InvalidRequestError: The id is empty or could change the path.
+            NotFoundError: There is no such candidate.
+            GatherError: As for `create`.
+        """
+        return await self._endpoint.get(id, query=extra, timeout=timeout)
+
+    def list(
+        self,
+        *,
+        external_id: str | None = None,
+        archived: bool | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Pager[Candidate]:
+        """List candidates, 100 a page.
+
+        Args:
+            external_id: Only those with this reference.
+            archived: Whether archived ones are listed too; the server's default is False.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+        """
+        query = {"externalId": external_id, "archived": archived}
+        return self._endpoint.list(query, timeout=timeout)
+
+    async def find_by_external_id(
+        self, external_id: str, *, timeout: Timeout | Unset = UNSET
+    ) -> Candidate | None:
+        """Return the candidate with your reference, or None. Costs one request.
+
+        A server that ignores the filter is read to its last page.
+
+        Raises:
+            GatherError: As for `get`.
+        """
+        async for candidate in self.list(external_id=external_id, timeout=timeout):
+            if candidate.external_id == external_id:
+                return candidate
+        return None
+
+    async def get_or_create(
+        self,
+        candidate: NewCandidate | None = None,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        **fields: Any,
+    ) -> Candidate:
+        """Return the candidate with this ``external_id``, created if need be.
+
+        Costs one request if they exist, two if not. What the server answers to a
+        duplicate is undocumented: 409, or a 400, is looked up once more. Two
+        callers at the same moment may still create two.
+
+        Args:
+            candidate: The candidate, instead of the fields of `create`.
+            extra: Undocumented fields, merged into the body as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            **fields: As for `create`; ``external_id`` is required.
+
+        Raises:
+            TypeError: There is no ``external_id`` to look for.
+            GatherError: As for `create`.
+        """
+        checked = self._checked(candidate, fields)
+        if checked.external_id is None:
+            raise TypeError("get_or_create needs an external_id: it is what is looked for.")
+        found = await self.find_by_external_id(checked.external_id, timeout=timeout)
+        if found is not None:
+            return found
+        try:
+            return await self.create(checked, extra=extra, timeout=timeout)
+        except (ConflictError, BadRequestError):
+            found = await self.find_by_external_id(checked.external_id, timeout=timeout)
+            if found is None:
+                raise
+            return found
+
+    def _checked(self, candidate: NewCandidate | None, fields: Mapping[str, Any]) -> NewCandidate:
+        """Return the candidate with its phone as the client's policy has it."""
+        if candidate is None:
+            phone = fields.get("phone")
+            if phone is not None:
+                fields = {**fields, "phone": self._e164(phone)}
+            return NewCandidate(**fields)
+        if fields:
+            raise TypeError("Pass a NewCandidate or its fields, not both.")
+        phone = self._e164(candidate.phone)
+        return candidate if phone == candidate.phone else evolve(candidate, phone=phone)
+
+    def _e164(self, phone: str) -> str:
+        return to_e164(phone, self._default_region, self._phone_policy)
+
+    def _lookup(self, external_id: str | None) -> Lookup | None:
+        """Return how the candidate of a lost answer is found."""
+        if not external_id:
+            return None
+        return Lookup(
+            request=self._endpoint.list_request({"externalId": external_id}),
+            plural="candidates",
+            matches=lambda item: item.get("externalId") == external_id,
+            recent_only=False,
+        )

@@ -1,0 +1,115 @@
+"""What all API resources do alike: read one, list, create."""
+
+from collections.abc import Hashable, Mapping
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from attrs import field, frozen
+
+from gather_async.protocol.pagination import (
+    PageCounts,
+    Paging,
+    has_next,
+    page_query,
+    read_counts,
+)
+from gather_async.protocol.requests import Lookup, Request, path_to
+from gather_async.protocol.responses import decode_item, decode_items
+from gather_async.resources.pager import Page, Pager
+from gather_async.session import Session
+from gather_async.transport import Timeout
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["Endpoint", "with_extra"]
+
+T = TypeVar("T", bound="Identified")
+
+
+class Identified(Protocol):
+    """Anything the API gives an id to."""
+
+    @property
+    def id(self) -> str:
+        """Opaque."""
+
+
+@frozen(kw_only=True)
+class Endpoint(Generic[T]):
+    """One collection of the API, and how its answers are read."""
+
+    session: Session = field(repr=False)
+    model: type[T]
+    path: str
+    """The collection's path segment, such as ``message-groups``."""
+    singular: str
+    """The key of one object in ``data``, where it is nested."""
+    plural: str
+    """The key of a list in ``data``, where it is keyed."""
+    paging: Paging = field(factory=Paging.whole)
+
+    async def get(
+        self,
+        id: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> T:
+        """Read one object."""
+        request = Request(method="GET", path=path_to(self.path, id), query=query or {})
+        payload = await self.session.send(request, timeout=timeout)
+        return decode_item(payload, self.singular, self.model)
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        lookup: Lookup | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> T:
+        """Create one object."""
+        request = Request(method="POST", path=path_to(self.path), body=body, lookup=lookup)
+        payload = await self.session.send(request, timeout=timeout, idempotent=idempotent)
+        return decode_item(payload, self.singular, self.model, is_write=True)
+
+    def list(
+        self, query: Mapping[str, Any] | None = None, *, timeout: Timeout | Unset = UNSET
+    ) -> Pager[T]:
+        """Return a pager over the collection."""
+        return Pager(
+            partial(self._page, dict(query or {}), timeout, number=1, seen=frozenset[Hashable]())
+        )
+
+    def list_request(self, query: Mapping[str, Any], *, page: int = 1) -> Request:
+        """Return the request of one page."""
+        return Request(
+            method="GET",
+            path=path_to(self.path),
+            query={**page_query(self.paging, page), **query},
+        )
+
+    async def _page(
+        self,
+        query: Mapping[str, Any],
+        timeout: Timeout | Unset,
+        *,
+        number: int,
+        seen: frozenset[Hashable],
+    ) -> Page[T]:
+        payload = await self.session.send(self.list_request(query, page=number), timeout=timeout)
+        items = decode_items(payload, self.plural, self.model)
+        counts: PageCounts = read_counts(payload)
+        keyed = {item.id: item for item in items}
+        ids = frozenset(keyed)
+        return Page(
+            items=tuple(item for item in keyed.values() if item.id not in seen),
+            page=number,
+            total=counts.total,
+            has_next=has_next(self.paging, counts, page=number, ids=ids, seen=seen),
+            fetch_next=partial(self._page, query, timeout, number=number + 1, seen=seen | ids),
+        )
+
+
+def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a body or query without what is None, and with the caller's extra as is."""
+    return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}

@@ -1,0 +1,182 @@
+"""Audio questions. Source: /api-reference/questions."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from gather_async.errors import AudioGenerationError
+from gather_async.models.question import Question
+from gather_async.protocol.pagination import Paging
+from gather_async.protocol.polling import PollPolicy
+from gather_async.resources.endpoint import Endpoint, with_extra
+from gather_async.resources.pager import Pager
+from gather_async.resources.waits import Waits
+from gather_async.session import Session
+from gather_async.transport import Timeout
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["Questions"]
+
+
+@frozen(eq=False)
+class Questions:
+    """Create and read questions, and wait for their audio."""
+
+    _session: Session = field(repr=False)
+    _waits: Callable[[], Waits] = field(repr=False)
+    _default_user_id: str | None = field(default=None)
+    _endpoint: Endpoint[Question] = field(init=False, repr=False)
+
+    @_endpoint.default
+    def _build_endpoint(self) -> Endpoint[Question]:
+        return Endpoint(
+            session=self._session,
+            model=Question,
+            path="questions",
+            singular="question",
+            plural="questions",
+            paging=Paging(),
+        )
+
+    async def create(
+        self,
+        *,
+        title: str | None = None,
+        question_script: str | None = None,
+        user_id: str | Unset | None = UNSET,
+        audio_url: str | None = None,
+        description: str | None = None,
+        narrator_id: str | None = None,
+        generate_audio: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Question:
+        """Create an audio question. Costs one request.
+
+        Audio generation ends later: see `wait_until_audio_ready`. A question can't
+        be looked up, so a lost answer raises with ``maybe_processed=True``.
+
+        Args:
+            title: What the dashboard shows.
+            question_script: What the narrator says.
+            user_id: Who counts as the creator. UNSET takes the client's ``user_id``,
+                None sends none. Edition A of the documentation requires one.
+            audio_url: A recording of the question.
+            description: Notes.
+            narrator_id: Who speaks; None: the organization's default narrator.
+            generate_audio: Ask for text-to-speech. Source: /api-reference/narrators.
+            extra: Undocumented fields, merged into the body as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that creating it twice does no harm, so that a
+                lost answer is tried again.
+
+        Returns:
+            The question as the server has it; its audio is most likely not ready yet.
+
+        Raises:
+            BadRequestError: The server refused a field; ``user_id`` may be required.
+            GatherConnectionError: The connection failed; see ``maybe_processed``.
+            GatherTimeoutError: A deadline passed; see ``maybe_processed``.
+            GatherAPIError: The server answered with another error.
+            ResponseDecodeError: The answer makes no sense.
+            QuotaWaitError: The quota has no room within ``max_wait``.
+        """
+        body = {
+            "userId": self._default_user_id if user_id is UNSET else user_id,
+            "title": title,
+            "questionScript": question_script,
+            "audioURL": audio_url,
+            "description": description,
+            "narratorId": narrator_id,
+            "generateAudio": generate_audio,
+        }
+        return await self._endpoint.create(
+            with_extra(body, extra), timeout=timeout, idempotent=idempotent
+        )
+
+    async def get(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Question:
+        """Read one question. Costs one request.
+
+        Args:
+            id: The question's id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            InvalidRequestError: The id is empty or could change the path.
+            NotFoundError: There is no such question.
+            GatherError: As for `create`.
+        """
+        return await self._endpoint.get(id, query=extra, timeout=timeout)
+
+    def list(self, *, timeout: Timeout | Unset = UNSET, **filters: Any) -> Pager[Question]:
+        """List questions.
+
+        The list's parameters are undocumented: the server may ignore ``page``, and
+        then the first page is all there is.
+
+        Args:
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            **filters: Query parameters in the server's spelling, as they are.
+        """
+        return self._endpoint.list(filters, timeout=timeout)
+
+    async def wait_until_audio_ready(
+        self,
+        question: Question | str,
+        *,
+        timeout: float = 300.0,
+        poll: PollPolicy | None = None,
+    ) -> Question:
+        """Return the question once its audio generation has succeeded.
+
+        All waits of a client share their polls, which go with bulk priority, and a
+        webhook wakes them if the client has ``signals``. Cancelling one wait
+        disturbs no other.
+
+        Args:
+            question: The question or its id.
+            timeout: Seconds to wait at most.
+            poll: When to look, and which words mean what; None takes the default.
+
+        Raises:
+            AudioGenerationError: The server says that generation failed.
+            AudioTimeoutError: It was not over in time; has the question as last read.
+            AuthenticationError: The API key is not accepted.
+            NotFoundError: There is no such question.
+            ClientClosedError: The client was closed meanwhile.
+        """
+        return await self._waits().audio_ready(question, timeout=timeout, poll=poll)
+
+    def wait_until_all_audio_ready(
+        self,
+        questions: Iterable[Question | str],
+        *,
+        timeout: float = 300.0,
+        poll: PollPolicy | None = None,
+    ) -> AsyncIterator[Question | AudioGenerationError]:
+        """Give each question as its audio generation ends, in the order they end.
+
+        A failed generation is given as the error, not raised, so that one failure
+        doesn't end the rest.
+
+        Args:
+            questions: Questions or ids; each is waited for once.
+            timeout: Seconds for all of them together.
+            poll: When to look, and which words mean what; None takes the default.
+
+        Raises:
+            AudioTimeoutError: Some were not over in time.
+            AuthenticationError: The API key is not accepted.
+            NotFoundError: One of them doesn't exist.
+            ClientClosedError: The client was closed meanwhile.
+        """
+        return self._waits().all_audio_ready(questions, timeout=timeout, poll=poll)

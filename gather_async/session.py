@@ -1,0 +1,274 @@
+"""The async session layer: wait for the quota, send, read, then return, retry or raise."""
+
+import json
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from attrs import define, field, frozen
+
+from gather_async.clock import Clock
+from gather_async.errors import (
+    GatherAPIError,
+    GatherConnectionError,
+    GatherError,
+    GatherTimeoutError,
+    InvalidRequestError,
+    RateLimitedError,
+    ResponseDecodeError,
+)
+from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
+from gather_async.protocol.lookups import Sighting, look
+from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
+from gather_async.protocol.requests import Lookup, Request
+from gather_async.protocol.responses import Answer, parse_json
+from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
+from gather_async.quota.limiter import Limiter, Priority, Slot
+from gather_async.transport import Deadlines, Sending, Timeout, Transport
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["Options", "Session"]
+
+_LOG = logging.getLogger("gather_async")
+_LOOKS_AFTER_ERROR = 2  # the server answered, so it isn't still working on it
+_LOOKS_AFTER_SILENCE = 4
+_FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
+
+
+@frozen(kw_only=True)
+class Options:
+    """What a caller can choose per call or per view of a client."""
+
+    deadlines: Deadlines
+    retry: RetryPolicy
+    priority: Priority
+    max_wait: float | None
+    """Seconds; None waits for the quota as long as it takes."""
+
+
+@frozen
+class _Reply:
+    payload: Any
+    headers: Mapping[str, str]
+
+
+@define(eq=False, kw_only=True, repr=False)
+class Session:
+    """Sends requests of one API key. Views of it share everything but their options."""
+
+    transport: Transport
+    limiter: Limiter
+    clock: Clock
+    options: Options
+    _rng: random.Random
+    _api_key: str
+    _user_agent: str
+    _headers: Mapping[str, str] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._headers = {
+            "x-api-key": self._api_key,  # Source: /getting-started/authentication
+            "Accept": "application/json",
+            "User-Agent": self._user_agent,
+        }
+
+    def with_options(self, options: Options) -> "Session":
+        """Return a view with other options."""
+        return attrs.evolve(self, options=options)
+
+    async def send(
+        self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False
+    ) -> Any:
+        """Return the JSON of the answer; None if a 2xx had no body.
+
+        A failure is tried again as the retry policy says. A write whose answer
+        was lost is looked up before it is sent again, if its request says how.
+
+        Args:
+            request: What to send.
+            timeout: Seconds for each attempt; UNSET takes the option's.
+            idempotent: The caller's word that carrying it out twice does no harm.
+
+        Raises:
+            QuotaWaitError: The quota has no room within ``max_wait``.
+            GatherConnectionError: The connection failed.
+            GatherTimeoutError: A deadline passed.
+            GatherAPIError: The server answered with an error.
+            ResponseDecodeError: The answer makes no sense.
+            ClientClosedError: The client is closed, or busy in another loop.
+        """
+        deadlines = self.options.deadlines if timeout is UNSET else Deadlines.of(timeout)
+        return (await self._send(request, deadlines, idempotent=idempotent)).payload
+
+    async def _send(self, request: Request, deadlines: Deadlines, *, idempotent: bool) -> _Reply:
+        body = _encode(request.body)
+        repeatable = idempotent or not request.is_write
+        attempt, elapsed = 0, 0.0
+        while True:
+            attempt += 1
+            slot = await self.limiter.acquire(
+                priority=self.options.priority, max_wait=self.options.max_wait
+            )
+            began = self.clock.monotonic()
+            try:
+                return await self._attempt(request, body, slot, deadlines)
+            except (
+                GatherConnectionError,
+                GatherTimeoutError,
+                GatherAPIError,
+                ResponseDecodeError,
+            ) as caught:
+                error: GatherError = caught
+            failure = self._failure(error)
+            is_absent = False
+            if failure.is_ambiguous and request.lookup is not None and not repeatable:
+                looks = _LOOKS_AFTER_SILENCE if failure.status is None else _LOOKS_AFTER_ERROR
+                found = await self._reconcile(
+                    request.lookup, deadlines, error, began=began, looks=looks
+                )
+                if found is not None:
+                    return found
+                is_absent = True
+            elapsed += self.clock.monotonic() - began
+            retry = decide(
+                self.options.retry,
+                failure,
+                repeatable=repeatable or is_absent,
+                attempt=attempt,
+                elapsed=elapsed,
+                draw=self._rng.random(),
+            )
+            if retry is None:
+                raise error
+            _LOG.info("%s: attempt %d: %s; trying again", request, attempt, type(error).__name__)
+            elapsed += await self._pause(retry)
+
+    async def _pause(self, retry: Retry) -> float:
+        """Wait before the next attempt; return the seconds that count as elapsed."""
+        if retry.hold:
+            self.limiter.hold(self.clock.wall() + retry.wait)
+            return 0.0
+        await self.clock.sleep(retry.wait)
+        return retry.wait
+
+    async def _attempt(
+        self, request: Request, body: bytes | None, slot: Slot, deadlines: Deadlines
+    ) -> _Reply:
+        """Send once, and read a 2xx answer's JSON."""
+        answer = await self._exchange(request, body, slot, deadlines)
+        _LOG.debug("%s: %d", request, answer.status)
+        if not 200 <= answer.status < 300:
+            raise api_error(
+                answer, str(request), is_write=request.is_write, now=self._server_now(answer)
+            )
+        payload = parse_json(answer.body, is_write=request.is_write)
+        if payload is None and request.needs_answer:
+            raise ResponseDecodeError(
+                f"{request}: the server said {answer.status}, but its answer has no body.",
+                body="",
+                path="$",
+                maybe_processed=request.is_write,
+            )
+        return _Reply(payload, answer.headers)
+
+    async def _exchange(
+        self, request: Request, body: bytes | None, slot: Slot, deadlines: Deadlines
+    ) -> Answer:
+        """Send once and settle the slot, whatever happens."""
+        sending = Sending(on_resent=slot.resent)
+        answer: Answer | None = None
+        try:
+            answer = await self.transport.exchange(
+                request.method,
+                request.target,
+                headers=self._headers
+                if body is None
+                else {**self._headers, "Content-Type": "application/json"},
+                body=body,
+                deadlines=deadlines,
+                sending=sending,
+            )
+        finally:
+            if answer is not None:
+                slot.answered(self._quota(answer))
+            elif sending.was_sent:
+                slot.lost()
+            else:
+                slot.returned()
+        return answer
+
+    async def _reconcile(
+        self,
+        lookup: Lookup,
+        deadlines: Deadlines,
+        lost: GatherError,
+        *,
+        began: float,
+        looks: int,
+    ) -> _Reply | None:
+        """Return what the lost write made, or None if it is absent after several looks.
+
+        Raises:
+            GatherError: ``lost``, if looking fails or proves nothing: then nobody
+                may send again.
+        """
+        for look_number in range(looks):
+            pause = min(self.options.retry.cap, self.options.retry.base * 2.0**look_number)
+            await self.clock.sleep(pause)
+            try:
+                reply = await self._send(lookup.request, deadlines, idempotent=True)
+            except GatherError as error:
+                raise lost from error
+            seen = look(
+                lookup,
+                reply.payload,
+                server_now=server_time(reply.headers),
+                elapsed=self.clock.monotonic() - began,
+            )
+            if seen.verdict is Sighting.FOUND:
+                return _Reply({"data": seen.item}, reply.headers)
+            if seen.verdict is Sighting.UNPROVEN:
+                raise lost
+        return None
+
+    def _failure(self, error: GatherError) -> Failure:
+        """Describe what went wrong as the retry decision wants it."""
+        if isinstance(error, GatherAPIError):
+            reset_in = None
+            if isinstance(error, RateLimitedError):
+                now = server_time(error.headers)
+                now = self.clock.wall() if now is None else now
+                reset_in = seconds_until_reset(error.headers, error.details, now=now)
+            return Failure(was_sent=True, status=error.status, reset_in=reset_in)
+        if isinstance(error, ResponseDecodeError):
+            return Failure(was_sent=True, status=200)
+        return Failure(was_sent=bool(getattr(error, "maybe_processed", False)))
+
+    def _server_now(self, answer: Answer) -> float:
+        """Return the server's wall time: its reset times are by its own clock."""
+        now = server_time(answer.headers)
+        return self.clock.wall() if now is None else now
+
+    def _quota(self, answer: Answer) -> ServerQuota | None:
+        """Return what the headers say of the quota, its reset by our own clock."""
+        quota = read_rate_headers(answer.headers)
+        if quota is None or quota.reset_at is None:
+            return quota
+        skew = self._server_now(answer) - self.clock.wall()
+        if abs(skew) <= _FORGIVEN_SKEW:
+            return quota
+        return attrs.evolve(quota, reset_at=quota.reset_at - skew)
+
+
+def _encode(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(
+            "The body can't be JSON: it holds NaN, an infinity, a lone surrogate or a cycle."
+        ) from None
