@@ -1,0 +1,364 @@
+"""One HTTP exchange: what was sent, what broke, and in which loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+
+from gather_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    GatherConnectionError,
+    GatherTimeoutError,
+)
+from gather_async.protocol.responses import Answer
+from gather_async.transport import Deadlines, Sending, Transport
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@contextlib.asynccontextmanager
+async def serving(talk: Talk) -> AsyncIterator[str]:
+    """Serve raw bytes on a free port and give the base URL."""
+
+    talks: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
+    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks[asyncio.current_task()] = writer
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await talk(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(closing, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in talks.values():
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, talks))
+
+
+@contextlib.asynccontextmanager
+async def transport_to(base: str, **options: object) -> AsyncIterator[Transport]:
+    transport = Transport(base=base, **options)  # type: ignore[arg-type]  # forwarded
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+async def exchange(
+    transport: Transport,
+    method: str = "GET",
+    *,
+    sending: Sending | None = None,
+    deadlines: Deadlines | None = None,
+) -> Answer:
+    return await transport.exchange(
+        method,
+        "/x",
+        headers={"x-api-key": "qapi_secret"},
+        body=None if method == "GET" else b"{}",
+        deadlines=deadlines or Deadlines(total=5.0),
+        sending=sending or fresh(),
+    )
+
+
+def fresh(resent: list[bool] | None = None) -> Sending:
+    return Sending(on_resent=lambda: (resent if resent is not None else []).append(True))
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readuntil(b"\r\n\r\n")
+
+
+async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_head(reader)
+        writer.write(OK)
+        await writer.drain()
+
+
+async def test_answer_has_status_lower_case_headers_and_body() -> None:
+    """An answer is given as it came, its header names in lower case."""
+    async with serving(answer_all) as base, transport_to(base) as transport:
+        answer = await exchange(transport)
+    assert (answer.status, answer.body) == (200, b"{}")
+    assert answer.headers["content-length"] == "2"
+
+
+async def test_refused_connection_was_not_sent() -> None:
+    """A connection that can't be made is known not to have carried the request."""
+    async with serving(answer_all) as base:
+        pass
+    sending = fresh()
+    async with transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError) as caught:
+            await exchange(transport, "POST", sending=sending)
+    assert not sending.was_sent
+    assert caught.value.maybe_processed is False
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_write_cut_after_its_headers_may_have_been_processed(method: str) -> None:
+    """A write whose answer never comes is ambiguous, and is never sent twice by itself."""
+    heads: list[bytes] = []
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+
+    sending = fresh()
+    async with serving(cut) as base, transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError) as caught:
+            await exchange(transport, method, sending=sending)
+    assert caught.value.maybe_processed is True
+    assert (sending.sends, len(heads)) == (1, 1)
+
+
+async def test_aiohttp_resend_of_a_read_is_counted() -> None:
+    """A read that aiohttp sends again on its own counts as one more request."""
+    heads: list[bytes] = []
+
+    async def cut_on_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+        if len(heads) == 2:
+            return
+        writer.write(OK)
+        await writer.drain()
+        heads.append(await read_head(reader))
+
+    resent: list[bool] = []
+    async with serving(cut_on_second) as base, transport_to(base) as transport:
+        await exchange(transport)
+        sending = fresh(resent)
+        answer = await exchange(transport, sending=sending)
+    assert answer.status == 200
+    assert (len(heads), sending.sends, resent) == (3, 2, [True])
+
+
+async def test_truncated_body_is_a_broken_connection() -> None:
+    """A body shorter than announced is a lost answer, not an answer."""
+
+    async def truncate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")
+        await writer.drain()
+
+    async with serving(truncate) as base, transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError) as caught:
+            await exchange(transport, "POST")
+    assert caught.value.maybe_processed is True
+
+
+async def test_garbage_answer_never_shows_the_key() -> None:
+    """An answer that isn't HTTP is a broken connection, with no trace of the request's headers."""
+
+    async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"\x00\xff garbage\r\n\r\n")
+        await writer.drain()
+
+    async with serving(garble) as base, transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError) as caught:
+            await exchange(transport)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "qapi_secret" not in f"{error} {error!r}"
+        error = error.__cause__
+
+
+@pytest.mark.parametrize(
+    "deadlines",
+    [Deadlines(total=0.05), Deadlines(total=None, read=0.05)],
+    ids=["total", "read"],
+)
+async def test_silent_server_times_out(deadlines: Deadlines) -> None:
+    """A server that says nothing raises within the deadline, as ambiguous for a write."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with serving(say_nothing) as base, transport_to(base) as transport:
+        with pytest.raises(GatherTimeoutError) as caught:
+            await exchange(transport, "POST", deadlines=deadlines)
+    assert caught.value.maybe_processed is True
+
+
+async def test_outer_timeout_is_not_ours() -> None:
+    """A caller's own `asyncio.timeout` raises its own TimeoutError, not GatherTimeoutError."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with serving(say_nothing) as base, transport_to(base) as transport:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await exchange(transport)
+    assert not isinstance(caught.value, GatherTimeoutError)
+
+
+async def test_pool_queue_does_not_use_up_the_total() -> None:
+    """Time queued for a pooled connection doesn't count towards the total."""
+    release = asyncio.Event()
+    heads = 0
+
+    async def hold_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heads
+        while True:
+            await read_head(reader)
+            heads += 1
+            if heads == 1:
+                await release.wait()
+            writer.write(OK)
+            await writer.drain()
+
+    async with (
+        serving(hold_first) as base,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+        transport_to(base, borrowed=session) as transport,
+    ):
+        loop = asyncio.get_running_loop()
+        first = asyncio.create_task(exchange(transport))
+        while heads == 0:
+            await asyncio.sleep(0)
+        sending = fresh()
+        second = asyncio.create_task(
+            exchange(transport, sending=sending, deadlines=Deadlines(total=60.0))
+        )
+        while sending.deadline is None or sending.deadline.when() is None:
+            await asyncio.sleep(0)
+        queued_until = sending.deadline.when()
+        before_release = loop.time()
+        release.set()
+        await asyncio.gather(first, second)
+    assert queued_until is not None
+    renewed = sending.deadline.when()
+    assert renewed is not None
+    assert renewed >= max(queued_until, before_release + 60.0)
+
+
+async def test_redirect_is_not_followed() -> None:
+    """A redirect is given back as it is: the key never travels to another place."""
+    heads: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with serving(redirect) as base, transport_to(base) as transport:
+        assert (await exchange(transport)).status == 302
+    assert len(heads) == 1
+
+
+async def test_cookies_are_not_kept() -> None:
+    """A cookie that the server sets doesn't come back."""
+    heads: list[bytes] = []
+
+    async def set_cookie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await read_head(reader))
+            writer.write(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n"))
+            await writer.drain()
+
+    async with serving(set_cookie) as base, transport_to(base) as transport:
+        await exchange(transport)
+        await exchange(transport)
+    assert b"cookie" not in heads[1].lower()
+
+
+async def test_closed_transport_says_so() -> None:
+    """Use after closing is a clear error, and closing twice is harmless."""
+    async with serving(answer_all) as base, transport_to(base) as transport:
+        await exchange(transport)
+        await transport.aclose()
+        with pytest.raises(ClientClosedError):
+            await exchange(transport)
+
+
+async def test_borrowed_session_stays_open_and_gets_its_traces_back() -> None:
+    """A lent session is not closed, and our trace is taken off it again."""
+    async with serving(answer_all) as base, aiohttp.ClientSession() as session:
+        async with transport_to(base, borrowed=session) as transport:
+            sending = fresh()
+            await exchange(transport, sending=sending)
+            assert sending.sends == 1
+        assert not session.closed
+        assert not session.trace_configs
+
+
+async def test_closed_borrowed_session_says_so() -> None:
+    """A lent session that its owner closed is a clear error."""
+    async with serving(answer_all) as base:
+        async with aiohttp.ClientSession() as session:
+            pass
+        async with transport_to(base, borrowed=session) as transport:
+            with pytest.raises(ClientClosedError, match="lent"):
+                await exchange(transport)
+
+
+async def test_own_traces_of_the_caller_are_used() -> None:
+    """A trace that the caller passes sees the requests."""
+    started: list[str] = []
+
+    async def note(_: object, __: object, params: aiohttp.TraceRequestStartParams) -> None:
+        started.append(params.method)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(note)
+    async with serving(answer_all) as base, transport_to(base, trace_configs=[trace]) as transport:
+        await exchange(transport)
+    assert started == ["GET"]
+
+
+def test_one_transport_serves_loop_after_loop() -> None:
+    """A transport that outlives its loop opens a new session in the next, and leaks nothing."""
+    transport: Transport | None = None
+
+    async def once() -> int:
+        nonlocal transport
+        async with serving(answer_all) as base:
+            if transport is None:
+                transport = Transport(base=base)
+            else:
+                transport._base = base
+            return (await exchange(transport)).status
+
+    assert [asyncio.run(once()) for _ in range(3)] == [200, 200, 200]
+
+
+def test_two_loops_at_once_are_refused() -> None:
+    """A second running loop gets a clear error instead of the first one's session."""
+
+    async def outer() -> None:
+        async with serving(answer_all) as base, transport_to(base) as transport:
+            await exchange(transport)
+
+            def inner() -> None:
+                asyncio.run(exchange_alone(transport))
+
+            with pytest.raises(ClientClosedError, match="loop"):
+                await asyncio.to_thread(inner)
+            assert (await exchange(transport)).status == 200
+
+    async def exchange_alone(transport: Transport) -> None:
+        await exchange(transport)
+
+    asyncio.run(outer())
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, True, "5", float("nan")])
+def test_senseless_timeout_is_refused(timeout: object) -> None:
+    """A timeout that is no positive number of seconds is refused at once."""
+    with pytest.raises(ConfigurationError):
+        Deadlines.of(timeout)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_client_timeout_is_read_whole() -> None:
+    """aiohttp's ClientTimeout sets total, connect and read alike."""
+    deadlines = Deadlines.of(aiohttp.ClientTimeout(total=9, sock_connect=2, sock_read=3))
+    assert deadlines == Deadlines(total=9, connect=2, read=3)
