@@ -216,16 +216,17 @@ class RollingWindows:
         for window in self.windows:
             window.oldest = 0
 
-    def count_since(self, window: Window, after: float, until: float = math.inf) -> int:
-        """Return how many answers lie in ``after < instant <= until``, as far as remembered.
+    def count(self, after: float, until: float = math.inf) -> int:
+        """Return how many remembered answers lie in ``after < instant <= until``; O(log n)."""
+        instants = _At(self._log, self._size, max(0, self._head - self._size), self._head)
+        last = len(instants) if until == math.inf else bisect_right(instants, until)
+        return max(0, last - bisect_right(instants, after))
 
-        Costs O(log n).
-        """
-        numbers = range(max(0, self._head - self._size), self._head)
-        instants = _At(self._log, self._size, numbers)
-        first = bisect_right(instants, after)
-        last = len(numbers) if until == math.inf else bisect_right(instants, until)
-        return max(0, last - first)
+    def add_learned(self, limit: int, period: float) -> Window:
+        """Add a window that nobody configured; it counts what the log remembers."""
+        window = Window(limit, period, self.reserve, learned=True)
+        self.windows.append(window)
+        return window
 
     def _below(self, room: int, window: Window, now: float) -> float:
         """Return when fewer than ``room`` answered requests count against the window."""
@@ -249,15 +250,16 @@ class RollingWindows:
 class _At(Sequence[float]):
     """The circular log as the sorted sequence that it is, for bisection."""
 
-    __slots__ = ("_log", "_numbers", "_size")
+    __slots__ = ("_first", "_last", "_log", "_size")
 
-    def __init__(self, log: list[float], size: int, numbers: range) -> None:
+    def __init__(self, log: list[float], size: int, first: int, last: int) -> None:
         self._log = log
         self._size = size
-        self._numbers = numbers
+        self._first = first
+        self._last = last
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return self._last - self._first
 
     def __getitem__(self, index: int) -> float:  # type: ignore[override]  # no slices: bisect asks for none
-        return self._log[self._numbers[index] % self._size]
+        return self._log[(self._first + index) % self._size]

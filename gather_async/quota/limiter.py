@@ -3,12 +3,19 @@
 from datetime import timedelta
 from typing import Literal, Protocol
 
+from gather_async.errors import ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 
-__all__ = ["Limiter", "Priority", "Slot"]
+__all__ = ["Limiter", "Priority", "Slot", "check_priority"]
 
 Priority = Literal["interactive", "bulk"]
+
+
+def check_priority(priority: object) -> None:
+    """Raise `ConfigurationError` unless there is such a priority."""
+    if priority not in {"interactive", "bulk"}:
+        raise ConfigurationError(f'priority must be "interactive" or "bulk", not {priority!r}.')
 
 
 class Slot(Protocol):

@@ -1,0 +1,361 @@
+"""The limiter of one process: every task of a client shares its windows."""
+
+import asyncio
+import math
+import random
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from gather_async.clock import Clock, Timer
+from gather_async.errors import ClientClosedError, ConfigurationError, QuotaWaitError
+from gather_async.models.rate_limit import QueueStatus, RateLimitStatus
+from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.windows import RateLimit, RollingWindows, check_rate_limits
+from gather_async.quota.forecast import Forecast
+from gather_async.quota.limiter import Priority, Slot, check_priority
+from gather_async.quota.line import Line
+from gather_async.quota.server_view import ServerView
+from gather_async.quota.slot import InProcessSlot
+from gather_async.quota.snapshot import describe, snapshot
+from gather_async.quota.turns import Turns
+
+__all__ = ["InProcessLimiter", "Pace"]
+
+Pace = Literal["burst", "even"]
+
+_HOLD_SLACK = 60.0  # seconds by which a hold may exceed the longest window: skewed clocks
+_HOLD_JITTER = 1.0  # seconds
+_LATENCY_SHARE = 0.1  # of the newest sample in the usual latency
+_SHORTEST_NAP = 1e-6  # a timer may come a float's last bit early; never re-arm it with 0
+
+
+class InProcessLimiter:
+    """Gives leave to send, as early as every rolling window allows and no earlier.
+
+    First come, first served within a priority; interactive calls go ahead of bulk
+    ones, which get about one start in five once they got none for ten seconds.
+    Bulk never takes the last ``reserve`` slots of a window; a window that is no
+    larger than the reserve leaves bulk one slot, so that it goes on.
+
+    The count survives an event loop: a limiter used under `asyncio.run` again
+    knows what it sent before. What was in flight in the old loop counts as lost.
+
+    An operation costs O(1) amortised, however many calls wait. Not thread-safe.
+
+    Args:
+        rate_limits: The windows, at least one.
+        reserve: Slots, from 0.
+        clock: Where time comes from.
+        pace: ``"burst"`` lets bulk use what is free; ``"even"`` spaces its starts
+            so that it spends the longest window's quota evenly over that window.
+        rng: Adds up to a second of jitter to each hold; None adds none.
+
+    Raises:
+        ConfigurationError: An argument can't work.
+    """
+
+    def __init__(
+        self,
+        rate_limits: Sequence[RateLimit],
+        *,
+        reserve: int = 5,
+        clock: Clock,
+        pace: Pace = "burst",
+        rng: random.Random | None = None,
+    ) -> None:
+        limits = check_rate_limits(rate_limits)
+        if type(reserve) is not int or reserve < 0:
+            raise ConfigurationError(f"reserve must be a whole number from 0, not {reserve!r}.")
+        if pace not in {"burst", "even"}:
+            raise ConfigurationError(f'pace must be "burst" or "even", not {pace!r}.')
+        self._clock = clock
+        self._rng = rng
+        self._windows = RollingWindows(limits, reserve=reserve)
+        self._server = ServerView(self._windows)
+        self._longest = limits[-1].per
+        self._turns = Turns(self._windows, interval=self._interval(pace))
+        self._latency = 0.0
+        self._held = -math.inf
+        self._hold_asked = -math.inf
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generation = 0
+        self._interactive: Line[InProcessSlot] = Line()
+        self._bulk: Line[InProcessSlot] = Line()
+
+    async def acquire(
+        self, *, priority: Priority, max_wait: float | None, again: bool = False
+    ) -> Slot:
+        """Return leave to send, as soon as the windows allow.
+
+        Args:
+            priority: ``"interactive"`` or ``"bulk"``.
+            max_wait: Seconds, from 0; None waits as long as it takes. Whether it
+                suffices is forecast from the calls ahead and the usual latency; a
+                call that waits after all, because the server held the client
+                meanwhile, gives up when the time is over.
+            again: The server refused this request with 429: it goes ahead of all of its
+                priority that weren't sent yet.
+
+        Raises:
+            QuotaWaitError: It would take longer than ``max_wait``; nothing was queued.
+            ConfigurationError: No such priority, or ``max_wait`` is negative.
+            ClientClosedError: Another event loop is using the limiter right now.
+
+        Cancelling the call leaves no trace and loses no slot.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
+        check_priority(priority)
+        bulk = priority == "bulk"
+        now = self._clock.monotonic()
+        idle = not (self._interactive.waiting or self._bulk.waiting)
+        if idle and now >= self._held and self._turns.may_start(now, bulk=bulk):
+            return self._start(now, bulk=bulk)
+        if max_wait is not None:
+            self._check_wait(max_wait, now, bulk=bulk)
+        return await self._queue(loop, max_wait, bulk=bulk, again=again)
+
+    async def _queue(
+        self, loop: asyncio.AbstractEventLoop, max_wait: float | None, *, bulk: bool, again: bool
+    ) -> InProcessSlot:
+        """Wait in line; whoever leaves it takes nothing along."""
+        line = self._bulk if bulk else self._interactive
+        waiter: asyncio.Future[InProcessSlot] = loop.create_future()
+        line.join(waiter, again=again)
+        self._dispatch()
+        if waiter.done():
+            return waiter.result()
+        deadline = None
+        if max_wait is not None:
+            deadline = self._clock.call_later(max_wait, lambda: self._give_up(waiter, max_wait))
+        try:
+            return await waiter
+        except BaseException:
+            self._leave(line, waiter)
+            raise
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+
+    def _leave(self, line: Line[InProcessSlot], waiter: asyncio.Future[InProcessSlot]) -> None:
+        """Undo what a cancelled waiter did: its place in line, or the slot it just got."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().returned()
+            return
+        waiter.cancel()
+        line.leave()
+        if line is self._bulk or line is self._interactive:
+            self._dispatch()
+
+    def _give_up(self, waiter: asyncio.Future[InProcessSlot], max_wait: float) -> None:
+        if not waiter.done():
+            now = self._clock.monotonic()
+            wait = max(0.0, self._forecast(now, bulk=False, count=1) - now)
+            waiter.set_exception(self._too_long(wait, max_wait))
+
+    def _start(self, now: float, *, bulk: bool) -> InProcessSlot:
+        self._windows.sent()
+        self._turns.started(now, bulk=bulk, bulk_waits=self._bulk.waiting > 0)
+        return InProcessSlot(self, now, self._generation)
+
+    def _dispatch(self) -> None:
+        """Let go whoever may start now, then sleep until the next may."""
+        now = self._clock.monotonic()
+        interactive, bulk = self._interactive, self._bulk
+        if now < self._held:
+            self._arm(self._held if interactive.waiting or bulk.waiting else math.inf, now)
+            return
+        while True:
+            turn = self._turns.next(now, interactive.waiting > 0, bulk.waiting > 0)
+            if turn is None:
+                break
+            waiter = (bulk if turn == "bulk" else interactive).serve()
+            if waiter is None:  # all have left, and will say so when they next run
+                return
+            waiter.set_result(self._start(now, bulk=turn == "bulk"))
+        self._arm(self._turns.next_at(now, interactive.waiting > 0, bulk.waiting > 0), now)
+
+    def _arm(self, at: float, now: float) -> None:
+        """See to it that one timer, and no more than one, is due by then."""
+        if self._timer is not None:
+            if self._timer_at <= at < math.inf:
+                return  # it comes early, and arms itself again
+            self._timer.cancel()
+            self._timer = None
+        if at < math.inf:
+            self._timer_at = at
+            self._timer = self._clock.call_later(max(at - now, _SHORTEST_NAP), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def recount(self, slot: InProcessSlot) -> None:
+        """Count one more request in flight; called by the slot."""
+        if slot.generation == self._generation:
+            self._windows.sent()
+
+    def settle(self, slot: InProcessSlot, *, sent: bool, quota: ServerQuota | None) -> None:
+        """Take a slot's requests out of flight; called by the slot."""
+        if slot.generation != self._generation:
+            return  # its loop is gone, and it counted as lost then
+        now = self._clock.monotonic()
+        if quota is not None:
+            reset = quota.reset_at
+            reset_in = None if reset is None else reset - self._clock.wall()
+            self._server.observe(quota, sent_at=slot.sent_at, now=now, reset_in=reset_in)
+        if sent:
+            self._windows.answered(now, slot.weight)
+            self._latency += (now - slot.sent_at - self._latency) * _LATENCY_SHARE
+        else:
+            self._windows.returned(slot.weight)
+        if self._interactive.waiting or self._bulk.waiting:
+            self._dispatch()
+
+    def hold(self, until: float) -> None:
+        """Let nothing start before this wall time, in Unix seconds; only ever grows.
+
+        A hold is turned into monotonic time at once, so a wall clock that jumps
+        afterwards changes nothing, and it never exceeds the longest window by more
+        than a minute. A past time, or NaN, holds nothing.
+        """
+        seconds = min(until - self._clock.wall(), self._longest + _HOLD_SLACK)
+        at = self._clock.monotonic() + seconds
+        if not (seconds > 0.0 and at > self._held):
+            return
+        jitter = 0.0
+        if self._rng is not None:
+            if at <= self._hold_asked:
+                return  # the jitter of many refusals must not add up
+            jitter = self._rng.random() * min(_HOLD_JITTER, seconds)
+        self._hold_asked = at + _HOLD_JITTER
+        self._held = at + jitter
+        if self._interactive.waiting or self._bulk.waiting:
+            self._dispatch()
+
+    def status(self) -> RateLimitStatus:
+        """Return what is known of the quota now."""
+        return snapshot(
+            self._windows,
+            now=self._clock.monotonic(),
+            wall=self._clock.wall(),
+            held=self._held,
+            queued=QueueStatus(
+                interactive=self._interactive.waiting,
+                bulk=self._bulk.waiting,
+            ),
+        )
+
+    def estimate(self, requests: int, *, priority: Priority) -> timedelta:
+        """Return how long until that many more requests could have been answered.
+
+        Simulates from the present: after the calls that wait already, with the
+        usual latency, the reserve and the pace, and nobody else joining. Costs a
+        few milliseconds at most, however many requests.
+
+        Raises:
+            ConfigurationError: ``requests`` is no whole number from 0, or no such priority.
+        """
+        check_priority(priority)
+        if type(requests) is not int or requests < 0:
+            raise ConfigurationError(f"requests must be a whole number from 0, not {requests!r}.")
+        if not requests:
+            return timedelta(0)
+        now = self._clock.monotonic()
+        start = self._forecast(now, bulk=priority == "bulk", count=requests)
+        try:
+            return timedelta(seconds=start + self._latency - now)
+        except OverflowError:
+            return timedelta.max
+
+    def recent(self, now_wall: float | None = None) -> list[float]:
+        """Return when the requests of the longest window ended, in Unix seconds, in order.
+
+        Those still in flight count as ending now. What `restore` wants in the next
+        process.
+
+        Args:
+            now_wall: The present in Unix seconds; None asks the clock.
+        """
+        now = self._clock.monotonic()
+        offset = (self._clock.wall() if now_wall is None else now_wall) - now
+        return [
+            *(at + offset for at in self._windows.answers(now)),
+            *[now + offset] * self._windows.in_flight,
+        ]
+
+    def restore(self, wall_times: Iterable[float]) -> None:
+        """Count requests that another process sent under this key.
+
+        Args:
+            wall_times: When they were answered or given up, in Unix seconds, in any
+                order. Those older than the longest window are dropped, those in the
+                future count as now. Each call adds: restore a history only once.
+        """
+        now = self._clock.monotonic()
+        offset = now - self._clock.wall()
+        self._windows.insert((at + offset for at in wall_times), now)
+
+    def __repr__(self) -> str:
+        return f"<InProcessLimiter {describe(self.status())}>"
+
+    def _interval(self, pace: Pace) -> float:
+        """Return the seconds between two bulk starts that spend the quota evenly."""
+        if pace == "burst":
+            return 0.0
+        longest = max(self._windows.windows, key=lambda window: window.period)
+        return longest.period / longest.bulk_limit
+
+    def _check_wait(self, max_wait: float, now: float, *, bulk: bool) -> None:
+        if not max_wait >= 0.0:
+            raise ConfigurationError(f"max_wait must be seconds from 0, or None, not {max_wait!r}.")
+        wait = self._forecast(now, bulk=bulk, count=1) - now
+        if wait > max_wait:
+            raise self._too_long(wait, max_wait)
+
+    def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
+        """Return when the last of ``count`` calls that joined now would start."""
+        forecast = Forecast(self._windows, now=now, not_before=self._held, latency=self._latency)
+        interval = self._turns.interval
+        if not bulk:
+            return forecast.start(self._interactive.waiting + count)
+        forecast.start(self._interactive.waiting)
+        return forecast.start(
+            self._bulk.waiting + count,
+            bulk=True,
+            interval=interval,
+            not_before=self._turns.next_bulk,
+        )
+
+    def _too_long(self, wait: float, max_wait: float) -> QuotaWaitError:
+        seconds = min(wait, timedelta.max.total_seconds() / 1e6)
+        at = datetime.fromtimestamp(self._clock.wall(), UTC) + timedelta(seconds=seconds)
+        return QuotaWaitError(
+            f"The rate limit has room in {wait:.1f} s, more than max_wait={max_wait:g}: "
+            f"try again after {at:%Y-%m-%d %H:%M:%S} UTC, or raise max_wait.",
+            available_at=at,
+            wait=wait,
+        )
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on in another event loop: keep the history, drop what belonged to the old one."""
+        old, self._loop = self._loop, loop
+        if old is None:
+            return
+        if old.is_running():
+            self._loop = old
+            raise ClientClosedError("The limiter is in use in another event loop right now.")
+        self._generation += 1
+        self._windows.answered(self._clock.monotonic(), self._windows.in_flight)
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        stranded = [*self._interactive.disband(), *self._bulk.disband()]
+        self._interactive, self._bulk = Line(), Line()
+        if not old.is_closed():
+            for waiter in stranded:
+                waiter.set_exception(ClientClosedError("The limiter moved to another event loop."))

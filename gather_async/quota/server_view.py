@@ -1,0 +1,125 @@
+"""What the server's headers add to our own count of the quota.
+
+Each answer says how many requests the server counted when it stamped this one.
+How many of them can have been ours is known within bounds; the rest is the
+same key used elsewhere. That number of `Window.others` is moved only as far as
+an answer proves it wrong, so it never grows while the key is ours alone, and
+it falls as soon as the other use ends.
+
+Pure: instants are parameters.
+"""
+
+from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.windows import RollingWindows, Window
+
+__all__ = ["ServerView"]
+
+_ROUNDING = 1e-6  # seconds; far above a float's last bit, far below any latency
+_RESET_SLACK = 2.0  # seconds; the reset comes in whole seconds, from another clock
+_MOST_LEARNED = 4  # windows; a server that names a new limit each time must not fill memory
+
+
+class ServerView:
+    """Fits what the server says into the windows. Never lets a window grow.
+
+    Args:
+        windows: The windows to correct, and to add learned limits to.
+    """
+
+    __slots__ = ("_configured", "_learned", "_longest_latency", "_periods", "_windows")
+
+    def __init__(self, windows: RollingWindows) -> None:
+        self._windows = windows
+        self._periods = sorted({each.period for each in windows.windows})
+        self._configured: dict[int, list[Window]] = {}
+        for window in windows.windows:
+            self._configured.setdefault(window.limit, []).append(window)
+        self._learned: dict[int, Window] = {}  # the least recently named first
+        self._longest_latency = 0.0
+
+    def observe(
+        self, quota: ServerQuota, *, sent_at: float, now: float, reset_in: float | None
+    ) -> None:
+        """Take in one answer's headers, while its request still counts as in flight.
+
+        Args:
+            quota: What the headers said.
+            sent_at: When the request was let go.
+            now: When its answer came.
+            reset_in: Seconds from now until the reset; None if not said.
+        """
+        latency = now - sent_at
+        self._longest_latency = max(latency, 0.9 * self._longest_latency + 0.1 * latency)
+        counted = quota.limit - quota.remaining
+        window = self._match(quota.limit, counted, now, reset_in)
+        if self._learned:
+            self._unlearn(window, quota, sent_at, now)
+        ours_now = self._windows.used(window, now) - window.others
+        if not window.others and counted <= ours_now:
+            return  # the usual case, without a search
+        self._correct(window, counted, sent_at=sent_at, now=now, reset_in=reset_in)
+
+    def _correct(
+        self, window: Window, counted: int, *, sent_at: float, now: float, reset_in: float | None
+    ) -> None:
+        """Move the number of others into the bounds that this answer proves."""
+        since = sent_at - window.period - _ROUNDING
+        most_of_ours = self._windows.in_flight + self._windows.count(since)
+        least_of_ours = self._certain(window, sent_at, now)
+        least, most = counted - most_of_ours, counted - least_of_ours
+        window.others = max(0, least, min(window.others, most))
+        if window.others:
+            window.others_until = now + window.period
+            is_near = reset_in is not None and 0.0 < reset_in <= window.period
+            window.probe_at = now + (reset_in if is_near and reset_in else window.period)
+
+    def _certain(self, window: Window, sent_at: float, now: float) -> int:
+        """Return how many of ours the server counted at the least, this one included."""
+        since = now - window.period + self._longest_latency + _ROUNDING
+        return 1 + self._windows.count(since, sent_at)
+
+    def _match(self, limit: int, counted: int, now: float, reset_in: float | None) -> Window:
+        """Return the window that the headers describe; learn it if nobody configured it."""
+        same = self._configured.get(limit)
+        if same is None:
+            return self._learn(limit, counted, now, reset_in)
+        if len(same) == 1:
+            return same[0]
+        period = self._likeliest([each.period for each in same], counted, now, reset_in)
+        return next(each for each in same if each.period == period)
+
+    def _likeliest(
+        self, periods: list[float], counted: int, now: float, reset_in: float | None
+    ) -> float:
+        """Return the period whose count of ours explains the server's best; the shortest wins."""
+        horizon = (reset_in or 0.0) - _RESET_SLACK
+        possible = [each for each in periods if each >= horizon] or periods[-1:]
+        flying = self._windows.in_flight
+        return min(
+            possible, key=lambda each: abs(counted - flying - self._windows.count(now - each))
+        )
+
+    def _learn(self, limit: int, counted: int, now: float, reset_in: float | None) -> Window:
+        period = self._likeliest(self._periods, counted, now, reset_in)
+        window = self._learned.pop(limit, None)
+        if window is None:
+            window = self._windows.add_learned(limit, period)
+        elif window.period != period:
+            window.period, window.oldest = period, 0
+        self._learned[limit] = window
+        if len(self._learned) > _MOST_LEARNED:
+            self._drop(next(iter(self._learned)))
+        return window
+
+    def _unlearn(self, named: Window, quota: ServerQuota, sent_at: float, now: float) -> None:
+        """Drop a learned limit that must be full by now, while the server tells of room.
+
+        A server that still had it would have named it, being the tighter.
+        """
+        if quota.remaining:
+            for limit, window in list(self._learned.items()):
+                if window is not named and self._certain(window, sent_at, now) >= limit:
+                    self._drop(limit)
+
+    def _drop(self, limit: int) -> None:
+        self._windows.windows.remove(self._learned.pop(limit))

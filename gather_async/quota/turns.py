@@ -1,0 +1,121 @@
+"""Whose turn is it: interactive calls first, without starving bulk ones.
+
+Pure: instants are parameters.
+
+Bulk may start when it leaves the reserve free and no interactive call waits.
+Once it got nothing for `_PATIENCE` seconds while interactive calls started, it
+is owed one start for each `_SHARE` of theirs. What it is owed it takes as soon
+as a window is loose enough; and if the windows never become so on their own,
+interactive calls pause until they are. The reserve stays untouched either way.
+"""
+
+import math
+from typing import Literal
+
+from gather_async.protocol.windows import RollingWindows
+
+__all__ = ["Turns"]
+
+_PATIENCE = 10.0  # seconds
+_SHARE = 5
+_LONGEST_PAUSE = 60.0  # seconds that interactive calls may be paused for bulk
+
+
+class Turns:
+    """Decides between the two priorities.
+
+    Args:
+        windows: What there is to share.
+        interval: Seconds between two bulk starts at the least.
+    """
+
+    __slots__ = (
+        "_interval",
+        "_last_bulk",
+        "_most_owed",
+        "_next_bulk",
+        "_owed",
+        "_pause_until",
+        "_windows",
+    )
+
+    def __init__(self, windows: RollingWindows, *, interval: float) -> None:
+        self._windows = windows
+        self._interval = interval
+        self._next_bulk = -math.inf
+        self._last_bulk = math.inf  # infinite: no bulk call waits that could be starved
+        self._owed = 0.0
+        self._most_owed = windows.reserve + 1.0
+        self._pause_until = -math.inf
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two bulk starts at the least."""
+        return self._interval
+
+    @property
+    def next_bulk(self) -> float:
+        """When the pace lets the next bulk call start; may be past."""
+        return self._next_bulk
+
+    def may_start(self, now: float, *, bulk: bool) -> bool:
+        """Tell whether a call may start now, if nobody waits."""
+        if bulk and now < self._next_bulk:
+            return False
+        return self._windows.is_free(now, bulk=bulk)
+
+    def next(
+        self, now: float, interactive: bool, bulk: bool
+    ) -> Literal["interactive", "bulk"] | None:
+        """Return who starts now, given who waits; None if nobody may."""
+        if bulk:
+            if self._last_bulk == math.inf:
+                self._last_bulk = now
+            if (not interactive or self._owed >= 1.0) and self.may_start(now, bulk=True):
+                return "bulk"
+        if interactive and not self._is_paused(now, bulk) and self._windows.is_free(now):
+            return "interactive"
+        return None
+
+    def next_at(self, now: float, interactive: bool, bulk: bool) -> float:
+        """Return when to ask `next` again, if no answer comes before; ``inf`` if never."""
+        at = math.inf
+        if interactive:
+            at = self._pause_until if self._is_paused(now, bulk) else self._windows.free_at(now)
+        if bulk and (not interactive or self._owed >= 1.0):
+            at = min(at, max(self._next_bulk, self._windows.free_at(now, bulk=True)))
+        return at
+
+    def started(self, now: float, *, bulk: bool, bulk_waits: bool) -> None:
+        """Note a start."""
+        if bulk:
+            self._owed = max(0.0, self._owed - 1.0)
+            if self._owed < 1.0:
+                self._pause_until = -math.inf
+            self._last_bulk = now if bulk_waits else math.inf
+            late = now - self._next_bulk
+            on_time = 0.0 <= late < self._interval
+            self._next_bulk = (self._next_bulk if on_time else now) + self._interval
+        elif not bulk_waits:
+            self._owed, self._last_bulk = 0.0, math.inf
+        elif now - self._last_bulk > _PATIENCE:
+            self._owed = min(self._owed + 1.0 / _SHARE, self._most_owed)
+            if self._owed >= self._most_owed and self._pause_until < now:
+                self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        """Hold interactive calls back, unless bulk could not start soon even so."""
+        if now < self._next_bulk:
+            return
+        at = self._windows.free_at(now, bulk=True)
+        if at == math.inf or at <= now + _LONGEST_PAUSE:
+            self._pause_until = now + _LONGEST_PAUSE
+
+    def _is_paused(self, now: float, bulk: bool) -> bool:
+        """Tell whether interactive calls wait for bulk; a pause in vain forgives the debt."""
+        if self._pause_until == -math.inf:
+            return False
+        if not bulk or now >= self._pause_until:
+            self._owed, self._pause_until = 0.0, -math.inf
+            return False
+        return now >= self._next_bulk
