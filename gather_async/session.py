@@ -66,6 +66,7 @@ class Session:
     _api_key: str
     _user_agent: str
     _headers: Mapping[str, str] = field(init=False)
+    _headers_with_body: Mapping[str, str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._headers = {
@@ -73,6 +74,7 @@ class Session:
             "Accept": "application/json",
             "User-Agent": self._user_agent,
         }
+        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
 
     def with_options(self, options: Options) -> "Session":
         """Return a view with other options."""
@@ -183,9 +185,7 @@ class Session:
             answer = await self.transport.exchange(
                 request.method,
                 request.target,
-                headers=self._headers
-                if body is None
-                else {**self._headers, "Content-Type": "application/json"},
+                headers=self._headers if body is None else self._headers_with_body,
                 body=body,
                 deadlines=deadlines,
                 sending=sending,

@@ -36,6 +36,14 @@ class Deadlines:
     connect: float | None = None
     read: float | None = None
     """Between two reads of the answer."""
+    of_sockets: aiohttp.ClientTimeout = field(init=False, repr=False, eq=False)
+    """What aiohttp sees to. Its own total counts the queue for the pool, so it has none."""
+
+    @of_sockets.default
+    def _connect_and_read(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=None, connect=None, sock_connect=self.connect, sock_read=self.read
+        )
 
     @classmethod
     def of(cls, timeout: Timeout) -> "Deadlines":
@@ -153,12 +161,11 @@ class Transport:
                     data=body,
                     headers=headers,
                     allow_redirects=False,
-                    timeout=_socket_timeouts(deadlines),
+                    timeout=deadlines.of_sockets,
                     trace_request_ctx=sending,
                 ) as response:
                     content = await response.read()
-                    lowered = {name.lower(): value for name, value in response.headers.items()}
-                    return Answer(response.status, lowered, content)
+                    return Answer(response.status, response.headers, content)
         except TimeoutError as error:
             raise _timed_out(method, sending, deadlines) from error
         except aiohttp.ClientResponseError as error:
@@ -233,13 +240,6 @@ def user_agent(version: str) -> str:
     """Return how this package names itself to the server."""
     python = platform.python_version()
     return f"gather-async/{version} aiohttp/{aiohttp.__version__} Python/{python}"
-
-
-def _socket_timeouts(deadlines: Deadlines) -> aiohttp.ClientTimeout:
-    """Leave the total to `asyncio.timeout`: aiohttp's own counts the queue for the pool."""
-    return aiohttp.ClientTimeout(
-        total=None, connect=None, sock_connect=deadlines.connect, sock_read=deadlines.read
-    )
 
 
 def _timed_out(method: str, sending: Sending, deadlines: Deadlines) -> GatherTimeoutError:

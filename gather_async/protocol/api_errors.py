@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -67,7 +68,7 @@ def api_error(answer: Answer, call: str, *, is_write: bool, now: float) -> Gathe
         details=details,
         request_id=_text_in(meta, "requestId"),
         body=kept_text(answer.body),
-        headers=answer.headers,
+        headers={name.lower(): value for name, value in answer.headers.items()},
     )
     failure.maybe_processed = is_write and (answer.status >= 500 or answer.status == 408)
     if isinstance(failure, RateLimitedError):
@@ -96,9 +97,16 @@ def seconds_until_reset(
 
 def server_time(headers: Mapping[str, str]) -> float | None:
     """Return the server's clock by its ``Date`` header, in Unix seconds; None if it has none."""
+    date = headers.get("date")
+    return None if date is None else _http_date(date)
+
+
+@lru_cache(maxsize=8)
+def _http_date(date: str) -> float | None:
+    """Read an HTTP date; cached, since a busy client sees each second's many times."""
     try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, OverflowError):
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 
@@ -108,10 +116,8 @@ def _retry_after(value: str | None, *, now: float) -> float | None:
         return None
     if value.strip().isdecimal() and len(value) < 12:
         return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
+    date = _http_date(value)
+    return None if date is None else max(0.0, date - now)
 
 
 def _error_envelope(body: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from types import UnionType
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -199,6 +200,21 @@ def _object(value: Any, _: Any) -> Mapping[str, Any]:
     raise _expected("an object", value)
 
 
+def _optional_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader of what may be null; cattrs' own looks its inner hook up each time."""
+    (inner,) = (each for each in cls.__args__ if each is not type(None))
+    read = converter.get_structure_hook(inner)
+
+    def structure(value: Any, _: Any) -> Any:
+        return None if value is None else read(value, inner)
+
+    return structure
+
+
+def _is_optional(cls: Any) -> bool:
+    return isinstance(cls, UnionType) and len(cls.__args__) == 2 and type(None) in cls.__args__
+
+
 def _is_word(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, OpenEnum)
 
@@ -216,6 +232,9 @@ def _converter(*, detailed_validation: bool) -> Converter:
     converter.register_structure_hook_factory(
         lambda cls: getattr(cls, "__origin__", None) is tuple,
         partial(_array_hook, converter=converter),
+    )
+    converter.register_structure_hook_factory(
+        _is_optional, partial(_optional_hook, converter=converter)
     )
     converter.register_structure_hook_factory(attrs.has, partial(_model_hook, converter=converter))
     converter.register_structure_hook_factory(

@@ -1,5 +1,6 @@
 """A request as a value, and how to find out what became of it when its answer is lost."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -11,6 +12,7 @@ from gather_async.errors import InvalidRequestError
 __all__ = ["PREFIX", "Lookup", "Request", "path_to", "raw_path"]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE = frozenset("/\\?#%;")
 
 
@@ -68,14 +70,20 @@ def path_to(*segments: str) -> str:
             something else: it holds a slash of either kind, ``?``, ``#``, ``%``, ``;``
             or a control character, or is ``.`` or ``..``.
     """
-    for segment in segments:
-        if not isinstance(segment, str) or not segment.strip() or segment in {".", ".."}:
-            raise InvalidRequestError("An id must be non-empty text: pass the `id` of a model.")
-        if not _UNSAFE.isdisjoint(segment) or not segment.isprintable():
-            raise InvalidRequestError(
-                "An id can't hold / \\ ? # % ; or control characters: pass the `id` of a model."
-            )
-    return PREFIX + "/".join(quote(segment, safe="") for segment in segments)
+    return PREFIX + "/".join([_encoded(segment) for segment in segments])
+
+
+def _encoded(segment: str) -> str:
+    """Return one checked segment; ids as the API makes them need nothing more."""
+    if isinstance(segment, str) and _PLAIN.fullmatch(segment):
+        return segment
+    if not isinstance(segment, str) or not segment.strip() or segment in {".", ".."}:
+        raise InvalidRequestError("An id must be non-empty text: pass the `id` of a model.")
+    if not _UNSAFE.isdisjoint(segment) or not segment.isprintable():
+        raise InvalidRequestError(
+            "An id can't hold / \\ ? # % ; or control characters: pass the `id` of a model."
+        )
+    return quote(segment, safe="")
 
 
 def raw_path(path: str) -> str:

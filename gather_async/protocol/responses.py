@@ -29,7 +29,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
-    """Names in lower case."""
+    """By name, in whatever case."""
     body: bytes = field(repr=False)
 
 
