@@ -1,0 +1,176 @@
+"""The thread that owns the connection and groups the commits."""
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from attrs import define, field
+
+from gather_async.errors import ClientClosedError
+from gather_async.storage.opening import Opening
+
+__all__ = ["Job", "Work", "Worker"]
+
+Work = Callable[[sqlite3.Connection], Any]
+
+# A longer group would make its first member wait for the last.
+_LARGEST_GROUP: Final = 512
+
+
+@define(eq=False)
+class Job:
+    """A work, and who waits for it."""
+
+    work: Work
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    writes: bool
+    result: Any = None
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, work: Work, *, writes: bool) -> "Job":
+        """Return a job whose future belongs to the running loop."""
+        loop = asyncio.get_running_loop()
+        return cls(work, loop, loop.create_future(), writes)
+
+    def settle(self) -> None:
+        """Tell the waiting task; runs in its loop."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+@define(eq=False)
+class Worker:
+    """The thread that owns the connection."""
+
+    _opening: Opening
+    _queue: "SimpleQueue[Job | None]" = field(factory=SimpleQueue)
+    _lock: threading.Lock = field(factory=threading.Lock)
+    _thread: threading.Thread | None = None
+    _connection: sqlite3.Connection | None = None
+    _last: Job | None = None
+    is_stopped: bool = False
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, starting the thread with the first."""
+        with self._lock:
+            if self.is_stopped:
+                raise ClientClosedError("This store is closed: make a new one.")
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name="gather-async-sqlite", daemon=True
+                )
+                self._thread.start()
+            self._queue.put(job)
+
+    def stop(self, last: Job | None = None) -> bool:
+        """Let the thread end after what is queued; False if there is none to wait for."""
+        with self._lock:
+            if self.is_stopped or self._thread is None:
+                self.is_stopped = True
+                return False
+            self.is_stopped, self._last = True, last
+            self._queue.put(None)
+            return True
+
+    def _serve(self) -> None:
+        """Take groups of jobs until told to stop."""
+        is_last = False
+        while not is_last:
+            jobs, is_last = self._next_group()
+            wanted = [job for job in jobs if not job.future.cancelled()]
+            for writes, group in itertools.groupby(wanted, key=lambda job: job.writes):
+                self._run_group(list(group), writes=writes)
+        self._close()
+        if self._last is not None:
+            _settle_all([self._last])
+
+    def _next_group(self) -> "tuple[list[Job], bool]":
+        """Wait for a job and take what else is there; True with the last ones."""
+        item = self._queue.get()
+        jobs: list[Job] = []
+        with contextlib.suppress(Empty):
+            while item is not None:
+                jobs.append(item)
+                if len(jobs) == _LARGEST_GROUP:
+                    return jobs, False
+                item = self._queue.get_nowait()
+            return jobs, True
+        return jobs, False
+
+    def _run_group(self, group: Sequence[Job], *, writes: bool) -> None:
+        try:
+            if self._connection is None:
+                self._connection = self._opening.connect()
+            if writes:
+                _write(self._connection, group)
+            else:
+                for job in group:
+                    _attempt(self._connection, job)
+        except Exception as error:
+            for job in group:
+                job.error = job.error or error
+        _settle_all(group)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            # A full disk can fail the last checkpoint; what was committed is in the WAL.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+
+
+def _write(connection: sqlite3.Connection, group: Iterable[Job]) -> None:
+    """Run works in one transaction; raise if it was lost."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for job in group:
+            connection.execute("SAVEPOINT work")
+            _attempt(connection, job)
+            _check_transaction(connection, job)
+            if job.error is not None:
+                connection.execute("ROLLBACK TO work")
+            connection.execute("RELEASE work")
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_transaction(connection: sqlite3.Connection, job: Job) -> None:
+    """Raise if the work ended the transaction: a full disk undoes earlier works too."""
+    if not connection.in_transaction:
+        raise sqlite3.OperationalError("the shared transaction was lost") from job.error
+
+
+def _attempt(connection: sqlite3.Connection, job: Job) -> None:
+    try:
+        job.result = job.work(connection)
+    except BaseException as error:
+        job.error = error
+
+
+def _settle_all(jobs: Iterable[Job]) -> None:
+    """Tell the waiting tasks, waking each loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, its_jobs in by_loop.items():
+        # A loop that was closed meanwhile has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, its_jobs)
+
+
+def _settle(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        job.settle()
