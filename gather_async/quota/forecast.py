@@ -7,13 +7,16 @@ nobody else joins.
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import attrs
 
+from gather_async.errors import QuotaWaitError
 from gather_async.protocol.windows import RollingWindows
 
-__all__ = ["Forecast", "Rule"]
+__all__ = ["Forecast", "Rule", "too_long"]
 
+_LONGEST = 1e9  # seconds, three decades: what a date can still be added to
 _SAME = 1e-6  # seconds
 _MOST_SIMULATED = 50_000  # starts; a few tens of milliseconds
 
@@ -128,3 +131,14 @@ def _free_with_others(answers: Sequence[float], rule: Rule, at: float) -> float:
             return max(at, free)
     at = max(at, rule.others_until)
     return max(at, answers[-rule.limit] + rule.period) if len(answers) >= rule.limit else at
+
+
+def too_long(wait: float, max_wait: float, wall: float) -> QuotaWaitError:
+    """Return the error for a call that would wait ``wait`` seconds from ``wall`` on."""
+    at = datetime.fromtimestamp(wall, UTC) + timedelta(seconds=min(wait, _LONGEST))
+    return QuotaWaitError(
+        f"The rate limit has room in {wait:.1f} s, more than max_wait={max_wait:g}: "
+        f"try again after {at:%Y-%m-%d %H:%M:%S} UTC, or raise max_wait.",
+        available_at=at,
+        wait=wait,
+    )

@@ -4,15 +4,16 @@ import asyncio
 import math
 import random
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Literal
 
 from gather_async.clock import Clock, Timer
-from gather_async.errors import ClientClosedError, ConfigurationError, QuotaWaitError
+from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.rate_limit import QueueStatus, RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.quota.forecast import Forecast
+from gather_async.quota.forecast import Forecast, too_long
 from gather_async.quota.limiter import Priority, Slot, check_priority
 from gather_async.quota.line import Line
 from gather_async.quota.server_view import ServerView
@@ -74,7 +75,7 @@ class InProcessLimiter:
         self._windows = RollingWindows(limits, reserve=reserve)
         self._server = ServerView(self._windows)
         self._longest = limits[-1].per
-        self._turns = Turns(self._windows, interval=self._interval(pace))
+        self._turns = Turns(self._windows, even=pace == "even")
         self._latency = 0.0
         self._held = -math.inf
         self._hold_asked = -math.inf
@@ -131,7 +132,9 @@ class InProcessLimiter:
             return waiter.result()
         deadline = None
         if max_wait is not None:
-            deadline = self._clock.call_later(max_wait, lambda: self._give_up(waiter, max_wait))
+            deadline = self._clock.call_later(
+                max_wait, partial(self._give_up, waiter, max_wait, bulk=bulk)
+            )
         try:
             return await waiter
         except BaseException:
@@ -151,11 +154,14 @@ class InProcessLimiter:
         if line is self._bulk or line is self._interactive:
             self._dispatch()
 
-    def _give_up(self, waiter: asyncio.Future[InProcessSlot], max_wait: float) -> None:
+    def _give_up(
+        self, waiter: asyncio.Future[InProcessSlot], max_wait: float, *, bulk: bool
+    ) -> None:
+        """End a wait that a hold, or slow answers, made longer than was forecast."""
         if not waiter.done():
             now = self._clock.monotonic()
-            wait = max(0.0, self._forecast(now, bulk=False, count=1) - now)
-            waiter.set_exception(self._too_long(wait, max_wait))
+            wait = max(0.0, self._forecast(now, bulk=bulk, count=1) - now)
+            waiter.set_exception(too_long(wait, max_wait, self._clock.wall()))
 
     def _start(self, now: float, *, bulk: bool) -> InProcessSlot:
         self._windows.sent()
@@ -303,42 +309,23 @@ class InProcessLimiter:
     def __repr__(self) -> str:
         return f"<InProcessLimiter {describe(self.status())}>"
 
-    def _interval(self, pace: Pace) -> float:
-        """Return the seconds between two bulk starts that spend the quota evenly."""
-        if pace == "burst":
-            return 0.0
-        longest = max(self._windows.windows, key=lambda window: window.period)
-        return longest.period / longest.bulk_limit
-
     def _check_wait(self, max_wait: float, now: float, *, bulk: bool) -> None:
         if not max_wait >= 0.0:
             raise ConfigurationError(f"max_wait must be seconds from 0, or None, not {max_wait!r}.")
         wait = self._forecast(now, bulk=bulk, count=1) - now
         if wait > max_wait:
-            raise self._too_long(wait, max_wait)
+            raise too_long(wait, max_wait, self._clock.wall())
 
     def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
         """Return when the last of ``count`` calls that joined now would start."""
         forecast = Forecast(self._windows, now=now, not_before=self._held, latency=self._latency)
-        interval = self._turns.interval
         if not bulk:
             return forecast.start(self._interactive.waiting + count)
         forecast.start(self._interactive.waiting)
+        turns = self._turns
+        ahead = self._bulk.waiting
         return forecast.start(
-            self._bulk.waiting + count,
-            bulk=True,
-            interval=interval,
-            not_before=self._turns.next_bulk,
-        )
-
-    def _too_long(self, wait: float, max_wait: float) -> QuotaWaitError:
-        seconds = min(wait, timedelta.max.total_seconds() / 1e6)
-        at = datetime.fromtimestamp(self._clock.wall(), UTC) + timedelta(seconds=seconds)
-        return QuotaWaitError(
-            f"The rate limit has room in {wait:.1f} s, more than max_wait={max_wait:g}: "
-            f"try again after {at:%Y-%m-%d %H:%M:%S} UTC, or raise max_wait.",
-            available_at=at,
-            wait=wait,
+            ahead + count, bulk=True, interval=turns.interval, not_before=turns.next_bulk
         )
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:

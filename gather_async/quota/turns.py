@@ -26,7 +26,8 @@ class Turns:
 
     Args:
         windows: What there is to share.
-        interval: Seconds between two bulk starts at the least.
+        even: Space bulk starts so that they spend the longest window's quota
+            evenly, instead of as soon as there is room.
     """
 
     __slots__ = (
@@ -39,9 +40,10 @@ class Turns:
         "_windows",
     )
 
-    def __init__(self, windows: RollingWindows, *, interval: float) -> None:
+    def __init__(self, windows: RollingWindows, *, even: bool) -> None:
         self._windows = windows
-        self._interval = interval
+        longest = max(windows.windows, key=lambda window: window.period)
+        self._interval = longest.period / longest.bulk_limit if even else 0.0
         self._next_bulk = -math.inf
         self._last_bulk = math.inf  # infinite: no bulk call waits that could be starved
         self._owed = 0.0
