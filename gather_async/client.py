@@ -197,6 +197,7 @@ class GatherClient:
         phone_policy: PhonePolicy | Unset = UNSET,
         default_region: str | Unset | None = UNSET,
         user_id: str | Unset | None = UNSET,
+        limiter: Limiter | None = None,
     ) -> "GatherClient":
         """Return a view of this client with other options.
 
@@ -211,6 +212,8 @@ class GatherClient:
             phone_policy: How much must be true of a phone number.
             default_region: The region of national phone numbers.
             user_id: The default creator of questions.
+            limiter: Stands between the view's requests and the quota, to watch them;
+                it must pass them on to this client's `limiter`. None: nothing does.
 
         Raises:
             ConfigurationError: An option can't work.
@@ -232,7 +235,7 @@ class GatherClient:
         view = object.__new__(type(self))
         view._assemble(
             self._shared,
-            self._session.with_options(evolve(options, **_given(changed))),
+            self._session.with_options(evolve(options, **_given(changed)), limiter),
             evolve(self._defaults, **_given(defaults)),
         )
         return view
@@ -246,6 +249,21 @@ class GatherClient:
     def clock(self) -> Clock:
         """Where this client's time comes from."""
         return self._shared.clock
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a slash at the end."""
+        return self._shared.base_url
+
+    @property
+    def phone_policy(self) -> PhonePolicy:
+        """How much must be true of a phone number."""
+        return self._defaults.phone_policy
+
+    @property
+    def default_region(self) -> str | None:
+        """The region of national phone numbers; None refuses them."""
+        return self._defaults.default_region
 
     @property
     def rate_limit_status(self) -> RateLimitStatus:

@@ -76,9 +76,9 @@ class Session:
         }
         self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
 
-    def with_options(self, options: Options) -> "Session":
-        """Return a view with other options."""
-        return attrs.evolve(self, options=options)
+    def with_options(self, options: Options, limiter: Limiter | None = None) -> "Session":
+        """Return a view with other options; ``limiter`` stands in for the client's."""
+        return attrs.evolve(self, options=options, limiter=limiter or self.limiter)
 
     async def send(
         self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False
