@@ -1,0 +1,211 @@
+"""The rules of the code base that no other tool checks."""
+
+import ast
+import importlib
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import gather_async
+from gather_async import errors, models
+from gather_async.errors import GatherError, WebhookFailure
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gather_async"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_MODULE = 330
+# Where users meet names; the rest of the package may change without notice.
+PUBLIC_PACKAGES = ["errors", "models", "resources", "webhooks", "bulk", "testing"]
+ERROR_ARGUMENTS: dict[str, Any] = {
+    "reason": WebhookFailure.TOO_OLD,
+    "available_at": datetime(2025, 6, 1, tzinfo=UTC),
+    "wait": 1.5,
+    "maybe_processed": True,
+    "status": 418,
+    "code": "TEAPOT",
+    "message": "short and stout",
+    "details": {"spout": 1},
+    "request_id": "req_1",
+    "body": "{}",
+    "headers": {"x-teapot": "1"},
+    "path": "$.data",
+    "question": {"id": "q"},
+    "waited": 2.5,
+}
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _module_names() -> list[str]:
+    """Return every module of the package but its entry point."""
+    found = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES)
+    return [name.removesuffix(".__init__") for name in found if not name.endswith("__main__")]
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a new process, in the project's root."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_layers_import_only_from_below() -> None:
+    """Arrows point down only, as import-linter's contracts in pyproject.toml say."""
+    program = (
+        "import sys; from importlinter.cli import lint_imports;"
+        " sys.exit(lint_imports(no_cache=True))"
+    )
+    done = _run("-c", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_importing_the_package_imports_nothing_optional() -> None:
+    """`import gather_async` works without extras, and loads no test double or command line."""
+    unwanted = ["rich", "redis", "pytest", "phonenumbers", "gather_async.testing"]
+    unwanted += ["gather_async.cli", "gather_async.redis"]
+    program = f"import sys, gather_async; print(*({set(unwanted)} & set(sys.modules)))"
+    assert _run("-W", "error", "-c", program).stdout.strip() == ""
+
+
+def _sort_key(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest, as ruff's RUF022 sorts."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", _module_names())
+def test_all_is_sorted_and_complete(name: str) -> None:
+    """`__all__` names everything public that the module defines, in order, and nothing else."""
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert list(exported) == sorted(set(exported), key=_sort_key)
+    assert [name for name in exported if not hasattr(module, name)] == []
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+    assert defined - set(exported) == set()
+
+
+@pytest.mark.parametrize("source", [errors, models])
+def test_the_package_exports_every_error_and_model(source: ModuleType) -> None:
+    """What a user meets in an annotation or an except clause comes from `gather_async` itself."""
+    assert set(source.__all__) - set(gather_async.__all__) == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_modules_are_short(path: Path) -> None:
+    """One concept a file: none is longer than 330 lines."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+def _drawn_tree() -> dict[str, str]:
+    """Return child and parent of each name that the docstring of `errors` draws."""
+    above: list[str] = []
+    tree: dict[str, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        drawn = re.match(r"    ((?:[│ ]   )*)(?:[├└]── )?([A-Z]\w+)", line)
+        if drawn is None:
+            continue
+        is_root = "──" not in line
+        depth = 0 if is_root else len(drawn[1]) // 4 + 1
+        above[depth:] = [drawn[2]]
+        if depth:
+            tree[drawn[2]] = above[depth - 1]
+    return tree
+
+
+def _error_classes() -> list[type[GatherError]]:
+    """Return every error class the module defines, the root first."""
+    found = (getattr(errors, name) for name in errors.__all__)
+    return [each for each in found if issubclass(each, GatherError)]
+
+
+def test_the_drawn_error_tree_is_the_real_one() -> None:
+    """The tree in the docstring of `errors` shows each class under its base."""
+    real = {each.__name__: each.__bases__[0].__name__ for each in _error_classes()}
+    assert real.pop("GatherError") == "Exception"
+    assert _drawn_tree() == real
+
+
+def test_the_drawn_error_tree_names_the_builtin_bases() -> None:
+    """A class that is also a builtin error says so in the tree, and no other does."""
+    builtin = {
+        each.__name__: each.__bases__[1].__name__
+        for each in _error_classes()
+        if len(each.__bases__) > 1
+    }
+    drawn = re.findall(r"(\w+) \((\w+)\)", (errors.__doc__ or "").split("A message", 1)[0])
+    assert dict(drawn) == builtin
+
+
+@pytest.mark.parametrize("error", _error_classes(), ids=lambda error: error.__name__)
+def test_errors_survive_pickling(error: type[GatherError]) -> None:
+    """An error comes out of a process pool with its message and all its evidence."""
+    wanted = inspect.signature(error).parameters.values()
+    evidence = [each.name for each in wanted if each.kind is each.KEYWORD_ONLY]
+    given = {name: ERROR_ARGUMENTS[name] for name in evidence}
+    raised = error("Do this next.", **given)
+    copy = pickle.loads(pickle.dumps(raised))
+    assert type(copy) is error
+    assert str(copy) == str(raised) == "Do this next."
+    assert copy.__dict__ == raised.__dict__ == given | raised.__dict__
+
+
+def _public_names() -> Iterator[tuple[str, Any]]:
+    """Yield every class and function that a user may import, and its public methods."""
+    packages = [gather_async]
+    packages += [importlib.import_module(f"gather_async.{name}") for name in PUBLIC_PACKAGES]
+    for package in packages:
+        for name in getattr(package, "__all__", []):
+            value = getattr(package, name)
+            if inspect.isclass(value):
+                for attribute, member in vars(value).items():
+                    if not attribute.startswith("_") and inspect.isroutine(member):
+                        yield f"{package.__name__}.{name}.{attribute}", member
+            if callable(value):
+                yield f"{package.__name__}.{name}", value
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """Whatever a user can call explains itself in `help()`."""
+    assert [name for name, value in _public_names() if not inspect.getdoc(value)] == []
+
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _own_raises(node: ast.AST) -> Iterator[str]:
+    """Yield the names of the errors that a function itself builds and raises."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _Function | ast.Lambda | ast.ClassDef):
+            continue
+        if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call):
+            yield ast.unparse(child.exc.func).rpartition(".")[2]
+        yield from _own_raises(child)
+
+
+def test_raised_errors_are_documented() -> None:
+    """A public function names in its docstring each error that it raises itself."""
+    silent = [
+        f"{name}: {error}"
+        for name, function in _public_names()
+        if inspect.isfunction(function)
+        for error in _own_raises(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+        if error[0].isupper() and error not in (inspect.getdoc(function) or "")
+    ]
+    assert silent == []
