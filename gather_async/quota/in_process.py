@@ -4,18 +4,22 @@ import asyncio
 import math
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakSet
 
-from gather_async.clock import Clock, Timer
+from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
-from gather_async.models.rate_limit import QueueStatus, RateLimitStatus
+from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.windows import RateLimit, RollingWindows, check_rate_limits
+from gather_async.quota.alarm import Alarm
 from gather_async.quota.forecast import Forecast, too_long
+from gather_async.quota.hold import Hold
 from gather_async.quota.limiter import Priority, Slot, check_priority
-from gather_async.quota.line import Line
+from gather_async.quota.line import Line, Lines
 from gather_async.quota.server_view import ServerView
 from gather_async.quota.slot import InProcessSlot
 from gather_async.quota.snapshot import describe, snapshot
@@ -25,10 +29,7 @@ __all__ = ["InProcessLimiter", "Pace"]
 
 Pace = Literal["burst", "even"]
 
-_HOLD_SLACK = 60.0  # seconds by which a hold may exceed the longest window: skewed clocks
-_HOLD_JITTER = 1.0  # seconds
-_LATENCY_SHARE = 0.1  # of the newest sample in the usual latency
-_SHORTEST_NAP = 1e-6  # a timer may come a float's last bit early; never re-arm it with 0
+_NEWEST = 0.1  # the share of the newest request in the usual latency
 
 
 class InProcessLimiter:
@@ -68,27 +69,21 @@ class InProcessLimiter:
         limits = check_rate_limits(rate_limits)
         if type(reserve) is not int or reserve < 0:
             raise ConfigurationError(f"reserve must be a whole number from 0, not {reserve!r}.")
-        if pace not in {"burst", "even"}:
+        if pace not in ("burst", "even"):
             raise ConfigurationError(f'pace must be "burst" or "even", not {pace!r}.')
         self._clock = clock
-        self._rng = rng
         self._windows = RollingWindows(limits, reserve=reserve)
         self._server = ServerView(self._windows)
-        self._longest = limits[-1].per
         self._turns = Turns(self._windows, even=pace == "even")
         self._latency = 0.0
-        self._held = -math.inf
-        self._hold_asked = -math.inf
-        self._timer: Timer | None = None
-        self._timer_at = math.inf
+        self._hold = Hold(limits[-1].per, rng)
+        self._refused: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._alarm = Alarm(clock, self._dispatch)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._generation = 0
-        self._interactive: Line[InProcessSlot] = Line()
-        self._bulk: Line[InProcessSlot] = Line()
+        self._lines: Lines[InProcessSlot] = Lines()
 
-    async def acquire(
-        self, *, priority: Priority, max_wait: float | None, again: bool = False
-    ) -> Slot:
+    async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
         """Return leave to send, as soon as the windows allow.
 
         Args:
@@ -97,8 +92,6 @@ class InProcessLimiter:
                 suffices is forecast from the calls ahead and the usual latency; a
                 call that waits after all, because the server held the client
                 meanwhile, gives up when the time is over.
-            again: The server refused this request with 429: it goes ahead of all of its
-                priority that weren't sent yet.
 
         Raises:
             QuotaWaitError: It would take longer than ``max_wait``; nothing was queued.
@@ -112,9 +105,13 @@ class InProcessLimiter:
             self._move_to(loop)
         check_priority(priority)
         bulk = priority == "bulk"
+        again = bool(self._refused) and self._was_refused()
         now = self._clock.monotonic()
-        idle = not (self._interactive.waiting or self._bulk.waiting)
-        if idle and now >= self._held and self._turns.may_start(now, bulk=bulk):
+        if (
+            not self._lines.anyone()
+            and now >= self._hold.until
+            and self._turns.may_start(now, bulk=bulk)
+        ):
             return self._start(now, bulk=bulk)
         if max_wait is not None:
             self._check_wait(max_wait, now, bulk=bulk)
@@ -124,7 +121,7 @@ class InProcessLimiter:
         self, loop: asyncio.AbstractEventLoop, max_wait: float | None, *, bulk: bool, again: bool
     ) -> InProcessSlot:
         """Wait in line; whoever leaves it takes nothing along."""
-        line = self._bulk if bulk else self._interactive
+        line = self._lines.bulk if bulk else self._lines.interactive
         waiter: asyncio.Future[InProcessSlot] = loop.create_future()
         line.join(waiter, again=again)
         self._dispatch()
@@ -151,7 +148,7 @@ class InProcessLimiter:
             return
         waiter.cancel()
         line.leave()
-        if line is self._bulk or line is self._interactive:
+        if line is self._lines.bulk or line is self._lines.interactive:
             self._dispatch()
 
     def _give_up(
@@ -165,40 +162,41 @@ class InProcessLimiter:
 
     def _start(self, now: float, *, bulk: bool) -> InProcessSlot:
         self._windows.sent()
-        self._turns.started(now, bulk=bulk, bulk_waits=self._bulk.waiting > 0)
+        self._turns.started(now, bulk=bulk, bulk_waits=self._lines.bulk.waiting > 0)
         return InProcessSlot(self, now, self._generation)
 
     def _dispatch(self) -> None:
-        """Let go whoever may start now, then sleep until the next may."""
+        """Let go whoever may start now, then set the alarm to when the next may."""
         now = self._clock.monotonic()
-        interactive, bulk = self._interactive, self._bulk
-        if now < self._held:
-            self._arm(self._held if interactive.waiting or bulk.waiting else math.inf, now)
+        if now < self._hold.until:
+            self._alarm.set(self._hold.until if self._lines.anyone() else math.inf, now)
             return
+        interactive, bulk, turns = self._lines.interactive, self._lines.bulk, self._turns
         while True:
-            turn = self._turns.next(now, interactive.waiting > 0, bulk.waiting > 0)
+            turn = turns.next(now, interactive.waiting > 0, bulk.waiting > 0)
             if turn is None:
                 break
             waiter = (bulk if turn == "bulk" else interactive).serve()
             if waiter is None:  # all have left, and will say so when they next run
                 return
             waiter.set_result(self._start(now, bulk=turn == "bulk"))
-        self._arm(self._turns.next_at(now, interactive.waiting > 0, bulk.waiting > 0), now)
+        self._alarm.set(turns.next_at(now, interactive.waiting > 0, bulk.waiting > 0), now)
 
-    def _arm(self, at: float, now: float) -> None:
-        """See to it that one timer, and no more than one, is due by then."""
-        if self._timer is not None:
-            if self._timer_at <= at < math.inf:
-                return  # it comes early, and arms itself again
-            self._timer.cancel()
-            self._timer = None
-        if at < math.inf:
-            self._timer_at = at
-            self._timer = self._clock.call_later(max(at - now, _SHORTEST_NAP), self._wake)
+    def _was_refused(self) -> bool:
+        """Tell whether this task asked for a hold, and forget it."""
+        task = asyncio.current_task()
+        if task is None or task not in self._refused:
+            return False
+        self._refused.discard(task)
+        return True
 
-    def _wake(self) -> None:
-        self._timer = None
-        self._dispatch()
+    def _was_refused(self) -> bool:
+        """Tell whether this task asked for a hold, and forget it."""
+        task = asyncio.current_task() if self._refused else None
+        if task is None or task not in self._refused:
+            return False
+        self._refused.discard(task)
+        return True
 
     def recount(self, slot: InProcessSlot) -> None:
         """Count one more request in flight; called by the slot."""
@@ -216,31 +214,29 @@ class InProcessLimiter:
             self._server.observe(quota, sent_at=slot.sent_at, now=now, reset_in=reset_in)
         if sent:
             self._windows.answered(now, slot.weight)
-            self._latency += (now - slot.sent_at - self._latency) * _LATENCY_SHARE
+            latency = now - slot.sent_at
+            self._latency += (latency - self._latency) * (_NEWEST if self._latency else 1.0)
         else:
             self._windows.returned(slot.weight)
-        if self._interactive.waiting or self._bulk.waiting:
+        if self._lines.anyone():
             self._dispatch()
 
     def hold(self, until: float) -> None:
         """Let nothing start before this wall time, in Unix seconds; only ever grows.
 
+        The task that asks for it was refused by the server: its next call goes ahead
+        of all of its priority that weren't sent yet.
+
         A hold is turned into monotonic time at once, so a wall clock that jumps
-        afterwards changes nothing, and it never exceeds the longest window by more
-        than a minute. A past time, or NaN, holds nothing.
+        afterwards changes nothing, and it exceeds the longest window by a minute at
+        most. A past time, or NaN, holds nothing.
         """
-        seconds = min(until - self._clock.wall(), self._longest + _HOLD_SLACK)
-        at = self._clock.monotonic() + seconds
-        if not (seconds > 0.0 and at > self._held):
-            return
-        jitter = 0.0
-        if self._rng is not None:
-            if at <= self._hold_asked:
-                return  # the jitter of many refusals must not add up
-            jitter = self._rng.random() * min(_HOLD_JITTER, seconds)
-        self._hold_asked = at + _HOLD_JITTER
-        self._held = at + jitter
-        if self._interactive.waiting or self._bulk.waiting:
+        with suppress(RuntimeError):  # no loop is running, so there is no task either
+            task = asyncio.current_task()
+            if task is not None:
+                self._refused.add(task)
+        grown = self._hold.grow(until - self._clock.wall(), self._clock.monotonic())
+        if grown and self._lines.anyone():
             self._dispatch()
 
     def status(self) -> RateLimitStatus:
@@ -249,11 +245,8 @@ class InProcessLimiter:
             self._windows,
             now=self._clock.monotonic(),
             wall=self._clock.wall(),
-            held=self._held,
-            queued=QueueStatus(
-                interactive=self._interactive.waiting,
-                bulk=self._bulk.waiting,
-            ),
+            held=self._hold.until,
+            queued=self._lines.status(),
         )
 
     def estimate(self, requests: int, *, priority: Priority) -> timedelta:
@@ -304,7 +297,7 @@ class InProcessLimiter:
         """
         now = self._clock.monotonic()
         offset = now - self._clock.wall()
-        self._windows.insert((at + offset for at in wall_times), now)
+        self._windows.insert((at + offset for at in wall_times if math.isfinite(at)), now)
 
     def __repr__(self) -> str:
         return f"<InProcessLimiter {describe(self.status())}>"
@@ -318,14 +311,15 @@ class InProcessLimiter:
 
     def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
         """Return when the last of ``count`` calls that joined now would start."""
-        forecast = Forecast(self._windows, now=now, not_before=self._held, latency=self._latency)
+        forecast = Forecast(
+            self._windows, now=now, not_before=self._hold.until, latency=self._latency
+        )
+        ahead, turns = self._lines.status(), self._turns
         if not bulk:
-            return forecast.start(self._interactive.waiting + count)
-        forecast.start(self._interactive.waiting)
-        turns = self._turns
-        ahead = self._bulk.waiting
+            return forecast.start(ahead.interactive + count)
+        forecast.start(ahead.interactive)
         return forecast.start(
-            ahead + count, bulk=True, interval=turns.interval, not_before=turns.next_bulk
+            ahead.bulk + count, bulk=True, interval=turns.interval, not_before=turns.next_bulk
         )
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -338,11 +332,8 @@ class InProcessLimiter:
             raise ClientClosedError("The limiter is in use in another event loop right now.")
         self._generation += 1
         self._windows.answered(self._clock.monotonic(), self._windows.in_flight)
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        stranded = [*self._interactive.disband(), *self._bulk.disband()]
-        self._interactive, self._bulk = Line(), Line()
+        self._alarm.set(math.inf, 0.0)
+        stranded, self._lines = self._lines.disband(), Lines()
         if not old.is_closed():
             for waiter in stranded:
                 waiter.set_exception(ClientClosedError("The limiter moved to another event loop."))

@@ -1,5 +1,6 @@
 """What the session asks of a limiter; `RedisLimiter` and users' own fit it too."""
 
+from abc import abstractmethod
 from datetime import timedelta
 from typing import Literal, Protocol
 
@@ -14,7 +15,7 @@ Priority = Literal["interactive", "bulk"]
 
 def check_priority(priority: object) -> None:
     """Raise `ConfigurationError` unless there is such a priority."""
-    if priority not in {"interactive", "bulk"}:
+    if priority not in ("interactive", "bulk"):
         raise ConfigurationError(f'priority must be "interactive" or "bulk", not {priority!r}.')
 
 
@@ -24,15 +25,19 @@ class Slot(Protocol):
     Endings are synchronous, so that they can run while a task is being cancelled.
     """
 
+    @abstractmethod
     def resent(self) -> None:
         """Count one more request: aiohttp sent this one again on its own."""
 
+    @abstractmethod
     def answered(self, quota: ServerQuota | None) -> None:
         """End it: an answer came; ``quota`` is what its headers said, None if nothing."""
 
+    @abstractmethod
     def lost(self) -> None:
         """End it: it was sent, and no answer will be read."""
 
+    @abstractmethod
     def returned(self) -> None:
         """End it: it never was sent; the slot is free at once."""
 
@@ -40,6 +45,7 @@ class Slot(Protocol):
 class Limiter(Protocol):
     """Who may send now, under the rolling windows of one API key."""
 
+    @abstractmethod
     async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
         """Return leave to send, as soon as the windows allow.
 
@@ -49,11 +55,14 @@ class Limiter(Protocol):
             QuotaWaitError: At once, if that would take more than ``max_wait`` seconds.
         """
 
+    @abstractmethod
     def hold(self, until: float) -> None:
         """Let nothing start before this wall time, in Unix seconds; only ever grows."""
 
+    @abstractmethod
     def status(self) -> RateLimitStatus:
         """Return what is known of the quota now."""
 
+    @abstractmethod
     def estimate(self, requests: int, *, priority: Priority) -> timedelta:
         """Return how long until that many more requests could have been sent."""

@@ -4,7 +4,9 @@ import asyncio
 from collections import deque
 from typing import Generic, TypeVar
 
-__all__ = ["Line"]
+from gather_async.models.rate_limit import QueueStatus
+
+__all__ = ["Line", "Lines"]
 
 _T = TypeVar("_T")
 _TOLERATED = 64  # left waiters a line may hold on to before it drops them
@@ -61,3 +63,25 @@ class Line(Generic[_T]):
         self._first_time.clear()
         self.waiting = self._left = 0
         return still
+
+
+class Lines(Generic[_T]):
+    """The lines of both priorities."""
+
+    __slots__ = ("bulk", "interactive")
+
+    def __init__(self) -> None:
+        self.interactive: Line[_T] = Line()
+        self.bulk: Line[_T] = Line()
+
+    def anyone(self) -> bool:
+        """Tell whether anyone waits."""
+        return self.interactive.waiting > 0 or self.bulk.waiting > 0
+
+    def status(self) -> QueueStatus:
+        """Return how many wait."""
+        return QueueStatus(interactive=self.interactive.waiting, bulk=self.bulk.waiting)
+
+    def disband(self) -> list[asyncio.Future[_T]]:
+        """Empty both and return those that still waited."""
+        return [*self.interactive.disband(), *self.bulk.disband()]
