@@ -107,11 +107,8 @@ class InProcessLimiter:
         bulk = priority == "bulk"
         again = bool(self._refused) and self._was_refused()
         now = self._clock.monotonic()
-        if (
-            not self._lines.anyone()
-            and now >= self._hold.until
-            and self._turns.may_start(now, bulk=bulk)
-        ):
+        is_quiet = now >= self._hold.until and not self._lines.anyone()
+        if is_quiet and self._turns.may_start(now, bulk=bulk):
             return self._start(now, bulk=bulk)
         if max_wait is not None:
             self._check_wait(max_wait, now, bulk=bulk)
@@ -185,14 +182,6 @@ class InProcessLimiter:
     def _was_refused(self) -> bool:
         """Tell whether this task asked for a hold, and forget it."""
         task = asyncio.current_task()
-        if task is None or task not in self._refused:
-            return False
-        self._refused.discard(task)
-        return True
-
-    def _was_refused(self) -> bool:
-        """Tell whether this task asked for a hold, and forget it."""
-        task = asyncio.current_task() if self._refused else None
         if task is None or task not in self._refused:
             return False
         self._refused.discard(task)
