@@ -1,0 +1,261 @@
+"""Puts a job together, runs it once, and reports, however it ended."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+
+from gather_async.bulk.directory import Directory, Listed
+from gather_async.bulk.gather import Gather
+from gather_async.bulk.journal import Journal, Purpose
+from gather_async.bulk.journal_copy import Connect, connect_to, copy_file, private_copy
+from gather_async.bulk.lookup_choice import Lookups
+from gather_async.bulk.plan import InvitePlan
+from gather_async.bulk.progress import InviteProgress, ProgressTeller, instant
+from gather_async.bulk.report import InviteReport, Outcomes
+from gather_async.bulk.row_check import RowCheck
+from gather_async.bulk.row_invite import Errand
+from gather_async.bulk.runner import Halt, Runner
+from gather_async.bulk.settings import Settings
+from gather_async.bulk.source import count_of
+from gather_async.bulk.stream import Stream
+from gather_async.bulk.tally import Tally
+from gather_async.bulk.watched_limiter import Restorable, WatchedLimiter
+from gather_async.models.candidate import Candidate
+from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.quota.limiter import Limiter
+
+__all__ = ["Assembly"]
+
+# A limiter that has been told of a journal's requests must not be told again.
+_OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()
+
+
+@define(eq=False)
+class Assembly:
+    """The parts of one job."""
+
+    _gather: Gather
+    _settings: Settings
+    stream: Stream = field(factory=Stream)
+    halt: Halt = field(factory=Halt)
+    tally: Tally = field(factory=Tally)
+    report: InviteReport | None = None
+    _watch: WatchedLimiter = field(init=False)
+    _view: Gather = field(init=False)
+    _people: Directory | None = None
+    _plan: InvitePlan | None = None
+    _began: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._watch = WatchedLimiter(self._gather.limiter, self._gather.clock)
+        # Bulk work waits for the quota as long as it takes.
+        self._view = self._gather.with_options(priority="bulk", max_wait=None, limiter=self._watch)
+
+    async def run(self) -> InviteReport:
+        """Run the job, close everything, and return the report or raise."""
+        self._began = self._gather.clock.monotonic()
+        settings = self._settings
+        try:
+            self.tally.total = settings.total
+            if settings.total is None:
+                self.tally.total = await count_of(settings.candidates)
+            with TemporaryDirectory(prefix="gather-async-") as scratch:
+                journal = await self._open(Path(scratch))
+                try:
+                    await self._run_with(journal)
+                finally:
+                    await journal.aclose()
+        finally:
+            self.stream.close()
+        if self.halt.error is not None:
+            raise self.halt.error
+        assert self.report is not None  # noqa: S101 - set by _run_with
+        return self.report
+
+    async def _open(self, scratch: Path) -> Journal:
+        """Open the journal; a dry run works on a copy of it, so that nothing is changed."""
+        settings, path = self._settings, self._settings.journal
+        if settings.is_dry and path is not None:
+            copy = scratch / "dry-run.db"
+            path = copy if await asyncio.to_thread(copy_file, path, copy) else None
+        return await Journal.open(
+            path,
+            Purpose(interview_id=settings.invitation.interview_id, server=self._gather.base_url),
+            keeps_candidates=settings.keeps_candidates,
+            owner=_OWNERS.setdefault(self._gather.limiter, uuid.uuid4().hex),
+        )
+
+    async def _run_with(self, journal: Journal) -> None:
+        settings, clock = self._settings, self._gather.clock
+        if not settings.is_dry:
+            await self._restore(journal)
+            self._watch.log = journal
+        progress = ProgressTeller(
+            callback=settings.on_progress, snapshot=self.snapshot, clock=clock
+        )
+        runner = Runner(
+            candidates=settings.candidates,
+            check=RowCheck(
+                policy=self._gather.phone_policy,
+                region=self._gather.default_region,
+                needs_opt_in=settings.invitation.needs_opt_in,
+            ),
+            journal=journal,
+            errand=await self._errand(journal),
+            limits=settings.limits,
+            tally=self.tally,
+            stream=self.stream,
+            halt=self.halt,
+            progress=progress,
+            watch=self._watch,
+            clock=clock,
+            is_dry=settings.is_dry,
+        )
+        await runner.run()
+        self._plan = self.plan() if settings.is_dry else None
+        self.report = await self._report(journal, runner)
+        progress.tell(always=True)
+
+    async def _restore(self, journal: Journal) -> None:
+        """Tell the limiter what earlier processes sent, unless it knows by other means."""
+        times = await journal.adopt_requests(self._gather.clock.wall())
+        if times and isinstance(self._gather.limiter, Restorable):
+            self._gather.limiter.restore(times)
+
+    async def _errand(self, journal: Journal) -> Errand:
+        view, clock = self._view, self._gather.clock
+        settle = self._settings.invitation.settle
+        # A clock that was set back must not make anybody wait for longer than that.
+        settled_at = min(await journal.last_request(), clock.wall()) + settle
+        self._people = _people(view, journal, self.tally)
+        return Errand(
+            invitation=self._settings.invitation,
+            journal=journal,
+            candidates=view.candidates,
+            candidate_interviews=view.candidate_interviews,
+            people=self._people,
+            invited=_invited(view, journal, self._settings.invitation.interview_id),
+            now=clock.wall,
+            settled_at=settled_at,
+            pause=self._pause,
+            is_stopping=lambda: self.halt.is_asked,
+            on_change=self.tally.change,
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless the job stops."""
+        nap = asyncio.ensure_future(self._gather.clock.sleep(seconds))
+        halted = asyncio.ensure_future(self.halt.asked.wait())
+        try:
+            await asyncio.wait({nap, halted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+            halted.cancel()
+            await asyncio.gather(nap, halted, return_exceptions=True)
+
+    async def _report(self, journal: Journal, runner: Runner) -> InviteReport:
+        settings = self._settings
+        if settings.journal is None or settings.is_dry:
+            connect: Connect = await private_copy(journal)
+        else:
+            connect = connect_to(settings.journal)
+        return InviteReport(
+            counts=MappingProxyType(dict(self.tally.counts)),
+            total=self.tally.read,
+            outcomes=Outcomes(connect, journal.identity.run, settings.is_dry, self.tally.read),
+            requests=self._watch.requests,
+            plan=self._plan,
+            stopped=self.halt.reason,
+            error=runner.last_error,
+        )
+
+    def plan(self) -> InvitePlan:
+        """Return what is still to be sent."""
+        writes, lookup_requests = self.tally.requests_left(), 0
+        lookups = Lookups.UNDECIDED if self.tally.has_own_ids else Lookups.NONE
+        if self._people is not None and self.tally.has_own_ids:
+            lookups, lookup_requests = self._people.choice, self._people.requests_left()
+        duration = self._duration(writes + lookup_requests)
+        return InvitePlan(
+            rows=self.tally.read,
+            total=self.tally.total,
+            writes=writes,
+            lookups=lookups,
+            lookup_requests=lookup_requests,
+            requests=writes + lookup_requests,
+            duration=duration,
+            finish_at=instant(self._gather.clock, duration),
+        )
+
+    def snapshot(self) -> InviteProgress:
+        """Return how far the job is."""
+        clock = self._gather.clock
+        people = self._people
+        left = self.tally.requests_left() + (0 if people is None else people.requests_left())
+        remaining = self._duration(left)
+        return InviteProgress(
+            done=self.tally.done,
+            total=self.tally.total,
+            counts=MappingProxyType(dict(self.tally.counts)),
+            requests_sent=self._watch.requests,
+            requests_left=left,
+            remaining=remaining,
+            finish_at=instant(clock, remaining),
+            elapsed=0.0 if self._began is None else clock.monotonic() - self._began,
+        )
+
+    def _duration(self, requests: int) -> timedelta:
+        return self._view.estimate(requests) if requests else timedelta(0)
+
+
+def _people(view: Gather, journal: Journal, tally: Tally) -> Directory:
+    """Return who exists, by external id."""
+
+    async def look(external_id: str) -> Listed | None:
+        found = await view.candidates.find_by_external_id(external_id)
+        return None if found is None else _person(found)
+
+    return Directory(
+        kind="people",
+        journal=journal,
+        look=look,
+        pager=view.candidates.list,
+        read=lambda person: (person.external_id, _person(person)),
+        to_look=tally.own_ids_left,
+    )
+
+
+def _invited(view: Gather, journal: Journal, interview_id: str) -> Directory:
+    """Return who is invited to the interview, by candidate id."""
+
+    def is_for(item: CandidateInterview, candidate_id: str) -> bool:
+        return item.candidate_id == candidate_id and item.interview_id == interview_id
+
+    async def look(candidate_id: str) -> Listed | None:
+        pager = view.candidate_interviews.list(candidate_id=candidate_id, interview_id=interview_id)
+        async for item in pager:
+            if is_for(item, candidate_id):
+                return Listed(item.id)
+        return None
+
+    return Directory(
+        kind="invited",
+        journal=journal,
+        look=look,
+        pager=lambda: view.candidate_interviews.list(interview_id=interview_id),
+        read=lambda item: (
+            item.candidate_id if item.interview_id == interview_id else None,
+            Listed(item.id),
+        ),
+        to_look=lambda: None,
+    )
+
+
+def _person(candidate: Candidate) -> Listed:
+    return Listed(candidate.id, candidate.sms_opt_in)

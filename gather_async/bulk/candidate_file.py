@@ -1,0 +1,170 @@
+"""Candidates from a file, read one row at a time."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from io import TextIOWrapper
+from itertools import chain, dropwhile, islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import frozen
+
+from gather_async.bulk.columns import REQUIRED, field_of
+from gather_async.bulk.csv_dialect import guess_dialect
+from gather_async.bulk.row_check import UnreadableRow
+from gather_async.bulk.text_file import encoding_of
+from gather_async.errors import ConfigurationError
+
+__all__ = ["CandidateFile", "read_candidates"]
+
+Format = Literal["csv", "jsonl"]
+_JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines", ".json"})
+_SAMPLE_LINES = 50
+_LONGEST_LINE = 1 << 20
+
+
+@frozen
+class CandidateFile:
+    """The rows of a file, each time it is iterated from the start. Blank lines don't count.
+
+    Iterating reads the file lazily and blocks while it does; a bulk invite
+    does so in a thread. A row is a mapping of text by our names of the fields
+    (``first_name``), or an `UnreadableRow`.
+    """
+
+    path: Path
+    format: Format
+    encoding: str | None = None
+    """None: found out from the file."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any] | UnreadableRow]:
+        """Yield the rows.
+
+        Raises:
+            OSError: The file can't be read.
+            ConfigurationError: A CSV header lacks a required column, or names one twice.
+        """
+        encoding = self.encoding or encoding_of(self.path)
+        # Bytes that the encoding doesn't have become lone surrogates, which
+        # the row's check refuses: the row is lost, not the file.
+        with self.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            yield from (_csv_rows if self.format == "csv" else _json_rows)(file)
+
+    def count(self) -> int:
+        """Return how many rows there are, by reading the file through once."""
+        return sum(1 for _ in self)
+
+
+def read_candidates(
+    path: str | PathLike[str], *, format: Format | None = None, encoding: str | None = None
+) -> CandidateFile:
+    """Return the candidates in a CSV or JSON Lines file, for `GatherClient.bulk_invite`.
+
+    CSV: in any dialect that `csv.Sniffer` knows, and after a line ``sep=;``.
+    Column names may be ``firstName``, ``first_name`` or ``First Name``; other
+    columns are ignored. JSON Lines: one object a line, with the same names.
+    Both: with or without a byte order mark, in UTF-8 or Windows-1252 (UTF-16
+    with a mark). A row that can't be read never stops the others.
+
+    Args:
+        path: The file. It is opened when the rows are read, not before.
+        format: ``"csv"`` or ``"jsonl"``; None goes by the suffix: ``.jsonl``,
+            ``.ndjson``, ``.jsonlines`` and ``.json`` are JSON Lines, all else is CSV.
+        encoding: A codec's name; None finds out.
+
+    Raises:
+        ConfigurationError: There is no such format or codec.
+    """
+    path = Path(path)
+    kind: Format = "jsonl" if path.suffix.lower() in _JSON_SUFFIXES else "csv"
+    if format is not None:
+        kind = format
+    if kind not in {"csv", "jsonl"}:
+        raise ConfigurationError("format must be 'csv' or 'jsonl'.")
+    if encoding is not None:
+        try:
+            "".encode(encoding)
+        except (LookupError, TypeError):
+            raise ConfigurationError("encoding must be the name of a text codec.") from None
+    return CandidateFile(path, kind, encoding)
+
+
+def _csv_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
+    """Yield the rows of a CSV file as mappings."""
+    head = list(dropwhile(_is_blank, islice(file, _SAMPLE_LINES)))
+    marked = head[0].strip() if head else ""
+    if marked.lower().startswith("sep=") and len(marked) == len("sep=") + 1:
+        # Excel writes this line for itself, and reads nothing without it.
+        dialect = type("_Marked", (csv.excel,), {"delimiter": marked[-1]})
+        head = head[1:]
+    else:
+        dialect = guess_dialect("".join(head))
+    lines = csv.reader(chain(head, file), dialect)
+    names = _field_names(next(lines, []))
+    while True:
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield UnreadableRow("The line is not CSV: a cell is too long, or a quote is left open.")
+            continue
+        if any(map(str.strip, cells)):
+            yield _row(names, cells)
+
+
+def _is_blank(line: str) -> bool:
+    return not line.strip("\r\n \t,;|")
+
+
+def _field_names(header: list[str]) -> list[str | None]:
+    """Return what each column means; None for a column that isn't ours."""
+    names = [field_of(name) for name in header]
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise ConfigurationError(
+            f"The file's first line must name its columns; it lacks {', '.join(missing)}."
+        )
+    twice = {name for name in names if name is not None and names.count(name) > 1}
+    if twice:
+        raise ConfigurationError(
+            f"Two columns mean {', '.join(sorted(twice))}: rename or remove one of them."
+        )
+    return names
+
+
+def _row(names: list[str | None], cells: list[str]) -> Mapping[str, Any] | UnreadableRow:
+    if len(cells) > len(names) and any(map(str.strip, cells[len(names) :])):
+        return UnreadableRow("The line has more cells than the header: is a quote missing?")
+    return {name: cell for name, cell in zip(names, cells, strict=False) if name is not None}
+
+
+def _json_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
+    """Yield the objects of a JSON Lines file.
+
+    Raises:
+        ConfigurationError: It holds an array, which is another format.
+    """
+    is_first = True
+    while line := file.readline(_LONGEST_LINE):
+        if is_first and line.lstrip().startswith("["):
+            raise ConfigurationError(
+                "The file is a JSON array: write one object on each line, without brackets."
+            )
+        is_first = is_first and not line.strip()
+        if not line.endswith("\n") and len(line) == _LONGEST_LINE:
+            while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith("\n"):
+                pass
+            yield UnreadableRow("The line is too long to be a candidate.")
+        elif line.strip():
+            yield _object(line)
+
+
+def _object(line: str) -> Mapping[str, Any] | UnreadableRow:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return UnreadableRow("The line is not JSON.")
+    return value if isinstance(value, dict) else UnreadableRow("The line is not a JSON object.")

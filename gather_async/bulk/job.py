@@ -1,0 +1,203 @@
+"""`BulkInvite`: a job that can be awaited, iterated, watched and stopped."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from os import PathLike
+from typing import Any, Literal
+
+from gather_async.bulk.assembly import Assembly
+from gather_async.bulk.gather import Gather
+from gather_async.bulk.outcome import InviteOutcome
+from gather_async.bulk.plan import InvitePlan
+from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.report import InviteReport, StopReason
+from gather_async.bulk.settings import Invitation, Limits, Settings
+from gather_async.bulk.source import Candidates
+from gather_async.models.vocabulary import DeliveryType
+
+__all__ = ["BulkInvite"]
+
+
+class BulkInvite:
+    """A bulk invite. Nothing is opened, read or sent before it is awaited or iterated.
+
+    ``report = await job`` runs it to its end; awaiting again gives the same
+    report. ``async for outcome in job`` runs it too, and gives each row's outcome
+    as it ends, those that ended in earlier runs included; the job goes no faster
+    than the loop takes them. Leaving the loop early doesn't stop the job: `stop` does.
+
+    Cancelling a task that awaits the job stops it: requests on the wire get
+    ``grace`` seconds to end, nothing new is begun, then the journal is closed and
+    the cancellation goes on. The same call with the same journal continues.
+    """
+
+    def __init__(
+        self,
+        gather: Gather,
+        candidates: Candidates,
+        *,
+        interview_id: str,
+        delivery_types: Iterable[DeliveryType | str] = ("email",),
+        expiry_days: int | None = None,
+        external_redirect_uri: str | None = None,
+        journal: str | PathLike[str] | None = None,
+        concurrency: int = 16,
+        on_progress: Callable[[InviteProgress], object] | None = None,
+        dry_run: bool = False,
+        on_existing: Literal["reuse", "skip", "error"] = "reuse",
+        total: int | None = None,
+        breaker: int = 10,
+        grace: float = 10.0,
+        settle: float = 5.0,
+        keep_candidates: bool = True,
+    ) -> None:
+        """Describe the job.
+
+        Args:
+            gather: The client.
+            candidates: Iterable or async iterable of `NewCandidate` or of mappings,
+                read lazily and in order; what `read_candidates` returns is one. The
+                order must be the same in every run with the same journal.
+            interview_id: What everyone is invited to.
+            delivery_types: ``email``, ``sms`` or both. With ``sms``, a row needs
+                ``sms_opt_in``.
+            expiry_days: Days until the link dies; None: the organization's setting.
+            external_redirect_uri: Where candidates land after finishing.
+            journal: The SQLite file that lets the job go on after a crash; it holds
+                personal data, see ``keep_candidates``. None keeps it in memory (large
+                ones spill into a nameless temporary file): then a crash forgets it.
+            concurrency: Rows worked on at a time, 1 or more.
+            on_progress: Called in the loop, at most ten times a second.
+            dry_run: Check every row and estimate; nothing is sent, and the journal's
+                file is not changed. The report's ``plan`` says what the job would cost.
+            on_existing: What to do if somebody has the row's own external id:
+                ``"reuse"`` invites that person, unless they are invited already;
+                ``"skip"`` leaves them alone; ``"error"`` fails the row.
+            total: How many rows there are, for progress, if you know and the source
+                can't tell; lists and files can.
+            breaker: Failures in a row, none of the client's retries helping, that
+                stop the job.
+            grace: Seconds that requests on the wire get when the job stops.
+            settle: Seconds after which a request that was on its way at a crash, and
+                is still not to be found, counts as never arrived.
+            keep_candidates: Whether the journal holds names, addresses and numbers,
+                for ``outcome.candidate`` of `InviteReport.outcomes`; if not, only
+                digests and ids.
+
+        Raises:
+            ConfigurationError: An argument can't work.
+            InviteNotDeliverableError: There is no delivery type.
+        """
+        invitation = Invitation(
+            interview_id=interview_id,
+            delivery_types=delivery_types,
+            expiry_days=expiry_days,
+            external_redirect_uri=external_redirect_uri,
+            on_existing=on_existing,
+            settle=settle,
+        )
+        settings = Settings(
+            candidates=candidates,
+            invitation=invitation,
+            journal=journal,
+            limits=Limits(concurrency=concurrency, breaker=breaker, grace=grace),
+            on_progress=on_progress,
+            is_dry=dry_run,
+            total=total,
+            keeps_candidates=keep_candidates,
+        )
+        self._assembly = Assembly(gather, settings)
+        self._task: asyncio.Task[InviteReport] | None = None
+        self._reader: asyncio.Task[Any] | None = None
+
+    def __await__(self) -> Generator[Any, None, InviteReport]:
+        """Run the job to its end and return its report.
+
+        Raises:
+            AuthenticationError: The key is refused; the rest of the rows is untouched.
+            PermissionDeniedError: The key may not do this; likewise.
+            NotFoundError: There is no such interview; likewise.
+            ConfigurationError: The journal is in use, or belongs to another job; a row
+                that the server may know of has changed; a file's columns are wrong.
+            ClientClosedError: The client was closed meanwhile.
+            sqlite3.Error: The journal can't be written: a full disk, for one.
+            OSError: The journal's or the source's file can't be opened.
+            Exception: Whatever else the source raised.
+        """
+        return self._result().__await__()
+
+    async def __aiter__(self) -> AsyncGenerator[InviteOutcome, None]:
+        """Run the job and yield each row's outcome as it ends; raises as awaiting does.
+
+        Once the job is over, iterating reads the outcomes back from the journal.
+        One loop at a time.
+        """
+        if self._task is not None and self._task.done():
+            for earlier in (await self._result()).outcomes:
+                yield earlier
+            return
+        stream = self._assembly.stream
+        if stream.is_read:
+            raise RuntimeError("Another loop iterates over this job already.")
+        stream.attach()
+        self._reader = asyncio.current_task()
+        task = self._start()
+        try:
+            while (outcome := await stream.take()) is not None:
+                yield outcome
+        finally:
+            self._reader = None
+            stream.detach()
+        await self._wait_for(task)
+
+    def stop(self) -> None:
+        """Begin nothing more, and end once the requests on the wire have ended.
+
+        The report then has ``stopped`` set, and the same call with the same journal
+        goes on. Harmless to repeat, and before the job runs. Not thread-safe: from a
+        thread or a signal handler use ``loop.call_soon_threadsafe(job.stop)``.
+        """
+        self._assembly.halt.stop(StopReason.ASKED)
+
+    @property
+    def plan(self) -> InvitePlan:
+        """What is still to be sent, as far as known by now. Costs no request."""
+        return self._assembly.plan()
+
+    @property
+    def progress(self) -> InviteProgress:
+        """How far the job is. Costs no request."""
+        return self._assembly.snapshot()
+
+    @property
+    def report(self) -> InviteReport | None:
+        """The report, once the job is over, also if it ended with an error; else None."""
+        return self._assembly.report
+
+    def __repr__(self) -> str:
+        state = "new" if self._task is None else "over" if self._task.done() else "running"
+        return f"<BulkInvite {state}, {self._assembly.tally.done} rows done>"
+
+    def _start(self) -> "asyncio.Task[InviteReport]":
+        if self._task is None:
+            self._task = asyncio.create_task(self._assembly.run(), name="gather-async-bulk-invite")
+            # Whoever only iterates is told there; nobody should hear of it twice.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._task
+
+    async def _result(self) -> InviteReport:
+        task = self._start()
+        if self._reader is not None and self._reader is asyncio.current_task():
+            # The loop's body waits for the job, so nobody takes outcomes any more.
+            self._assembly.stream.detach()
+        return await self._wait_for(task)
+
+    async def _wait_for(self, task: "asyncio.Task[InviteReport]") -> InviteReport:
+        """Wait; being cancelled stops the job, and waits for that."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                self.stop()
+                await asyncio.wait({task})
+            raise

@@ -1,0 +1,177 @@
+"""Writing the rows of a journal: plain SQL, run on the journal's thread."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from gather_async.bulk.journal_identity import Identity
+from gather_async.bulk.journal_reading import load_rows, values_of
+from gather_async.bulk.kept_error import dump_error
+from gather_async.bulk.row_state import Record, RowState
+from gather_async.errors import ConfigurationError, GatherError, InvalidRequestError
+from gather_async.models.candidate import NewCandidate
+
+__all__ = ["Entry", "admit", "end_source", "save"]
+
+_UNKNOWN_TO_SERVER = (
+    "(state IN ('seen', 'rejected') OR (state = 'failed' AND candidate_id IS NULL))"
+)
+
+
+@frozen
+class Entry:
+    """A row of the source after its check: a candidate, or why there is none."""
+
+    row: int
+    checked: NewCandidate | GatherError
+
+
+def admit(
+    connection: sqlite3.Connection, identity: Identity, entries: Sequence[Entry]
+) -> list[Record]:
+    """Take consecutive rows of the source into the journal, and return where each stands.
+
+    A row that the server may know of is returned as it stands. Any other is
+    entered, anew if an earlier run rejected it, or as a duplicate if another row
+    has its email address or its external id.
+
+    Raises:
+        ConfigurationError: A row that the server may know of has changed.
+    """
+    known = load_rows(connection, entries[0].row, entries[-1].row)
+    return [_admit(connection, identity, entry, known.get(entry.row)) for entry in entries]
+
+
+def save(connection: sqlite3.Connection, identity: Identity, record: Record) -> None:
+    """Write where a row stands."""
+    connection.execute(
+        "UPDATE rows SET state = ?, candidate_id = ?, candidate_interview_id = ?, reused = ?,"
+        " error = ?, run = ? WHERE row = ?",
+        (
+            record.state,
+            record.candidate_id,
+            record.candidate_interview_id,
+            record.reused,
+            None if record.error is None else dump_error(record.error),
+            identity.run,
+            record.row,
+        ),
+    )
+
+
+def end_source(connection: sqlite3.Connection, last_row: int) -> None:
+    """Forget the rows of a longer source of old.
+
+    Raises:
+        ConfigurationError: The server may know of one of them.
+    """
+    beyond = connection.execute(
+        f"SELECT min(row) FROM rows WHERE row > ? AND NOT {_UNKNOWN_TO_SERVER}",  # noqa: S608 - a constant
+        (last_row,),
+    ).fetchone()[0]
+    if beyond is not None:
+        raise ConfigurationError(
+            f"The source ends with row {last_row}, but the journal has begun row {beyond}: run"
+            " it with the rows it was begun with."
+        )
+    connection.execute("DELETE FROM rows WHERE row > ?", (last_row,))
+
+
+def _admit(
+    connection: sqlite3.Connection,
+    identity: Identity,
+    entry: Entry,
+    known: tuple[Record, bytes | None] | None,
+) -> Record:
+    digest = None
+    if isinstance(entry.checked, NewCandidate):
+        digest = identity.digest(*values_of(entry.checked))
+    if known is not None:
+        record, old_digest = known
+        if record.may_be_known and digest != old_digest:
+            raise _changed(entry)
+        if digest is not None and digest == old_digest and record.state is not RowState.REJECTED:
+            return record
+        connection.execute("DELETE FROM rows WHERE row = ?", (entry.row,))
+    if isinstance(entry.checked, GatherError):
+        return _reject(connection, identity, entry.row, entry.checked)
+    return _enter(connection, identity, entry.row, entry.checked, digest)
+
+
+def _enter(
+    connection: sqlite3.Connection,
+    identity: Identity,
+    row: int,
+    candidate: NewCandidate,
+    digest: bytes | None,
+) -> Record:
+    """Write a good row, or reject it if another row is the same person."""
+    own_id = candidate.external_id is not None
+    record = Record(
+        row=row,
+        state=RowState.SEEN,
+        external_id=candidate.external_id if own_id else identity.external_id(row),
+        own_id=own_id,
+    )
+    email_key = identity.digest("email", candidate.email.casefold())
+    id_key = identity.digest("id", candidate.external_id) if own_id else None
+    written = connection.execute(
+        "INSERT INTO rows (row, state, digest, email_key, id_key, external_id, own_id,"
+        " candidate, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            row,
+            record.state,
+            digest,
+            email_key,
+            id_key,
+            record.external_id,
+            own_id,
+            _written(candidate) if identity.keeps_candidates else None,
+            identity.run,
+        ),
+    )
+    if written.rowcount:
+        return record
+    return _reject(connection, identity, row, _duplicate(connection, email_key, id_key))
+
+
+def _reject(
+    connection: sqlite3.Connection, identity: Identity, row: int, error: GatherError
+) -> Record:
+    connection.execute(
+        "INSERT INTO rows (row, state, error, run) VALUES (?, ?, ?, ?)",
+        (row, RowState.REJECTED, dump_error(error), identity.run),
+    )
+    return Record(row=row, state=RowState.REJECTED, error=error)
+
+
+def _duplicate(
+    connection: sqlite3.Connection, email_key: bytes, id_key: bytes | None
+) -> GatherError:
+    """Return the error that names the row that was there first."""
+    query = "SELECT row FROM rows WHERE {} = ?"
+    for what, column, key in (
+        ("external id", "id_key", id_key),
+        ("email address", "email_key", email_key),
+    ):
+        owner = connection.execute(query.format(column), (key,)).fetchone()
+        if owner is not None:
+            return InvalidRequestError(f"The row repeats the {what} of row {owner[0]}.")
+    raise AssertionError("a row was refused without a duplicate")
+
+
+def _changed(entry: Entry) -> ConfigurationError:
+    why = ""
+    if isinstance(entry.checked, GatherError):
+        why = f" It would be rejected now: {entry.checked}"
+    return ConfigurationError(
+        f"Row {entry.row} of the source has changed since the journal began it, and the server"
+        f" may know of it: restore the row, or begin a new journal.{why}"
+    )
+
+
+def _written(candidate: NewCandidate) -> str:
+    """Return the candidate as JSON, in the order of its fields."""
+    return json.dumps(values_of(candidate), ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,156 @@
+"""What a job has done, read back from its journal when asked."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from os import PathLike
+from pathlib import Path
+
+from attrs import field, frozen
+
+from gather_async.bulk.journal_copy import Connect
+from gather_async.bulk.journal_reading import read_outcomes
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.bulk.plan import InvitePlan
+from gather_async.errors import GatherError
+
+__all__ = ["InviteReport", "Outcomes", "StopReason"]
+
+_HEADER = (
+    "row",
+    "status",
+    "external_id",
+    "candidate_id",
+    "candidate_interview_id",
+    "error",
+    "reason",
+)
+
+
+class StopReason(StrEnum):
+    """Why a job ended before its last row."""
+
+    ASKED = "asked"
+    """`BulkInvite.stop` was called."""
+    BREAKER = "breaker"
+    """Too many failures in a row."""
+
+
+@frozen(eq=False)
+class Outcomes:
+    """The outcome of each row, by row number: read from the journal each time it is iterated.
+
+    Only a few hundred are in memory at a time. A later run with the same journal
+    shows here too. Iterating reads from the disk, and so blocks for moments.
+    """
+
+    _connect: Connect = field(repr=False)
+    _run: int
+    _is_dry: bool
+    _length: int
+
+    def __len__(self) -> int:
+        """Return how many rows had been read when the job ended."""
+        return self._length
+
+    def __iter__(self) -> Iterator[InviteOutcome]:
+        """Yield the outcomes.
+
+        Raises:
+            sqlite3.Error: The journal's file is gone or damaged.
+        """
+        with self._connect() as connection:
+            yield from read_outcomes(connection, run=self._run, is_dry=self._is_dry)
+
+
+@frozen(kw_only=True)
+class InviteReport:
+    """What came of a bulk invite: all of it, earlier runs with the same journal included."""
+
+    counts: Mapping[InviteStatus, int]
+    """Rows by how they ended."""
+    total: int
+    """Rows read from the source."""
+    outcomes: Outcomes = field(repr=False)
+    """Each row's, read back when iterated."""
+    requests: int
+    """Requests this run has sent, look-ups and retries included."""
+    plan: InvitePlan | None = None
+    """Dry run: what the job would cost. None otherwise."""
+    stopped: StopReason | None = None
+    """Why the job ended before its last row; None if it did not."""
+    error: GatherError | None = field(default=None, eq=False)
+    """The last failure before the breaker stopped the job."""
+
+    @property
+    def invited(self) -> int:
+        """Rows whose invite was sent."""
+        return self.counts.get(InviteStatus.INVITED, 0)
+
+    @property
+    def already_invited(self) -> int:
+        """Rows whose person had been invited to this interview by other means."""
+        return self.counts.get(InviteStatus.ALREADY_INVITED, 0)
+
+    @property
+    def skipped(self) -> int:
+        """Rows whose person was known, under ``on_existing="skip"``."""
+        return self.counts.get(InviteStatus.SKIPPED, 0)
+
+    @property
+    def rejected(self) -> int:
+        """Rows that are wrong or repeated, and never reached the server."""
+        return self.counts.get(InviteStatus.REJECTED, 0)
+
+    @property
+    def failed(self) -> int:
+        """Rows that the server refused, or that it could not be reached for."""
+        return self.counts.get(InviteStatus.FAILED, 0)
+
+    @property
+    def ready(self) -> int:
+        """Dry run: rows that are good and not done yet."""
+        return self.counts.get(InviteStatus.READY, 0)
+
+    @property
+    def unfinished(self) -> int:
+        """Rows read and not ended when the job stopped."""
+        return self.total - sum(self.counts.values())
+
+    @property
+    def failures(self) -> Iterator[InviteOutcome]:
+        """Yield the rows that were rejected or failed, each with its error."""
+        bad = {InviteStatus.REJECTED, InviteStatus.FAILED}
+        return (outcome for outcome in self.outcomes if outcome.status in bad)
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write a CSV file with a header and one line for each row of the source.
+
+        It holds ids and reasons, and no name, address or number: join it to the
+        source by its column ``row``. Blocks while it writes; a file that is there
+        is replaced.
+
+        Args:
+            path: Where to; UTF-8, lines ended as RFC 4180 has them.
+
+        Raises:
+            OSError: The file can't be written.
+            sqlite3.Error: The journal's file is gone or damaged.
+        """
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(_HEADER)
+            lines.writerows(map(_line, self.outcomes))
+
+
+def _line(outcome: InviteOutcome) -> tuple[object, ...]:
+    error = "" if outcome.error is None else type(outcome.error).__name__
+    return (
+        outcome.row,
+        outcome.status.value,
+        outcome.external_id,
+        outcome.candidate_id,
+        outcome.candidate_interview_id,
+        error,
+        outcome.reason,
+    )

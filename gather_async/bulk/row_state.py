@@ -1,0 +1,206 @@
+"""How far a row has come, and what may come next: pure, so that every crash can be tried.
+
+::
+
+    seen ──────────► candidate_pending ──► candidate_created ──► invite_pending ──► invited
+      │                     │                   ▲     │                │
+      │  (the person is known already) ─────────┘     └► already_invited ◄┘
+      └► skipped            └──────────► failed ◄──────────────────────┘
+
+A ``pending`` state is committed before the request that it announces. Whoever
+finds a row in such a state doesn't know whether the request left, and so looks
+before sending again. `rejected` rows have no way on: they are read anew by the
+next run.
+"""
+
+from collections.abc import Set as AbstractSet
+from enum import StrEnum, auto
+
+from attrs import evolve, field, frozen
+
+from gather_async.bulk.outcome import InviteStatus
+from gather_async.errors import GatherError
+
+__all__ = [
+    "Record",
+    "RowState",
+    "Step",
+    "announce_candidate",
+    "announce_invite",
+    "end",
+    "give_up",
+    "know_candidate",
+    "next_step",
+    "requests_left",
+    "status_of",
+]
+
+
+class RowState(StrEnum):
+    """What the journal knows of a row."""
+
+    SEEN = "seen"
+    CANDIDATE_PENDING = "candidate_pending"
+    CANDIDATE_CREATED = "candidate_created"
+    INVITE_PENDING = "invite_pending"
+    INVITED = "invited"
+    ALREADY_INVITED = "already_invited"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Step(StrEnum):
+    """What to do next for a row."""
+
+    CHECK_PERSON = auto()
+    """Ask whether somebody has the row's own external id, before anything is sent."""
+    CREATE_CANDIDATE = auto()
+    FIND_CANDIDATE = auto()
+    """Ask what became of a candidate that may have been sent."""
+    CHECK_INVITE = auto()
+    """Ask whether a person who was there before is invited to this interview."""
+    SEND_INVITE = auto()
+    FIND_INVITE = auto()
+    """Ask what became of an invite that may have been sent."""
+    REST = auto()
+    """The row has ended."""
+
+
+_S = RowState
+ENDED: AbstractSet[RowState] = frozenset(
+    {_S.INVITED, _S.ALREADY_INVITED, _S.SKIPPED, _S.REJECTED, _S.FAILED}
+)
+_ENDS_FROM: dict[RowState, AbstractSet[RowState]] = {
+    _S.INVITED: frozenset({_S.INVITE_PENDING}),
+    _S.ALREADY_INVITED: frozenset({_S.CANDIDATE_CREATED, _S.INVITE_PENDING}),
+    _S.SKIPPED: frozenset({_S.SEEN, _S.CANDIDATE_PENDING}),
+    _S.FAILED: frozenset({_S.SEEN, _S.CANDIDATE_PENDING, _S.CANDIDATE_CREATED, _S.INVITE_PENDING}),
+}
+# What a row still costs if nothing goes wrong: one write for each state to come.
+_REQUESTS_LEFT = {
+    _S.SEEN: 2,
+    _S.CANDIDATE_PENDING: 2,
+    _S.CANDIDATE_CREATED: 1,
+    _S.INVITE_PENDING: 1,
+}
+
+
+@frozen(kw_only=True)
+class Record:
+    """What the journal knows of one row."""
+
+    row: int
+    """From 1."""
+    state: RowState
+    external_id: str | None = None
+    own_id: bool = False
+    """Whether the external id is the row's own, so that somebody may have it already."""
+    candidate_id: str | None = None
+    candidate_interview_id: str | None = None
+    reused: bool = False
+    """Whether the person was there before the row."""
+    error: GatherError | None = field(default=None, eq=False)
+    """Why the row was rejected, refused, or given up for this run."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to do for the row."""
+        return self.state in ENDED
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the server may know of the row, so that it must not change any more."""
+        if self.state is RowState.FAILED:
+            return self.candidate_id is not None
+        return self.state not in {RowState.SEEN, RowState.REJECTED}
+
+
+def next_step(record: Record) -> Step:
+    """Return what to do next for a row as the journal shows it."""
+    match record.state:
+        case RowState.SEEN:
+            return Step.CHECK_PERSON if record.own_id else Step.CREATE_CANDIDATE
+        case RowState.CANDIDATE_PENDING:
+            return Step.FIND_CANDIDATE
+        case RowState.CANDIDATE_CREATED:
+            return Step.CHECK_INVITE if record.reused else Step.SEND_INVITE
+        case RowState.INVITE_PENDING:
+            return Step.FIND_INVITE
+        case _:
+            return Step.REST
+
+
+def announce_candidate(record: Record) -> Record:
+    """Return the record to commit before a candidate is sent."""
+    _require(record, {RowState.SEEN, RowState.CANDIDATE_PENDING})
+    return evolve(record, state=RowState.CANDIDATE_PENDING, error=None)
+
+
+def know_candidate(record: Record, candidate_id: str, *, reused: bool = False) -> Record:
+    """Return the record once the server's id of the person is known.
+
+    Args:
+        record: A row that is seen (then the person was there before), or pending.
+        candidate_id: The server's id.
+        reused: Whether the person was there before the row.
+    """
+    _require(record, {RowState.SEEN, RowState.CANDIDATE_PENDING})
+    return evolve(
+        record,
+        state=RowState.CANDIDATE_CREATED,
+        candidate_id=candidate_id,
+        reused=reused,
+        error=None,
+    )
+
+
+def announce_invite(record: Record) -> Record:
+    """Return the record to commit before an invite is sent."""
+    _require(record, {RowState.CANDIDATE_CREATED, RowState.INVITE_PENDING})
+    return evolve(record, state=RowState.INVITE_PENDING, error=None)
+
+
+def end(
+    record: Record,
+    state: RowState,
+    *,
+    candidate_interview_id: str | None = None,
+    error: GatherError | None = None,
+) -> Record:
+    """Return the record of a row that has ended; ``error`` says why if it failed."""
+    _require(record, _ENDS_FROM[state])
+    return evolve(
+        record,
+        state=state,
+        candidate_interview_id=candidate_interview_id,
+        error=error,
+    )
+
+
+def give_up(record: Record, error: GatherError) -> Record:
+    """Return the record of a row that this run could not end; the next one goes on with it."""
+    if record.has_ended:
+        raise ValueError(f"Row {record.row} has ended; it can't be given up.")
+    return evolve(record, error=error)
+
+
+def status_of(record: Record) -> InviteStatus:
+    """Return what to tell the user of a row.
+
+    A row without an end counts as failed if this run gave it up, else as unfinished.
+    """
+    if record.has_ended:
+        return InviteStatus(record.state.value)
+    return InviteStatus.UNFINISHED if record.error is None else InviteStatus.FAILED
+
+
+def requests_left(record: Record) -> int:
+    """Return how many requests the row still costs if nothing goes wrong: 0, 1 or 2."""
+    return _REQUESTS_LEFT.get(record.state, 0)
+
+
+def _require(record: Record, allowed: AbstractSet[RowState]) -> None:
+    """Refuse a step that the drawing above doesn't show: it would be a mistake of ours."""
+    if record.state not in allowed:
+        raise ValueError(f"Row {record.row} is {record.state}; that step doesn't lead on from it.")

@@ -1,0 +1,116 @@
+"""What a caller asks of a job, checked before anything happens."""
+
+import math
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.source import Candidates, require_rows
+from gather_async.errors import ConfigurationError, InviteNotDeliverableError
+
+__all__ = ["Invitation", "Limits", "Settings"]
+
+_RULES = frozenset({"reuse", "skip", "error"})
+
+
+def _text(_: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{attribute.name} must be text that isn't empty.")
+
+
+def _at_least_one(_: object, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{attribute.name} must be a whole number, 1 or more.")
+
+
+def _count_or_none(instance: object, attribute: Any, value: Any) -> None:
+    if value is not None and value != 0:
+        _at_least_one(instance, attribute, value)
+
+
+def _days(instance: object, attribute: Any, value: Any) -> None:
+    if value is not None:
+        _at_least_one(instance, attribute, value)
+
+
+def _seconds(_: object, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{attribute.name} must be seconds, 0 or more.")
+
+
+def _rule(_: object, __: object, value: Any) -> None:
+    if value not in _RULES:
+        raise ConfigurationError('on_existing must be "reuse", "skip" or "error".')
+
+
+def _delivery(types: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(types, str):
+        raise ConfigurationError('delivery_types must be a list, such as ["email"].')
+    words = tuple(str(word) for word in types)
+    if not words:
+        raise InviteNotDeliverableError(
+            'Nobody can get an invite that goes nowhere: delivery_types needs "email" or "sms".'
+        )
+    return words
+
+
+def _journal(path: str | PathLike[str] | None) -> Path | None:
+    if path is None or str(path) == ":memory:":
+        return None
+    if not str(path).strip():
+        raise ConfigurationError("journal must be a file's path, or None to keep it in memory.")
+    return Path(path)
+
+
+def _rows(_: object, __: object, value: Any) -> None:
+    require_rows(value)
+
+
+@frozen(kw_only=True)
+class Invitation:
+    """What every row of a job is invited to, and how."""
+
+    interview_id: str = field(validator=_text)
+    delivery_types: tuple[str, ...] = field(converter=_delivery)
+    expiry_days: int | None = field(validator=_days)
+    external_redirect_uri: str | None
+    on_existing: str = field(validator=_rule)
+    settle: float = field(validator=_seconds)
+    """Seconds after it was sent within which an absent request may still arrive."""
+
+    @property
+    def needs_opt_in(self) -> bool:
+        """Whether only people who agreed to text messages can be invited.
+
+        Source: /guides/sending-invites
+        """
+        return "sms" in self.delivery_types
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How much a job does at once, and how long it bears with what goes wrong."""
+
+    concurrency: int = field(validator=_at_least_one)
+    breaker: int = field(validator=_at_least_one)
+    """Failures in a row that stop the job."""
+    grace: float = field(validator=_seconds)
+    """Seconds that requests on the wire get to end when the job stops."""
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What the caller asked for."""
+
+    candidates: Candidates = field(validator=_rows)
+    invitation: Invitation
+    journal: Path | None = field(converter=_journal)
+    limits: Limits
+    on_progress: Callable[[InviteProgress], object] | None
+    is_dry: bool
+    total: int | None = field(validator=_count_or_none)
+    keeps_candidates: bool

@@ -1,0 +1,117 @@
+"""The client's limiter, seen from one job: what it sent, and what is under way."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Protocol, runtime_checkable
+
+from attrs import define, field, frozen
+
+from gather_async.clock import Clock
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.quota.limiter import Limiter, Priority, Slot
+
+__all__ = ["RequestLog", "Restorable", "WatchedLimiter"]
+
+
+class RequestLog(Protocol):
+    """Where the times of requests are kept for the next process."""
+
+    async def request_started(self, at: float) -> int:
+        """Write down a request before it is sent, in Unix seconds; return its number."""
+        ...
+
+    def request_ended(self, number: int, at: float | None) -> None:
+        """Correct its time to when it ended; None if it never was sent."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A limiter that can be told of requests before its time."""
+
+    def restore(self, wall_times: Iterable[float]) -> None:
+        """Count requests that another process sent under this key."""
+
+
+@define(eq=False)
+class WatchedLimiter:
+    """Passes everything on to the client's limiter, and writes down what is sent.
+
+    A job that stops asks it which of its tasks wait for the quota: those can be
+    cancelled at once, since nothing of theirs is on the wire.
+    """
+
+    _limiter: Limiter
+    _clock: Clock
+    log: RequestLog | None = None
+    """None writes nothing down."""
+    requests: int = 0
+    """Requests sent so far."""
+    _under_way: Counter[int] = field(factory=Counter)
+
+    async def acquire(self, *, priority: Priority, max_wait: float | None, **options: Any) -> Slot:
+        """Return leave to send, from the client's limiter, once that is written down."""
+        slot = await self._limiter.acquire(priority=priority, max_wait=max_wait, **options)
+        number = 0
+        try:
+            if self.log is not None:
+                number = await self.log.request_started(self._clock.wall())
+        except BaseException:
+            slot.returned()
+            raise
+        self.requests += 1
+        task = id(asyncio.current_task())
+        self._under_way[task] += 1
+        return _WatchedSlot(self, slot, task, number)
+
+    def is_under_way(self, task: "asyncio.Task[None]") -> bool:
+        """Return whether a request of this task may be on the wire."""
+        return id(task) in self._under_way
+
+    def hold(self, until: float) -> None:
+        """Let nothing start before this wall time."""
+        self._limiter.hold(until)
+
+    def status(self) -> RateLimitStatus:
+        """Return what is known of the quota now."""
+        return self._limiter.status()
+
+    def estimate(self, requests: int, *, priority: Priority) -> timedelta:
+        """Return how long until that many more requests could have been sent."""
+        return self._limiter.estimate(requests, priority=priority)
+
+    def end(self, task: int, number: int, *, was_sent: bool) -> None:
+        """Note that a request is over."""
+        if not was_sent:
+            self.requests -= 1
+        self._under_way[task] -= 1
+        if not self._under_way[task]:
+            del self._under_way[task]
+        if self.log is not None:
+            self.log.request_ended(number, self._clock.wall() if was_sent else None)
+
+
+@frozen(eq=False)
+class _WatchedSlot:
+    _watch: WatchedLimiter
+    _slot: Slot
+    _task: int
+    _number: int
+
+    def resent(self) -> None:
+        self._watch.requests += 1
+        self._slot.resent()
+
+    def answered(self, quota: ServerQuota | None) -> None:
+        self._watch.end(self._task, self._number, was_sent=True)
+        self._slot.answered(quota)
+
+    def lost(self) -> None:
+        self._watch.end(self._task, self._number, was_sent=True)
+        self._slot.lost()
+
+    def returned(self) -> None:
+        self._watch.end(self._task, self._number, was_sent=False)
+        self._slot.returned()

@@ -1,0 +1,323 @@
+"""The journal's state machine, driven through crashes at every point and in any order.
+
+The real `RowInvite` runs over the real SQL, without an event loop: each await
+of a fake is a point where the test may let another row go on, or end the
+process. What was on the wire then arrives at once, late, or never.
+"""
+
+import math
+import sqlite3
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gather_async.bulk.directory import Listed
+from gather_async.bulk.journal_identity import Identity
+from gather_async.bulk.journal_rows import Entry, admit, save
+from gather_async.bulk.journal_schema import migrate
+from gather_async.bulk.row_invite import Errand, RowInvite
+from gather_async.bulk.row_state import Record, RowState, announce_candidate, end, give_up
+from gather_async.bulk.settings import Invitation
+from gather_async.errors import GatherConnectionError, GatherError
+from gather_async.models.candidate import Candidate, NewCandidate
+from gather_async.models.candidate_interview import CandidateInterview
+
+_SETTLE = 5.0
+_IDENTITY = Identity(journal_id="bulk-test", run=1, keeps_candidates=False)
+
+
+class Point:
+    """A moment in which anything may happen."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+@define
+class World:
+    """A server, a wire and a clock."""
+
+    draw: Callable[[list[Any]], Any]
+    people: dict[str, list[str]] = field(factory=dict)
+    invites: list[str] = field(factory=list)
+    wire: list[Callable[[], object]] = field(factory=list)
+    late: list[tuple[float, Callable[[], object]]] = field(factory=list)
+    now: float = 1_000.0
+    last_request: float = 0.0
+    is_calm: bool = False
+
+    def create(self, external_id: str) -> str:
+        """Make a person; the server would make two for two requests."""
+        ids = self.people.setdefault(external_id, [])
+        ids.append(f"{external_id}/{len(ids)}")
+        return ids[-1]
+
+    def invite(self, candidate_id: str) -> str:
+        """Send an invite; the server would send two for two requests."""
+        self.invites.append(candidate_id)
+        return f"invite-{len(self.invites)}"
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by; what is late arrives before its time is over."""
+        self.now += seconds
+        self.arrive(self.now)
+
+    def arrive(self, now: float = math.inf) -> None:
+        """Let the server see what is late and due by now."""
+        due = [request for at, request in self.late if at <= now]
+        self.late = [(at, request) for at, request in self.late if at > now]
+        for request in due:
+            request()
+
+    def crash(self) -> None:
+        """End the process: what is on the wire has its own fate."""
+        for request in self.wire:
+            match self.draw(["at once", "late", "never"]):
+                case "at once":
+                    request()
+                case "late":
+                    self.late.append((self.last_request + _SETTLE, request))
+        self.wire.clear()
+
+    async def exchange(self, request: Callable[[], str]) -> str:
+        """Carry one write out, or lose it or its answer."""
+        await Point()
+        self.pass_time(self.draw([0.0, 3_000.0]))  # for the quota
+        self.last_request = self.now
+        self.wire.append(request)
+        await Point()
+        self.wire.remove(request)
+        fate = "answered" if self.is_calm else self.draw(["answered", "cut", "unanswered"])
+        if fate == "cut":
+            raise GatherConnectionError("cut", maybe_processed=True)
+        made = request()
+        await Point()
+        if fate == "unanswered":
+            raise GatherConnectionError("no answer", maybe_processed=True)
+        return made
+
+
+@define
+class FakeJournal:
+    """Commits at once, with a point on each side."""
+
+    connection: sqlite3.Connection
+
+    async def save(self, record: Record) -> None:
+        """Write a record."""
+        await Point()
+        save(self.connection, _IDENTITY, record)
+        await Point()
+
+
+@define
+class FakeCandidates:
+    """`client.candidates`, over the world."""
+
+    world: World
+
+    async def create(self, candidate: NewCandidate) -> Candidate:
+        """Create a person."""
+        assert candidate.external_id is not None
+        external_id = candidate.external_id
+        return Candidate(id=await self.world.exchange(lambda: self.world.create(external_id)))
+
+
+@define
+class FakeInterviews:
+    """`client.candidate_interviews`, over the world."""
+
+    world: World
+
+    async def create(self, *, candidate_id: str, **_: Any) -> CandidateInterview:
+        """Send an invite."""
+        made = await self.world.exchange(lambda: self.world.invite(candidate_id))
+        return CandidateInterview(id=made)
+
+
+@define
+class FakeDirectory:
+    """Looks things up in the world."""
+
+    seek: Callable[[str], str | None]
+
+    async def look(self, key: str) -> Listed | None:
+        """Ask about one key."""
+        await Point()
+        found = self.seek(key)
+        await Point()
+        return None if found is None else Listed(found)
+
+    find = look
+
+
+@define
+class Process:
+    """One life of the job: rows that advance one point at a time."""
+
+    world: World
+    connection: sqlite3.Connection
+    rows: list[NewCandidate]
+    running: dict[int, Generator[None, None, None]] = field(factory=dict)
+
+    def start(self) -> None:
+        """Load every row from the journal and begin it."""
+        entries = [Entry(number, row) for number, row in enumerate(self.rows, start=1)]
+        for record, row in zip(admit(self.connection, _IDENTITY, entries), self.rows, strict=True):
+            if not record.has_ended:
+                invite = RowInvite(self._errand(), record, row)
+                self.running[record.row] = _steps(self._live, invite)
+
+    def step(self, row: int) -> None:
+        """Let one row go on to its next point."""
+        try:
+            next(self.running[row])
+        except StopIteration:
+            del self.running[row]
+
+    def die(self) -> None:
+        """End at this very point; nothing is tidied up."""
+        for life in self.running.values():
+            life.close()
+        self.running.clear()
+        self.world.crash()
+
+    async def _live(self, row: RowInvite) -> None:
+        while True:
+            try:
+                await row.advance()
+            except GatherError:
+                self.world.pass_time(_SETTLE)
+                await Point()
+            else:
+                return
+
+    def _errand(self) -> Errand:
+        world = self.world
+
+        async def pause(seconds: float) -> None:
+            await Point()
+            world.pass_time(seconds)
+
+        def person(external_id: str) -> str | None:
+            ids = world.people.get(external_id)
+            return ids[0] if ids else None
+
+        fakes: Any = {
+            "journal": FakeJournal(self.connection),
+            "candidates": FakeCandidates(world),
+            "candidate_interviews": FakeInterviews(world),
+            "people": FakeDirectory(person),
+            "invited": FakeDirectory(lambda one: f"old-{one}" if one in world.invites else None),
+        }
+        return Errand(
+            invitation=Invitation(
+                interview_id="interview",
+                delivery_types=["email"],
+                expiry_days=None,
+                external_redirect_uri=None,
+                on_existing="reuse",
+                settle=_SETTLE,
+            ),
+            now=lambda: world.now,
+            settled_at=min(world.last_request, world.now) + _SETTLE,
+            pause=pause,
+            is_stopping=lambda: False,
+            on_change=lambda before, after: None,
+            **fakes,
+        )
+
+
+def _steps(
+    live: Callable[[RowInvite], Coroutine[Any, Any, None]], row: RowInvite
+) -> Generator[None, None, None]:
+    """Yield at each point of a row's life."""
+    yield from live(row).__await__()
+
+
+def _row(number: int, kind: str) -> NewCandidate:
+    own = None if kind == "derived" else f"own-{number}"
+    return NewCandidate("A", "B", f"p{number}@example.com", "+12025550123", own)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    kinds=st.lists(
+        st.sampled_from(["derived", "own", "existing", "invited"]), min_size=1, max_size=4
+    ),
+    data=st.data(),
+)
+def test_everyone_is_invited_exactly_once_whatever_crashes(
+    kinds: list[str], data: st.DataObject
+) -> None:
+    """However rows interleave and wherever the process dies, each person gets one invite."""
+    world = World(lambda options: data.draw(st.sampled_from(options)))
+    for number, kind in enumerate(kinds, start=1):
+        if kind in {"existing", "invited"}:
+            made = world.create(f"own-{number}")
+            if kind == "invited":
+                world.invite(made)
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, 0)
+    process = Process(
+        world, connection, [_row(number, kind) for number, kind in enumerate(kinds, start=1)]
+    )
+    for _ in range(data.draw(st.integers(0, 8), label="crashes")):
+        process.start()
+        for _ in range(data.draw(st.integers(0, 25), label="points")):
+            if process.running:
+                process.step(data.draw(st.sampled_from(sorted(process.running))))
+        process.die()
+        world.pass_time(data.draw(st.sampled_from([0.0, 2.0, 60.0]), label="downtime"))
+    world.is_calm = True
+    process.start()
+    while process.running:
+        for row in sorted(process.running):
+            process.step(row)
+    world.arrive()
+
+    assert sorted(world.invites) == sorted(ids[0] for ids in world.people.values())
+    assert all(len(ids) == 1 for ids in world.people.values())
+    assert len(world.people) == len(kinds)
+    states = [state for (state,) in connection.execute("SELECT state FROM rows ORDER BY row")]
+    expected = [
+        RowState.ALREADY_INVITED if kind == "invited" else RowState.INVITED for kind in kinds
+    ]
+    assert states == expected
+    connection.close()
+
+
+def test_a_crash_between_any_two_points_costs_no_second_invite() -> None:
+    """Dying once at each of the points in turn, with the request on the wire arriving late."""
+    for last_point in range(40):
+        world = World(lambda options: "late" if "late" in options else options[0], is_calm=True)
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(connection, 0)
+        process = Process(world, connection, [_row(1, "derived")])
+        process.start()
+        for _ in range(last_point):
+            if process.running:
+                process.step(1)
+        process.die()
+        process.start()
+        while process.running:
+            process.step(1)
+        world.arrive()
+        assert len(world.invites) == 1, f"dying at point {last_point}"
+        assert [len(ids) for ids in world.people.values()] == [1]
+        connection.close()
+
+
+def test_a_row_that_has_ended_cannot_be_given_up() -> None:
+    """The state machine refuses steps that its drawing doesn't show."""
+    invited = Record(row=1, state=RowState.INVITED)
+    with pytest.raises(ValueError, match="has ended"):
+        give_up(invited, GatherError("no"))
+    with pytest.raises(ValueError, match="doesn't lead on"):
+        announce_candidate(invited)
+    with pytest.raises(ValueError, match="doesn't lead on"):
+        end(Record(row=1, state=RowState.SEEN), RowState.INVITED)
