@@ -1,0 +1,48 @@
+"""Doubles of the Gather API for tests: a real server on loopback, and a clock that jumps.
+
+Names are loaded when first used, because pytest imports this package in every
+run of whoever has it installed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gather_async.testing.clock import VirtualClock
+    from gather_async.testing.fake_behaviour import AudioWords
+    from gather_async.testing.fake_gather import FakeGather
+    from gather_async.testing.fake_requests import ReceivedRequest
+    from gather_async.testing.fake_webhooks import Delivery, WebhookTarget
+    from gather_async.testing.fake_world import Invite
+
+__all__ = [
+    "AudioWords",
+    "Delivery",
+    "FakeGather",
+    "Invite",
+    "ReceivedRequest",
+    "VirtualClock",
+    "WebhookTarget",
+]
+
+_HOMES = {
+    "AudioWords": "fake_behaviour",
+    "Delivery": "fake_webhooks",
+    "FakeGather": "fake_gather",
+    "Invite": "fake_world",
+    "ReceivedRequest": "fake_requests",
+    "VirtualClock": "clock",
+    "WebhookTarget": "fake_webhooks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

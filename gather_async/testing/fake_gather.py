@@ -1,0 +1,275 @@
+"""`FakeGather`: a faithful Gather API on loopback, for tests and for trying things out."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from gather_async.clock import Clock, SystemClock
+from gather_async.errors import ConfigurationError
+from gather_async.protocol.windows import RateLimit
+from gather_async.testing.fake_audio import listen_for_audio, show_question, stop_timers
+from gather_async.testing.fake_behaviour import AudioWords, Behaviour, Edition, QuestionsList
+from gather_async.testing.fake_directory import populate
+from gather_async.testing.fake_exchange import Exchanges
+from gather_async.testing.fake_faults import FaultMethods
+from gather_async.testing.fake_interviews import show_interview
+from gather_async.testing.fake_pauses import Pauses
+from gather_async.testing.fake_quota import FakeQuota, HeadersDescribe
+from gather_async.testing.fake_requests import ReceivedRequest, RequestLog
+from gather_async.testing.fake_scenario import ScenarioMethods
+from gather_async.testing.fake_server import HOST, LoopbackServer
+from gather_async.testing.fake_webhooks import Webhooks
+from gather_async.testing.fake_world import Invite, Row, World, public
+from gather_async.testing.faults import FaultPlan
+
+__all__ = ["FakeGather"]
+
+
+class FakeGather(FaultMethods, ScenarioMethods):
+    """A Gather API server in the running loop, on a random port of 127.0.0.1.
+
+    It serves every documented operation (the vendor's internal credentials apart),
+    checks what it gets as strictly as the documentation allows, and refuses every
+    undocumented field and parameter with 400. Narrators, message groups, one team
+    and one user exist from the start.
+
+    >>> import asyncio
+    >>> async def main():
+    ...     async with FakeGather() as fake:
+    ...         return fake.base_url.startswith("http://127.0.0.1:")
+    >>> asyncio.run(main())
+    True
+
+    Closing is quick: answers and deliveries in progress are cut. The state
+    survives, and `start` serves it again on the same port.
+
+    Attributes:
+        clock: The server's time.
+    """
+
+    def __init__(
+        self,
+        *,
+        edition: Edition = "A",
+        audio_seconds: float | Callable[[], float] = 0.2,
+        rate_limits: Sequence[RateLimit] | None = None,
+        seed: int = 0,
+        clock: Clock | None = None,
+        api_key: str | None = None,
+        port: int = 0,
+        fail_audio_for: Collection[str] = (),
+        audio_words: AudioWords | None = None,
+        summary_seconds: float = 0.2,
+        created_status: int = 201,
+        questions_list: QuestionsList = "paged",
+        questions_page_size: int = 50,
+        page_counts: bool = True,
+        duplicate_status: int | None = None,
+        early_results: Literal["processing", "missing"] = "processing",
+        strict_users: bool = False,
+        headers_describe: HeadersDescribe = "tightest",
+        count_refused: bool = False,
+    ) -> None:
+        """Make a server; `start` or ``async with`` opens it.
+
+        Args:
+            edition: Which of the two published wordings it follows, ``"A"`` or ``"B"``.
+            audio_seconds: How long audio generation takes, or what draws it for each
+                question; ``math.inf``: for ever.
+            rate_limits: The key's rolling windows; None: no limit, and no
+                ``X-RateLimit-*`` headers. The documented ones are
+                ``[RateLimit(100, per=60), RateLimit(1000, per=3600)]``.
+            seed: Of all ids, latencies and random faults.
+            clock: Where time comes from; None: the machine's clock.
+            api_key: The only key it takes; None makes one.
+            port: 0: any free one.
+            fail_audio_for: Titles of questions whose audio generation fails.
+            audio_words: The values of ``transcriptionStatus``.
+            summary_seconds: From `complete_interview` to ``summaryStatus`` ``complete``.
+            created_status: What creations answer: 200, 201 or 202.
+            questions_list: The list of questions: ``"paged"``, ``"unpaged"`` (all at
+                once, no counts, ``page`` ignored), ``"missing"`` (404), ``"empty"``.
+            questions_page_size: The page size of that list.
+            page_counts: Whether lists carry ``meta.pagination``.
+            duplicate_status: What a second candidate with one ``externalId``, or a
+                second candidate interview for one pair, gets: None makes it, 400 or 409.
+            early_results: What results answer before the candidate finished:
+                ``summaryStatus`` ``processing``, or 404.
+            strict_users: Whether an unknown ``userId`` is refused, as edition A says.
+            headers_describe: Which window ``X-RateLimit-*`` describe: ``"tightest"``,
+                ``"shortest"`` or ``"longest"``.
+            count_refused: Whether requests answered 429 count in the windows as well.
+
+        Raises:
+            ConfigurationError: ``created_status`` can't be a success, or ``api_key`` is blank.
+            ValueError: An option is not one of its words.
+        """
+        ids, chance = random.Random(seed), random.Random(~seed)  # noqa: S311 - repeatable
+        self.clock: Clock = clock or SystemClock()
+        self._pauses = Pauses(self.clock)
+        self._webhooks = Webhooks(self.clock, self._pauses)
+        behaviour = Behaviour(
+            edition=edition,
+            audio_seconds=audio_seconds,
+            fail_audio_for=frozenset(fail_audio_for),
+            audio_words=audio_words or AudioWords(),
+            summary_seconds=summary_seconds,
+            created_status=created_status,
+            questions_list=questions_list,
+            questions_page_size=questions_page_size,
+            page_counts=page_counts,
+            duplicate_status=duplicate_status,
+            early_results=early_results,
+            strict_users=strict_users,
+        )
+        self._world = World(behaviour, self.clock, ids, self._webhooks.emit)
+        populate(self._world)
+        self._api_key = f"qapi_{ids.getrandbits(96):024x}" if api_key is None else api_key
+        if not self._api_key.strip():
+            raise ConfigurationError("api_key must not be blank; leave it out to get one made.")
+        self._exchanges = Exchanges(
+            self._world,
+            self._api_key,
+            RequestLog(),
+            FaultPlan(chance),
+            self._pauses,
+            FakeQuota(rate_limits, headers_describe=headers_describe, count_refused=count_refused)
+            if rate_limits
+            else None,
+            chance,
+        )
+        self._port = port
+        self._server: LoopbackServer | None = None
+
+    # Lifecycle
+
+    async def start(self) -> Self:
+        """Listen; the port stays the same after a first start.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        if self._server is not None:
+            return self
+        self._pauses.open()
+        if self._webhooks.has_targets:
+            listen_for_audio(self._world)
+        self._server = await LoopbackServer.open(self._exchanges.handle, self._port)
+        self._port = self._server.port
+        return self
+
+    async def aclose(self) -> None:
+        """Stop listening, cut what is in progress, give up deliveries; harmless to repeat."""
+        server, self._server = self._server, None
+        self._pauses.close()
+        stop_timers(self._world)
+        await self._webhooks.aclose()
+        if server is not None:
+            await server.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def api_key(self) -> str:
+        """The key it takes; starts with ``qapi_`` unless you gave another."""
+        return self._api_key
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens.
+
+        Raises:
+            RuntimeError: It was never started, so it has no port.
+        """
+        if not self._port:
+            raise RuntimeError("FakeGather has no port yet: use async with, or await start().")
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def user_id(self) -> str:
+        """A user of the key's team, for questions' ``userId``."""
+        return self._world.user_id
+
+    @property
+    def team_id(self) -> str:
+        """The team of the key."""
+        return self._world.team_id
+
+    def revoke_key(self) -> None:
+        """Refuse the key from now on; revocation acts at once."""
+        self._exchanges.api_key = None
+
+    # What arrived, and what came of it
+
+    @property
+    def requests(self) -> Sequence[ReceivedRequest]:
+        """All requests in the order of arrival, those in progress as well."""
+        return tuple(self._exchanges.log.records)
+
+    async def wait_for_requests(
+        self, count: int, *, path: str | None = None, method: str | None = None
+    ) -> None:
+        """Return once ``count`` requests have arrived in all.
+
+        Args:
+            count: How many, from the start of the log.
+            path: Only requests of this path count; may hold ``*``.
+            method: Only requests of this method count.
+        """
+        await self._exchanges.log.wait_for(count, method, path)
+
+    @property
+    def invites(self) -> Counter[tuple[str, str]]:
+        """Invites that went out, by candidate id and interview id; resent ones count."""
+        return self._world.invite_counts.copy()
+
+    @property
+    def invite_log(self) -> Sequence[Invite]:
+        """Every invite that went out, in order."""
+        return tuple(self._world.invites)
+
+    @property
+    def invites_by_person(self) -> Counter[str]:
+        """Invites by the candidate's ``externalId``, or email where there is none.
+
+        It also finds a person invited twice because the candidate was created twice.
+        """
+        people = self._world.candidates.rows
+        persons = (people[invite.candidate_id] for invite in self._world.invites)
+        return Counter(person["externalId"] or person["email"] for person in persons)
+
+    @property
+    def questions(self) -> Sequence[Row]:
+        """All questions, as the API shows them now."""
+        return [show_question(self._world, row) for row in self._world.questions.order]
+
+    @property
+    def interviews(self) -> Sequence[Row]:
+        """All interviews, as the API shows them now."""
+        return [show_interview(self._world, row) for row in self._world.interviews.order]
+
+    @property
+    def candidates(self) -> Sequence[Row]:
+        """All candidates, as the API shows them."""
+        return [public(row) for row in self._world.candidates.order]
+
+    @property
+    def candidate_interviews(self) -> Sequence[Row]:
+        """All candidate interviews, as the API shows them."""
+        return [public(row) for row in self._world.candidate_interviews.order]
+
+    def __repr__(self) -> str:
+        state = f"on {self.base_url}" if self._server else "not listening"
+        edition, count = self._world.behaviour.edition, len(self._exchanges.log.records)
+        return f"<FakeGather edition {edition}, {state}, {count} requests>"

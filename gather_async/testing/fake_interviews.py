@@ -1,0 +1,124 @@
+"""The interviews of FakeGather, in both editions. Source: /api-reference/interviews."""
+
+from typing import Any
+
+from gather_async.testing.fake_call import Call
+from gather_async.testing.fake_replies import Reply, invalid, not_found
+from gather_async.testing.fake_world import Row, World, page_of
+from gather_async.testing.validation import (
+    BodyRule,
+    QueryRule,
+    list_of,
+    maybe_empty,
+    objects,
+    one_of,
+    switch,
+    text,
+)
+
+__all__ = ["create_interview", "get_interview", "list_interviews", "show_interview"]
+
+STATUSES = ("active", "paused", "closed", "archived")  # edition B numbers them 0 to 3
+
+# Required fields are inferred: every sample sends these two.
+_REQUIRED = ("title", "interviewType")
+_EDITION_A = {
+    "title": text,
+    "displayName": text,
+    "interviewType": one_of("standard", "questionnaire"),
+    "description": maybe_empty,
+    "language": text,
+    "questionIds": list_of(text),
+}
+_EDITION_B = _EDITION_A | {
+    "interviewType": one_of("standard"),
+    "surveyQuestions": objects(BodyRule({"id": text, "knockout": switch}, required=("id",))),
+    "keywords": list_of(text),
+}
+_CREATE = {"A": BodyRule(_EDITION_A, _REQUIRED), "B": BodyRule(_EDITION_B, _REQUIRED)}
+_GET = {"A": QueryRule(), "B": QueryRule(texts=("teamId",))}
+_LIST = QueryRule(
+    texts=("status",),
+    words={"interviewType": ("standard", "questionnaire")},
+    booleans={"archived": False},
+    size="limit",
+    default_size=50,
+    paged=True,
+)
+
+
+def create_interview(call: Call) -> Reply:
+    """Answer ``POST /qsi/gather/interviews``."""
+    world, body = call.world, _CREATE[call.edition].check(call.body)
+    question_ids: list[str] = body.get("questionIds", [])
+    for question_id in question_ids:
+        if world.questions.get(question_id) is None:
+            raise not_found("Question", question_id)
+    if len(set(question_ids)) < len(question_ids):
+        raise invalid("questionIds", "must not repeat an id")
+    interview: Row = {
+        "id": world.new_id(),
+        "title": body["title"],
+        "displayName": body.get("displayName", body["title"]),
+        "interviewType": body["interviewType"],
+        "_status": 0,
+        "description": body.get("description"),
+        "language": body.get("language", "en"),
+        "_questions": list(question_ids),
+        "_surveys": [survey["id"] for survey in body.get("surveyQuestions", [])],
+        "_keywords": list(body.get("keywords", [])),
+        "_team": world.team_id,
+        **world.stamps(),
+    }
+    world.interviews.add(interview)
+    world.emit("interview.created", {"interviewId": interview["id"]})
+    return Reply(status=call.created, data=_single(world, interview))
+
+
+def get_interview(call: Call) -> Reply:
+    """Answer ``GET /qsi/gather/interviews/{interviewId}``."""
+    world, query = call.world, _GET[call.edition].check(call.query)
+    interview = world.interviews.get(call.id)
+    if interview is None or query.get("teamId", interview["_team"]) != interview["_team"]:
+        raise not_found("Interview", call.id)
+    return Reply(data=_single(world, interview))
+
+
+def list_interviews(call: Call) -> Reply:
+    """Answer ``GET /qsi/gather/interviews``: a bare array in A, a keyed one in B (inferred)."""
+    world, query = call.world, _LIST.check(call.query)
+    rows = world.interviews.find(
+        interviewType=query.get("interviewType"), _status=_status_number(query.get("status"))
+    )
+    rows = world.interviews.visible(rows, archived=query["archived"])
+    rows, counts = page_of(rows, query["page"], query["size"])
+    shown: Any = [show_interview(world, row) for row in rows]
+    return Reply(
+        data=shown if call.edition == "A" else {"interviews": shown},
+        pagination=counts if world.behaviour.page_counts else None,
+    )
+
+
+def _status_number(status: str | None) -> int | None:
+    """Return the filter as a number; -1, which nothing has, for a word nobody knows."""
+    if status is None or status in STATUSES:
+        return None if status is None else STATUSES.index(status)
+    return int(status) if status in {"0", "1", "2", "3"} else -1
+
+
+def _single(world: World, interview: Row) -> Any:
+    """Return ``data`` of one interview: flat in edition A, nested in edition B."""
+    shown = show_interview(world, interview)
+    return shown if world.behaviour.edition == "A" else {"interview": shown}
+
+
+def show_interview(world: World, interview: Row) -> Row:
+    """Return an interview as the API shows it."""
+    shown = {name: value for name, value in interview.items() if name[0] != "_"}
+    status = interview["_status"]
+    shown["status"] = STATUSES[status] if world.behaviour.edition == "A" else status
+    shown["questions"] = [
+        {"id": key, "title": world.questions.rows[key]["title"], "ordinal": ordinal}
+        for ordinal, key in enumerate(interview["_questions"], start=1)
+    ]
+    return shown

@@ -1,0 +1,177 @@
+"""What FakeGather knows: its objects, its clock, its chance, and who hears of events."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import define, field, frozen
+
+from gather_async.clock import Clock
+from gather_async.testing.fake_behaviour import Behaviour
+
+__all__ = ["Invite", "Row", "Table", "World", "iso"]
+
+Row = dict[str, Any]
+"""One object under its wire names, plus private fields whose names start with ``_``."""
+
+Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+def iso(wall: float) -> str:
+    """Return Unix seconds as the documentation writes times: ISO 8601, UTC, ``Z``."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+@frozen
+class Invite:
+    """One invitation that went out to a person.
+
+    Attributes:
+        candidate_id: Whom.
+        interview_id: To what.
+        candidate_interview_id: By which link.
+        delivery_types: How, such as ``("email",)``.
+        sent_at: Unix seconds on the server's clock.
+        is_resend: True if ``resend-invite`` sent it.
+    """
+
+    candidate_id: str
+    interview_id: str
+    candidate_interview_id: str
+    delivery_types: tuple[str, ...]
+    sent_at: float
+    is_resend: bool = False
+
+
+@define
+class Table:
+    """Objects of one kind in order of creation, found by id and by chosen keys at once."""
+
+    keys: Sequence[tuple[str, ...]] = ()
+    rows: dict[str, Row] = field(factory=dict)
+    order: list[Row] = field(factory=list)
+    hidden: int = 0
+    _index: dict[tuple[str, ...], dict[tuple[Any, ...], list[Row]]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._index = {names: {} for names in self.keys}
+
+    def add(self, row: Row) -> Row:
+        """Keep a new object."""
+        self.rows[row["id"]] = row
+        self.order.append(row)
+        for names, found in self._index.items():
+            found.setdefault(tuple(row[name] for name in names), []).append(row)
+        return row
+
+    def get(self, id: str) -> Row | None:
+        """Return an object by id."""
+        return self.rows.get(id)
+
+    def find(self, **wanted: Any) -> Sequence[Row]:
+        """Return the objects with these values, oldest first; None means any."""
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        if not wanted:
+            return self.order
+        names = max(
+            (names for names in self.keys if set(names) <= wanted.keys()), key=len, default=None
+        )
+        if names is None:
+            return _matching(self.order, wanted)
+        found = self._index[names].get(tuple(wanted.pop(name) for name in names), [])
+        return _matching(found, wanted) if wanted else found
+
+    def hide(self, row: Row) -> None:
+        """Archive an object: lists leave it out by default."""
+        self.hidden += not row.get("_archived")
+        row["_archived"] = True
+
+    def visible(self, rows: Sequence[Row], *, archived: bool) -> Sequence[Row]:
+        """Return the rows that a list shows."""
+        if archived or not self.hidden:
+            return rows
+        return [row for row in rows if not row.get("_archived")]
+
+
+def _matching(rows: Iterable[Row], wanted: Mapping[str, Any]) -> Sequence[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+@define(eq=False)
+class World:
+    """The state behind one FakeGather."""
+
+    behaviour: Behaviour
+    clock: Clock
+    rng: random.Random
+    emit: Emit
+    organization_id: str = ""
+    team_id: str = ""
+    user_id: str = ""
+    questions: Table = field(factory=Table)
+    interviews: Table = field(factory=Table)
+    candidates: Table = field(factory=lambda: Table([("externalId",)]))
+    candidate_interviews: Table = field(
+        factory=lambda: Table([("candidateId", "interviewId"), ("candidateId",), ("interviewId",)])
+    )
+    narrators: Table = field(factory=Table)
+    message_groups: Table = field(factory=Table)
+    teams: Table = field(factory=Table)
+    users: Table = field(factory=Table)
+    invites: list[Invite] = field(factory=list)
+    invite_counts: Counter[tuple[str, str]] = field(factory=Counter)
+    heard: bool = False
+    """True once somebody receives events, so that timers are worth their cost."""
+
+    def new_id(self) -> str:
+        """Return a random UUID; the same ones for the same seed."""
+        bits = self.rng.getrandbits(128) & ~(0xF << 76) & ~(0x3 << 62) | 4 << 76 | 2 << 62
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def now(self) -> str:
+        """Return the present as an ISO 8601 text."""
+        return iso(self.clock.wall())
+
+    def stamps(self) -> Row:
+        """Return the two times that a new object has."""
+        now = self.now()
+        return {"createdAt": now, "updatedAt": now}
+
+    def count_invite(self, link: Row, delivery_types: Sequence[str], *, is_resend: bool) -> None:
+        """Send an invitation, as far as anybody can tell."""
+        candidate_id, interview_id = link["candidateId"], link["interviewId"]
+        link["inviteSentAt"] = self.now()
+        self.invite_counts[candidate_id, interview_id] += 1
+        self.invites.append(
+            Invite(
+                candidate_id,
+                interview_id,
+                link["id"],
+                tuple(delivery_types),
+                self.clock.wall(),
+                is_resend,
+            )
+        )
+
+
+def public(row: Row) -> Row:
+    """Return an object as the API shows it."""
+    return {name: value for name, value in row.items() if not name.startswith("_")}
+
+
+def page_of(rows: Sequence[Row], page: int, size: int) -> tuple[Sequence[Row], dict[str, int]]:
+    """Return one page and the counts as the documentation names them.
+
+    Source: /api-reference/candidate-interviews
+    """
+    counts = {
+        "page": page,
+        "limit": size,
+        "total": len(rows),
+        "totalPages": math.ceil(len(rows) / size),
+    }
+    return rows[(page - 1) * size : page * size], counts
