@@ -137,15 +137,16 @@ class InProcessLimiter:
         finally:
             if deadline is not None:
                 deadline.cancel()
+            del waiter, deadline  # a cancelled future refers to this frame: no cycle to collect
 
     def _leave(self, line: Line[InProcessSlot], waiter: asyncio.Future[InProcessSlot]) -> None:
         """Undo what a cancelled waiter did: its place in line, or the slot it just got."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().returned()
             return
-        waiter.cancel()
-        line.leave()
-        if line is self._lines.bulk or line is self._lines.interactive:
+        if not waiter.get_loop().is_closed():  # else its line goes with the loop
+            waiter.cancel()
+            line.leave()
             self._dispatch()
 
     def _give_up(
@@ -154,7 +155,7 @@ class InProcessLimiter:
         """End a wait that a hold, or slow answers, made longer than was forecast."""
         if not waiter.done():
             now = self._clock.monotonic()
-            wait = max(0.0, self._forecast(now, bulk=bulk, count=1) - now)
+            wait = max(0.0, self._forecast(now, bulk=bulk, count=0) - now)
             waiter.set_exception(too_long(wait, max_wait, self._clock.wall()))
 
     def _start(self, now: float, *, bulk: bool) -> InProcessSlot:
@@ -164,6 +165,8 @@ class InProcessLimiter:
 
     def _dispatch(self) -> None:
         """Let go whoever may start now, then set the alarm to when the next may."""
+        if self._loop is None or not self._loop.is_running():
+            return  # a task of a loop that stopped is being taken apart
         now = self._clock.monotonic()
         if now < self._hold.until:
             self._alarm.set(self._hold.until if self._lines.anyone() else math.inf, now)

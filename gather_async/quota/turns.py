@@ -3,8 +3,8 @@
 Pure: instants are parameters.
 
 Bulk may start when it leaves the reserve free and no interactive call waits.
-Once it got nothing for `_PATIENCE` seconds while interactive calls started, it
-is owed one start for each `_SHARE` of theirs. What it is owed it takes as soon
+Once it waited for `_PATIENCE` seconds behind interactive calls, it is owed one
+start for each `_SHARE` of theirs, until none of them waits. What it is owed it takes as soon
 as a window is loose enough; and if the windows never become so on their own,
 interactive calls pause until they are. The reserve stays untouched either way.
 """
@@ -31,10 +31,11 @@ class Turns:
     """
 
     __slots__ = (
+        "_hungry_since",
         "_interval",
-        "_last_bulk",
         "_most_owed",
         "_next_bulk",
+        "_no_bulk_since",
         "_owed",
         "_pause_until",
         "_windows",
@@ -45,7 +46,8 @@ class Turns:
         longest = max(windows.windows, key=lambda window: window.period)
         self._interval = longest.period / longest.bulk_limit if even else 0.0
         self._next_bulk = -math.inf
-        self._last_bulk = math.inf  # infinite: no bulk call waits that could be starved
+        self._hungry_since = math.inf  # since then bulk started only what it was owed
+        self._no_bulk_since = math.inf
         self._owed = 0.0
         self._most_owed = windows.reserve + 1.0
         self._pause_until = -math.inf
@@ -71,9 +73,12 @@ class Turns:
     ) -> Literal["interactive", "bulk"] | None:
         """Return who starts now, given who waits; None if nobody may."""
         if bulk:
-            if self._last_bulk == math.inf:
-                self._last_bulk = now
+            if self._hungry_since == math.inf or now - self._no_bulk_since > _PATIENCE:
+                self._hungry_since = now
+            self._no_bulk_since = math.inf
             if (not interactive or self._owed >= 1.0) and self.may_start(now, bulk=True):
+                if not interactive:
+                    self._hungry_since = math.inf
                 return "bulk"
         if interactive and not self._is_paused(now, bulk) and self._windows.is_free(now):
             return "interactive"
@@ -94,13 +99,12 @@ class Turns:
             self._owed = max(0.0, self._owed - 1.0)
             if self._owed < 1.0:
                 self._pause_until = -math.inf
-            self._last_bulk = now if bulk_waits else math.inf
+            if not bulk_waits:
+                self._no_bulk_since = now
             late = now - self._next_bulk
             on_time = 0.0 <= late < self._interval
             self._next_bulk = (self._next_bulk if on_time else now) + self._interval
-        elif not bulk_waits:
-            self._owed, self._last_bulk = 0.0, math.inf
-        elif now - self._last_bulk > _PATIENCE:
+        elif bulk_waits and now - self._hungry_since > _PATIENCE:
             self._owed = min(self._owed + 1.0 / _SHARE, self._most_owed)
             if self._owed >= self._most_owed and self._pause_until < now:
                 self._pause(now)
@@ -115,9 +119,9 @@ class Turns:
 
     def _is_paused(self, now: float, bulk: bool) -> bool:
         """Tell whether interactive calls wait for bulk; a pause in vain forgives the debt."""
-        if self._pause_until == -math.inf:
+        if self._pause_until == -math.inf or not bulk:
             return False
-        if not bulk or now >= self._pause_until:
+        if now >= self._pause_until:
             self._owed, self._pause_until = 0.0, -math.inf
             return False
         return now >= self._next_bulk
