@@ -1,4 +1,4 @@
-"""Which CSV dialect a file is written in, by what makes the most sense of its header."""
+"""Which CSV dialect a file is written in, by what makes the most sense of its first lines."""
 
 import csv
 from collections.abc import Iterator
@@ -8,40 +8,55 @@ from gather_async.bulk.columns import recognised
 __all__ = ["guess_dialect"]
 
 _DELIMITERS = ",;\t|:"
+_QUOTES = "\"'"
+
+Dialect = type[csv.Dialect]
+Sense = tuple[int, int, int]
 
 
-def guess_dialect(sample: str) -> type[csv.Dialect]:
-    """Return the dialect under which a sample's header names the most fields.
+def guess_dialect(sample: str) -> Dialect:
+    """Return the dialect that makes the most sense of a sample.
 
-    What `csv.Sniffer` says goes first. It is only a guess (an apostrophe in a
-    name makes it take ``'`` for the quote), so Excel's dialect with each usual
-    delimiter is tried too; the one that recognises more columns, then the one
-    that cuts more lines like the header, wins.
+    Excel's dialect with each usual delimiter goes first, then what `csv.Sniffer`
+    says, which is only a guess: an apostrophe in a name makes it take ``'`` for
+    the quote, and it takes quotes for never doubled if its sample has none.
 
     Args:
         sample: The file's first lines, whole ones, the header first.
     """
     lines = sample.splitlines(keepends=True)
+    # `max` keeps the first of equals.
     return max(_candidates(sample), key=lambda dialect: _sense(dialect, lines))
 
 
-def _candidates(sample: str) -> Iterator[type[csv.Dialect]]:
-    """Yield dialects to try, the likeliest first, since `max` keeps the first of equals."""
-    sniffer = csv.Sniffer()
+def _candidates(sample: str) -> Iterator[Dialect]:
+    """Yield dialects to try, the likeliest first."""
+    for delimiter in _DELIMITERS:
+        yield _like(csv.excel, delimiter=delimiter)
     for delimiters in (_DELIMITERS, None):
         try:
-            yield sniffer.sniff(sample, delimiters)
+            yield _like(csv.Sniffer().sniff(sample, delimiters))
         except csv.Error:
             continue
-    for delimiter in _DELIMITERS:
-        yield type("_Excel", (csv.excel,), {"delimiter": delimiter})
 
 
-def _sense(dialect: type[csv.Dialect], lines: list[str]) -> tuple[int, int]:
-    """Return how many fields the header names, and how many lines are cut like it."""
-    try:
-        rows = list(csv.reader(lines, dialect))
-    except (csv.Error, TypeError):
-        return (0, 0)
-    header = rows[0] if rows else []
-    return recognised(header), sum(len(row) == len(header) for row in rows)
+def _like(dialect: Dialect, **changes: str) -> Dialect:
+    """Return a dialect that reads doubled quotes, and quotes after a delimiter and a space."""
+    return type("_Like", (dialect,), {"doublequote": True, "skipinitialspace": True, **changes})
+
+
+def _sense(dialect: Dialect, lines: list[str]) -> Sense:
+    """Return the fields that the header names, lines cut like it, and no quotes left over."""
+    header: list[str] = []
+    alike = wrapped = 0
+    rows = csv.reader(lines, dialect)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return recognised(header), alike, -wrapped
+        except csv.Error:
+            continue
+        header = header or row
+        alike += len(row) == len(header)
+        wrapped += sum(len(cell) > 1 and cell[0] in _QUOTES and cell[0] == cell[-1] for cell in row)

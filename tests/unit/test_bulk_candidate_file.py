@@ -1,0 +1,201 @@
+"""Reading candidates from CSV and JSON Lines files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gather_async.bulk import UnreadableRow, read_candidates
+from gather_async.bulk.columns import field_of
+from gather_async.errors import ConfigurationError
+
+_FIELDS = ["first_name", "last_name", "email", "phone"]
+_ZOE = {
+    "first_name": "Zoë",
+    "last_name": "O'Brien",
+    "email": "zoe@example.com",
+    "phone": "+12025550123",
+}
+
+
+def _write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", ":"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_a_file_is_read_whatever_its_delimiter_and_encoding(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    """Delimiter and encoding are found out from the file."""
+    lines = [_FIELDS, list(_ZOE.values())]
+    text = "".join(delimiter.join(line) + "\r\n" for line in lines)
+    path = _write(tmp_path / "people.csv", text, encoding)
+    assert list(read_candidates(path)) == [_ZOE]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "firstName,lastName,email,phone",
+        "first_name,last_name,email,phone",
+        "First Name,LAST NAME,E-mail,Phone Number",
+        " first name ,last-name,Email Address,Phone",
+    ],
+)
+def test_headers_come_in_many_spellings(tmp_path: Path, header: str) -> None:
+    """camelCase, snake_case and words with spaces mean the same column."""
+    line = ",".join(_ZOE.values())
+    path = _write(tmp_path / "people.csv", f"{header}\n{line}\n")
+    assert list(read_candidates(path)) == [_ZOE]
+
+
+def test_every_field_of_the_api_has_its_wire_name_as_header() -> None:
+    """The names of the API's own documentation are understood."""
+    names = ["firstName", "lastName", "email", "phone", "externalId", "timezone", "smsOptIn"]
+    assert [field_of(name) for name in names] == [
+        *_FIELDS,
+        "external_id",
+        "timezone",
+        "sms_opt_in",
+    ]
+    assert field_of("shoe size") is None
+
+
+def test_quoted_cells_may_hold_delimiters_quotes_and_line_breaks(tmp_path: Path) -> None:
+    """What the csv module writes comes back as it was."""
+    path = tmp_path / "people.csv"
+    rows = [
+        {**_ZOE, "last_name": 'Smith, "Bob"; Jr'},
+        {**_ZOE, "last_name": "two\n\nlines"},
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert list(read_candidates(path)) == rows
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_that_come_later_are_read_as_well(tmp_path: Path, quote: str) -> None:
+    """Doubled quotes after the sample, and spaces after delimiters, don't depend on luck."""
+    plain = ", ".join(f"{quote}{cell.replace(quote, quote * 2)}{quote}" for cell in _ZOE.values())
+    odd = plain.replace("Zoë", f"{quote * 2}Zoë{quote * 2}, twice")
+    header = ", ".join(f"{quote}{name}{quote}" for name in _FIELDS)
+    path = _write(tmp_path / "people.csv", "\n".join([header, *[plain] * 60, odd, ""]))
+    *plains, last = read_candidates(path)
+    assert plains == [_ZOE] * 60
+    assert last == {**_ZOE, "first_name": f"{quote}Zoë{quote}, twice"}
+
+
+def test_blank_lines_and_excels_separator_line_are_no_rows(tmp_path: Path) -> None:
+    """Blank lines, also of nothing but delimiters, don't count; ``sep=`` names the delimiter."""
+    line = ";".join(_ZOE.values())
+    text = f"sep=;\n{';'.join(_FIELDS)}\n\n{line}\n;;;\n{line}\n\n"
+    path = _write(tmp_path / "people.csv", text)
+    assert list(read_candidates(path)) == [_ZOE, _ZOE]
+    assert read_candidates(path).count() == 2
+
+
+def test_a_line_with_too_many_cells_is_unreadable_alone(tmp_path: Path) -> None:
+    """One broken line is told as such, and the next is read."""
+    line = ",".join(_ZOE.values())
+    path = _write(tmp_path / "people.csv", f"{','.join(_FIELDS)}\n{line},more\n{line}\n")
+    broken, good = read_candidates(path)
+    assert isinstance(broken, UnreadableRow)
+    assert "more cells" in broken.reason
+    assert good == _ZOE
+
+
+def test_a_cell_beyond_csvs_limit_is_unreadable_alone(tmp_path: Path) -> None:
+    """What the csv module refuses becomes one unreadable row."""
+    line = ",".join(_ZOE.values())
+    path = _write(tmp_path / "people.csv", f"{','.join(_FIELDS)}\n{'x' * 200_000},{line}\n{line}\n")
+    broken, good = read_candidates(path)
+    assert isinstance(broken, UnreadableRow)
+    assert good == _ZOE
+
+
+def test_a_file_without_a_needed_column_is_refused(tmp_path: Path) -> None:
+    """A wrong file is told once, not once for each of its rows."""
+    path = _write(tmp_path / "people.csv", "first_name,last_name,mail\nA,B,c\n")
+    with pytest.raises(ConfigurationError, match="lacks email, phone"):
+        list(read_candidates(path))
+    path = _write(tmp_path / "twice.csv", "first_name,last_name,email,phone,Phone\nA,B,c,1,2\n")
+    with pytest.raises(ConfigurationError, match="Two columns mean phone"):
+        list(read_candidates(path))
+    with pytest.raises(ConfigurationError, match="lacks"):
+        list(read_candidates(_write(tmp_path / "empty.csv", "")))
+
+
+def test_json_lines_keep_their_types(tmp_path: Path) -> None:
+    """An object a line; a broken line and one that is no object are unreadable alone."""
+    lines = [json.dumps({**_ZOE, "smsOptIn": True}), "{broken", "[1]", "", json.dumps(_ZOE)]
+    path = _write(tmp_path / "people.jsonl", "\ufeff" + "\n".join(lines))
+    first, broken, array, last = read_candidates(path)
+    assert first == {**_ZOE, "smsOptIn": True}
+    assert isinstance(broken, UnreadableRow)
+    assert isinstance(array, UnreadableRow)
+    assert last == _ZOE
+
+
+def test_a_json_array_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """A JSON array is another format, and the error says what to write instead."""
+    path = _write(tmp_path / "people.json", json.dumps([_ZOE], indent=1))
+    with pytest.raises(ConfigurationError, match="one object on each line"):
+        list(read_candidates(path))
+
+
+def test_unknown_formats_and_codecs_are_refused_before_reading(tmp_path: Path) -> None:
+    """A wrong argument is told at the call."""
+    with pytest.raises(ConfigurationError, match="format"):
+        read_candidates(tmp_path / "x", format="xml")  # type: ignore[arg-type] # the point
+    with pytest.raises(ConfigurationError, match="codec"):
+        read_candidates(tmp_path / "x", encoding="utf-9")
+
+
+def test_bytes_that_windows_1252_lacks_stay_in_their_row(tmp_path: Path) -> None:
+    """A byte that is no text marks its own row, and no other."""
+    head, line = ",".join(_FIELDS).encode(), ",".join(_ZOE.values()).encode("cp1252")
+    path = tmp_path / "people.csv"
+    path.write_bytes(head + b"\n" + line.replace(b"Zo", b"Z\x81") + b"\n" + line + b"\n")
+    marked, good = read_candidates(path)
+    assert isinstance(marked, dict)
+    assert "\udc81" in marked["first_name"]
+    assert good == _ZOE
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(
+        st.tuples(
+            *[st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)] * 4
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    delimiter=st.sampled_from(",;\t|"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_what_the_csv_module_writes_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, ...]],
+    delimiter: str,
+    quoting: int,
+) -> None:
+    """Any text in any usual dialect survives the round trip."""
+    path = tmp_path_factory.mktemp("csv") / "people.csv"
+    rows = [row for row in rows if any(map(str.strip, row))]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type] # an int is one
+        writer.writerow(_FIELDS)
+        writer.writerows(rows)
+    read = list(read_candidates(path))
+    # Spaces after a delimiter are no part of a cell.
+    assert read == [
+        {name: cell.lstrip(" ") for name, cell in zip(_FIELDS, row, strict=True)} for row in rows
+    ]

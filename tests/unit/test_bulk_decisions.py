@@ -1,0 +1,144 @@
+"""The pure decisions of a bulk invite: look-ups, breaker, refusals, kept errors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gather_async.bulk.breaker import Breaker
+from gather_async.bulk.kept_error import dump_error, load_error
+from gather_async.bulk.lookup_choice import Costs, Lookups, choose
+from gather_async.bulk.refusal import ends_job, is_refusal, may_be_duplicate, names_interview
+from gather_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    GatherAPIError,
+    GatherConnectionError,
+    GatherError,
+    InvalidPhoneNumberError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ResponseDecodeError,
+    ServerError,
+)
+
+
+def _answer(
+    kind: type[GatherAPIError], status: int, message: str = "", **details: str
+) -> GatherAPIError:
+    return kind(
+        "POST /x: refused",
+        status=status,
+        code="CODE",
+        message=message,
+        details=details,
+        request_id="r-1",
+        body='{"email": "ada@example.com"}',
+        headers={"x": "y"},
+    )
+
+
+@given(rows=st.integers(1, 500), pages=st.integers(1, 60))
+def test_the_cheaper_way_is_taken_when_the_rows_are_known(rows: int, pages: int) -> None:
+    """One probe of the list aside, look-ups cost no more than either way alone."""
+    choice = choose(Costs(looked=0, to_look=rows, pages_left=pages - 1))
+    cost = 1 + (rows if choice is Lookups.EACH else pages - 1)
+    assert cost <= 1 + min(rows, pages)
+
+
+@given(rows=st.integers(1, 500), pages=st.integers(1, 60))
+def test_unknown_rows_cost_at_most_twice_the_best(rows: int, pages: int) -> None:
+    """Without knowing how many rows come, the bill stays within twice that of knowing."""
+    cost = 1  # the probe, which is the list's first page
+    for looked in range(rows):
+        if choose(Costs(looked=looked, to_look=None, pages_left=pages - 1)) is Lookups.LIST:
+            cost += pages - 1
+            break
+        cost += 1
+    assert cost <= 1 + 2 * min(rows, pages)
+
+
+def test_a_list_of_unknown_length_is_not_read() -> None:
+    """Without counts from the server, each row is looked up."""
+    assert choose(Costs(looked=9, to_look=None, pages_left=None)) is Lookups.EACH
+
+
+def test_the_breaker_opens_after_a_run_of_failures_only() -> None:
+    """A success starts the count anew, until the breaker is open."""
+    error = GatherError("no")
+    breaker = Breaker(3).failed(error).failed(error).succeeded().failed(error).failed(error)
+    assert not breaker.is_open
+    breaker = breaker.failed(error)
+    assert breaker.is_open
+    assert breaker.succeeded().is_open
+    assert breaker.last is error
+
+
+@pytest.mark.parametrize(
+    ("error", "refused", "ends", "duplicate"),
+    [
+        (_answer(AuthenticationError, 401), False, True, False),
+        (_answer(PermissionDeniedError, 403), False, True, False),
+        (_answer(BadRequestError, 400), True, False, False),
+        (_answer(BadRequestError, 400, "email already in use"), True, False, True),
+        (_answer(ConflictError, 409), True, False, True),
+        (_answer(NotFoundError, 404), True, False, False),
+        (_answer(GatherAPIError, 408), False, False, False),
+        (_answer(RateLimitedError, 429), False, False, False),
+        (_answer(ServerError, 500), False, False, False),
+        (GatherConnectionError("cut", maybe_processed=True), False, False, False),
+        (ResponseDecodeError("odd", body="", path="$"), False, False, False),
+        (InvalidPhoneNumberError("no", reason="letters"), True, False, False),
+    ],
+)
+def test_each_failure_has_its_meaning(
+    error: GatherError, refused: bool, ends: bool, duplicate: bool
+) -> None:
+    """A refusal ends the row, a bad key ends the job, and all else may pass."""
+    assert is_refusal(error) is refused
+    assert ends_job(error) is ends
+    assert may_be_duplicate(error) is duplicate
+
+
+@pytest.mark.parametrize(
+    ("details", "is_new", "meant"),
+    [
+        ({"resource": "interview"}, False, True),
+        ({"resource": "Interview", "id": "i-1"}, False, True),
+        ({"id": "i-1"}, False, True),
+        ({"resource": "candidate"}, True, False),
+        ({}, True, True),
+        ({}, False, False),
+    ],
+)
+def test_a_missing_interview_is_told_from_a_missing_person(
+    details: dict[str, str], is_new: bool, meant: bool
+) -> None:
+    """Only the interview's absence is everybody's problem."""
+    error = _answer(NotFoundError, 404, **details)
+    assert isinstance(error, NotFoundError)
+    assert names_interview(error, "i-1", is_new=is_new) is meant
+
+
+def test_a_kept_error_can_be_acted_on_and_holds_nothing_personal() -> None:
+    """Class, message, status, code and request id survive; the server's words don't."""
+    text = dump_error(_answer(ConflictError, 409, "ada@example.com exists", email="ada@e.com"))
+    assert "ada" not in text
+    error = load_error(text)
+    assert isinstance(error, ConflictError)
+    assert (error.status, error.code, error.request_id) == (409, "CODE", "r-1")
+    assert (error.message, error.details, error.body, error.headers) == ("", {}, "", {})
+    assert str(error) == "POST /x: refused"
+
+
+def test_kept_errors_of_every_kind_come_back() -> None:
+    """Attributes of errors that never reached the server survive, too."""
+    phone = load_error(dump_error(InvalidPhoneNumberError("no letters", reason="letters")))
+    assert isinstance(phone, InvalidPhoneNumberError)
+    assert phone.reason == "letters"
+    lost = load_error(dump_error(GatherConnectionError("cut", maybe_processed=True)))
+    assert isinstance(lost, GatherConnectionError)
+    assert lost.maybe_processed
+    odd = load_error('{"type": "os", "message": "m", "attributes": {}}')
+    assert type(odd) is GatherError

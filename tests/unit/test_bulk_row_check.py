@@ -1,0 +1,92 @@
+"""Which rows can be sent, and why the others can't."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gather_async.bulk.row_check import RowCheck, UnreadableRow
+from gather_async.errors import (
+    GatherError,
+    InvalidEmailError,
+    InvalidPhoneNumberError,
+    InvalidRequestError,
+    InviteNotDeliverableError,
+)
+from gather_async.models.candidate import NewCandidate
+from gather_async.phone import PhonePolicy
+
+_GOOD = {
+    "firstName": " Ada ",
+    "last name": "Lovelace",
+    "email": "ada@example.com",
+    "phone": "+1 (202) 555-0123",
+}
+_CHECK = RowCheck(policy=PhonePolicy.E164, region=None, needs_opt_in=False)
+
+
+def test_a_good_row_becomes_a_normalised_candidate() -> None:
+    """Spaces go, the phone is E.164, numbers and words become what the field is."""
+    row = {**_GOOD, "externalId": 17, "SMS opt-in": "Yes", "timezone": "", "shoe size": 42}
+    assert _CHECK.read(row) == NewCandidate(
+        "Ada", "Lovelace", "ada@example.com", "+12025550123", "17", None, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"firstName": ""}, InvalidRequestError, "no first_name"),
+        ({"email": None}, InvalidRequestError, "no email"),
+        ({"phone": "555-0123"}, InvalidPhoneNumberError, "calling code"),
+        ({"email": "nobody"}, InvalidEmailError, "not an email"),
+        ({"last name": ["x"]}, InvalidRequestError, "last_name must be text"),
+        ({"smsOptIn": "maybe"}, InvalidRequestError, "yes or no"),
+        ({"first_name": "Eve"}, InvalidRequestError, "Two columns mean first_name"),
+        ({"firstName": "A\udc81"}, InvalidRequestError, "first_name holds characters"),
+    ],
+)
+def test_a_bad_row_is_told_by_its_fault(
+    change: dict[str, Any], error: type[GatherError], words: str
+) -> None:
+    """Each fault has its error, and the words don't repeat what the row holds."""
+    found = _CHECK.read({**_GOOD, **change})
+    assert type(found) is error
+    assert words in str(found)
+    assert "Ada" not in str(found)
+
+
+@pytest.mark.parametrize("answer", [None, False, "no"])
+def test_a_text_message_needs_the_persons_word(answer: object) -> None:
+    """Without opt-in, a row is rejected if invites go out by SMS too, and only then."""
+    row = {**_GOOD, "smsOptIn": answer}
+    sms = RowCheck(policy=PhonePolicy.E164, region=None, needs_opt_in=True)
+    assert isinstance(sms.read(row), InviteNotDeliverableError)
+    assert isinstance(_CHECK.read(row), NewCandidate)
+    assert isinstance(sms.read({**_GOOD, "smsOptIn": True}), NewCandidate)
+
+
+def test_national_numbers_follow_the_clients_region() -> None:
+    """With a region, national notation is normalised as the client would."""
+    check = RowCheck(policy=PhonePolicy.E164, region="US", needs_opt_in=False)
+    read = check.read({**_GOOD, "phone": "(202) 555-0123"})
+    assert isinstance(read, NewCandidate)
+    assert read.phone == "+12025550123"
+
+
+def test_what_is_no_row_is_rejected_too() -> None:
+    """A source may yield anything; nothing of it stops the job."""
+    assert "mapping" in str(_CHECK.read(42))
+    assert "torn" in str(_CHECK.read(UnreadableRow("The line is torn.")))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*_GOOD, "externalId", "smsOptIn"]),
+        st.none() | st.text() | st.integers() | st.booleans() | st.lists(st.integers()),
+    )
+)
+def test_any_row_is_a_candidate_or_our_error(row: dict[str, Any]) -> None:
+    """No row makes the check raise."""
+    assert isinstance(_CHECK.read(row), NewCandidate | GatherError)
