@@ -4,8 +4,6 @@ Source: /api-reference/webhooks
 """
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Collection, Generator, Mapping
 from typing import Any, Self
 
@@ -13,6 +11,7 @@ import aiohttp
 from attrs import define, field, frozen
 
 from gather_async.clock import Clock
+from gather_async.protocol.signatures import sign
 from gather_async.testing.fake_pauses import Closing, Pauses
 from gather_async.testing.fake_replies import encode
 from gather_async.testing.fake_world import iso
@@ -81,12 +80,6 @@ class WebhookTarget:
 
     async def _itself(self) -> Self:
         return self
-
-    def sign(self, timestamp: str, body: bytes) -> str:
-        """Return the header's value."""
-        signed = timestamp.encode() + b"." + body
-        digest = hmac.new(self._secret.encode(), signed, hashlib.sha256).hexdigest()
-        return f"t={timestamp},v1={digest}"
 
 
 class Webhooks:
@@ -158,10 +151,8 @@ class Webhooks:
         return None if posting.cancelled() else posting.result()
 
     async def _exchange(self, target: WebhookTarget, timestamp: str, body: bytes) -> int | None:
-        headers = {
-            "Content-Type": "application/json",
-            "X-Qualifi-Signature": target.sign(timestamp, body),
-        }
+        signature = sign(body, secret=target._secret, timestamp=timestamp)  # noqa: SLF001 - as above
+        headers = {"Content-Type": "application/json", "X-Qualifi-Signature": signature}
         try:
             async with self._opened().post(
                 target.url, data=body, headers=headers, allow_redirects=False
