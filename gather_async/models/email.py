@@ -16,10 +16,15 @@ def check_email(raw: str) -> str:
     """Return the address unchanged if it can be one.
 
     Raises:
-        InvalidEmailError: It has no ``local@domain.tld`` form, holds spaces or
-            control characters, or is longer than 254 characters.
+        InvalidEmailError: It has no ``local@domain.tld`` form, holds spaces, control
+            characters or invisible ones, or is longer than 254 characters.
     """
-    if isinstance(raw, str) and len(raw) <= _LONGEST and _PLAUSIBLE.fullmatch(raw):
+    if (
+        isinstance(raw, str)
+        and len(raw) <= _LONGEST
+        and raw.isprintable()
+        and _PLAUSIBLE.fullmatch(raw)
+    ):
         return raw
     raise InvalidEmailError(
         "This is not an email address: give one address as local@domain.tld, "

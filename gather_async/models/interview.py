@@ -56,7 +56,7 @@ class BulkUpdateResult:
     success: bool
     updated_count: int = field(metadata=wire("updatedCount"))
     """Interviews changed."""
-    errors: tuple[Any, ...] = ()
+    errors: tuple[Any, ...] = field(default=(), hash=False)
     """One entry for each interview that was not; the entries' form is undocumented."""
     template_interview_id: str | None = field(default=None, metadata=wire("templateInterviewId"))
     extra: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)

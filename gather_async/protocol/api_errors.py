@@ -43,11 +43,23 @@ _NEXT_STEPS: Mapping[int, str] = {
     409: "The object exists already or its state forbids the change: read it first.",
     429: "The key's quota is used up: see `.reset_at`.",
 }
-# A server may repeat what it refused: keys, addresses and phone numbers.
-_PRIVATE = re.compile(r"qapi_[\w-]+|[^\s\"'<>]+@[^\s\"'<>]+|\+?\d[\d\s().-]{5,}\d")
+# A server may repeat what it refused: keys, addresses and phone numbers. An address is
+# only looked for where a word starts: anywhere else would take quadratic time.
+_PRIVATE = re.compile(
+    r"qapi_[\w-]+"
+    r"|(?<![^\s\"'<>])[^\s\"'<>]*?(?:@|%40)[^\s\"'<>]+"
+    r"|\+?\d[\d\s()./\u2010-\u2015\u2212-]{5,}\d"
+)
+# What would break a log's line, hide in it, or stop it from being written.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+_SHORTEST_SECRET = 8  # a shorter one is nobody's key, and may be a part of any word
 
 
-def api_error(answer: Answer, call: str, *, is_write: bool, now: float) -> GatherAPIError:
+def api_error(
+    answer: Answer, call: str, *, is_write: bool, now: float, secret: str = ""
+) -> GatherAPIError:
     """Return the error that an answer outside 2xx means.
 
     Args:
@@ -55,13 +67,14 @@ def api_error(answer: Answer, call: str, *, is_write: bool, now: float) -> Gathe
         call: Method and path, for the message.
         is_write: Whether the request was a write, which a 5xx may have carried out.
         now: Wall time in Unix seconds.
+        secret: The API key, which the message leaves out even if the server repeats it.
     """
     error, meta = _error_envelope(answer.body)
     details = _object_in(error, "details")
     code = _text_in(error, "code")
     message = _text_in(error, "message") or ""
     failure = _class_for(answer.status)(
-        _summary(answer.status, call, code, message, details),
+        _summary(answer.status, call, code, _told(answer.status, message, details), secret),
         status=answer.status,
         code=code,
         message=message or _phrase(answer.status),
@@ -105,9 +118,11 @@ def server_time(headers: Mapping[str, str]) -> float | None:
 def _http_date(date: str) -> float | None:
     """Read an HTTP date; cached, since a busy client sees each second's many times."""
     try:
-        return parsedate_to_datetime(date).timestamp()
+        parsed = parsedate_to_datetime(date)
     except (ValueError, OverflowError):
         return None
+    # "-0000" is UTC too, but Python leaves it naive, which would be this machine's zone.
+    return (parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed).timestamp()
 
 
 def _retry_after(value: str | None, *, now: float) -> float | None:
@@ -153,16 +168,27 @@ def _phrase(status: int) -> str:
         return "Unknown status"
 
 
-def _summary(
-    status: int, call: str, code: str | None, message: str, details: Mapping[str, Any]
-) -> str:
-    """Write the message that `str` shows: what, why, and what to do."""
+def _told(status: int, message: str, details: Mapping[str, Any]) -> str:
+    """Return what the server says went wrong."""
     told = [message or _phrase(status)]
     told += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]
-    said = _PRIVATE.sub("[redacted]", "; ".join(told))[:_SHOWN]
+    return "; ".join(told)
+
+
+def _summary(status: int, call: str, code: str | None, told: str, secret: str) -> str:
+    """Write the message that `str` shows: what, why, and what to do."""
+    said = _redacted(told, secret)
     if not said.endswith((".", "!", "?")):
         said += "."
-    return f"{call}: {status} {code or _phrase(status)}: {said} {_next_step(status)}".rstrip()
+    kind = _redacted(code or _phrase(status), secret)
+    return f"{call}: {status} {kind}: {said} {_next_step(status)}"
+
+
+def _redacted(text: str, secret: str) -> str:
+    """Return as much of the server's words as may be published."""
+    if len(secret) >= _SHORTEST_SECRET:
+        text = text.replace(secret, "[redacted]")
+    return _PRIVATE.sub("[redacted]", _UNPRINTABLE.sub(" ", text))[:_SHOWN]
 
 
 def _next_step(status: int) -> str:

@@ -1,5 +1,6 @@
 """Where requests go, checked once. Source: /guides/best-practices (HTTPS only)."""
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ from gather_async.errors import ConfigurationError
 
 __all__ = ["PRODUCTION", "check_base_url"]
 
+_PLAIN = re.compile(r"[!-\[\]-~]+")
 PRODUCTION = "https://api.prod.qualifi.hr"  # Source: /getting-started/overview
 
 
@@ -27,8 +29,11 @@ def check_base_url(raw: str, *, allow_insecure: bool = False) -> str:
         url.port  # noqa: B018 - it is checked when it is read
     except (ValueError, AttributeError, TypeError):
         raise ConfigurationError("base_url is not a URL.") from None
-    if url.scheme not in {"http", "https"} or not host or not raw.isprintable() or " " in raw:
-        raise ConfigurationError("base_url must start with https:// and name a host.")
+    if url.scheme not in {"http", "https"} or not host or not _PLAIN.fullmatch(raw):
+        raise ConfigurationError(
+            "base_url must start with https:// and name a host, in ASCII without spaces or "
+            "backslashes; an international name goes in its xn-- form."
+        )
     if url.query or url.fragment or "?" in raw or "#" in raw:
         raise ConfigurationError("base_url can't have a query or a fragment.")
     if "@" in url.netloc:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from types import UnionType
-from typing import Any, TypeVar, cast
+from types import GenericAlias, UnionType
+from typing import Any, TypeVar
 
 import attrs
 from cattrs import Converter
@@ -15,10 +15,12 @@ from gather_async.models.interview import Interview
 from gather_async.models.vocabulary import InterviewStatus, OpenEnum
 from gather_async.models.wire import WIRE_NAME
 
-__all__ = ["MismatchError", "decode", "to_wire"]
+__all__ = ["MismatchError", "decode", "to_wire", "wire_names"]
 
 T = TypeVar("T")
+# Fields that a model has and the wire doesn't.
 _EXTRA = "extra"
+_OURS = frozenset({_EXTRA, "status_code"})
 
 
 class MismatchError(Exception):
@@ -58,19 +60,23 @@ def to_wire(model: Any) -> dict[str, Any]:
     return {name: value for name, value in named if value is not None}
 
 
+def wire_names(model: type) -> frozenset[str]:
+    """Return the names that a model's fields have on the wire."""
+    return frozenset(
+        _wire_name(model, field.name) for field in attrs.fields(model) if field.name not in _OURS
+    )
+
+
 def _locate(error: BaseException) -> tuple[str, str]:
     """Follow cattrs' nested groups down to the first fault: its path and what it is."""
     if isinstance(error, ClassValidationError):
-        located, rest = error.group_exceptions()
-        if located:
-            inner, note = located[0]
-            path, problem = _locate(inner)
-            return f".{_wire_name(error.cl, note.name)}{path}", problem
-        return _locate(rest[0])
-    if isinstance(error, IterableValidationError):
-        inner, note = error.group_exceptions()[0][0]
+        inner, field = error.group_exceptions()[0][0]
         path, problem = _locate(inner)
-        return f"[{note.index}]{path}", problem
+        return f".{_wire_name(error.cl, field.name)}{path}", problem
+    if isinstance(error, IterableValidationError):
+        inner, place = error.group_exceptions()[0][0]
+        path, problem = _locate(inner)
+        return f"[{place.index}]{path}", problem
     if isinstance(error, KeyError):
         return "", "it is missing"
     return "", str(error)
@@ -104,7 +110,7 @@ def _text(value: Any, _: Any) -> str:
 
 def _boolean(value: Any, _: Any) -> bool:
     if value is True or value is False:
-        return cast("bool", value)
+        return bool(value)
     raise _expected("a boolean", value)
 
 
@@ -139,31 +145,28 @@ def _interview_status(value: Any, _: Any) -> InterviewStatus:
     return InterviewStatus(_text(value, str))
 
 
-def _model_hook(cls: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader of one model that keeps in ``extra`` what the model doesn't name."""
-    fields = attrs.fields(cls)
-    renamed = {
-        field.name: override(rename=field.metadata[WIRE_NAME])
-        for field in fields
-        if WIRE_NAME in field.metadata
+    # Any, because cattrs takes overrides and flags of its own in one mapping.
+    overrides: dict[str, Any] = {
+        field.name: override(omit=True)
+        if field.name in _OURS
+        else override(rename=_wire_name(cls, field.name))
+        for field in attrs.fields(cls)
     }
     read = make_dict_structure_fn(
-        cls,
-        converter,
-        _cattrs_detailed_validation=converter.detailed_validation,
-        **{_EXTRA: override(omit=True)},
-        **renamed,  # type: ignore[arg-type]  # cattrs types its overrides and flags as one mapping
+        cls, converter, _cattrs_detailed_validation=converter.detailed_validation, **overrides
     )
-    known = frozenset(_wire_name(cls, field.name) for field in fields if field.name != _EXTRA)
+    known = wire_names(cls)
 
-    def structure(value: Any, _: Any) -> T:
+    def structure(value: Any, _: Any) -> Any:
         if type(value) is not dict:
             raise _expected("an object", value)
         model = read(value, cls)
         if value.keys() <= known:
             return model
         unknown = {name: item for name, item in value.items() if name not in known}
-        return attrs.evolve(model, **{_EXTRA: unknown})  # type: ignore[type-var]  # an attrs class
+        return attrs.evolve(model, **{_EXTRA: unknown})
 
     return structure
 
@@ -181,15 +184,15 @@ def _interview_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any]
 
 def _array_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader of arrays; null is an empty one."""
-    item = cls.__args__[0]
-    read = converter.get_structure_hook(list[item])
+    items = GenericAlias(list, cls.__args__[:1])
+    read = converter.get_structure_hook(items)
 
     def structure(value: Any, _: Any) -> Any:
         if value is None:
             return ()
         if type(value) is not list:
             raise _expected("an array", value)
-        return tuple(read(value, list[item]))
+        return tuple(read(value, items))
 
     return structure
 

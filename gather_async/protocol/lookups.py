@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from gather_async.protocol.codec import MismatchError, decode
 from gather_async.protocol.pagination import read_counts
@@ -17,6 +17,8 @@ __all__ = ["Look", "Sighting", "look"]
 _MARGIN = 60.0
 """Seconds by which an object may seem older than the write that made it: clocks
 are read at different moments, and a double click is no second invite."""
+_SURELY_WHOLE = 9
+"""Items that no page size cuts a list at: the smallest documented default is 10."""
 
 
 class Sighting(Enum):
@@ -33,7 +35,7 @@ class Look:
     """What one look saw."""
 
     verdict: Sighting
-    item: Mapping[str, Any] | None = None
+    item: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: float) -> Look:
@@ -50,12 +52,14 @@ def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: flo
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         return Look(Sighting.UNPROVEN)
     matching = [item for item in items if lookup.matches(item)]
-    now = _unix(_meta(payload).get("timestamp")) or server_now
-    if lookup.recent_only and now is not None:
+    recent = matching
+    if lookup.recent_only and matching:
+        now = _unix(_meta(payload).get("timestamp")) or server_now
+        if now is None:
+            # An older one can't be told from the one that the write made.
+            return Look(Sighting.UNPROVEN)
         earliest = now - elapsed - _MARGIN
         recent = [item for item in matching if _created(item, now) >= earliest]
-    else:
-        recent = matching
     if recent:
         return Look(Sighting.FOUND, max(recent, key=lambda item: _created(item, 0.0)))
     if len(matching) < len(items) or _has_more(payload, len(items)):
@@ -65,8 +69,10 @@ def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: flo
 
 
 def _has_more(payload: Any, listed: int) -> bool:
-    total = read_counts(payload).total
-    return total is not None and total > listed
+    counts = read_counts(payload)
+    if counts.total is None and counts.total_pages is None:
+        return listed > _SURELY_WHOLE
+    return (counts.total or 0) > listed or (counts.total_pages or 0) > 1
 
 
 def _meta(payload: Any) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """A request as a value, and how to find out what became of it when its answer is lost."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -54,9 +54,16 @@ class Request:
 
     @property
     def target(self) -> str:
-        """The path with its query, percent-encoded."""
+        """The path with its query, percent-encoded.
+
+        Raises:
+            InvalidRequestError: A parameter is no single value, or can't be encoded.
+        """
         query = {name: _text(value) for name, value in self.query.items() if value is not None}
-        return f"{self.path}?{urlencode(query)}" if query else self.path
+        try:
+            return f"{self.path}?{urlencode(query)}" if query else self.path
+        except UnicodeEncodeError:
+            raise InvalidRequestError("A query parameter holds a lone surrogate.") from None
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -108,4 +115,9 @@ def _text(value: Any) -> str:
     """Spell a query value as JSON would: ``true``, not ``True``."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        # The text itself: `str()` of a member of an `(str, Enum)` class is its name.
+        return str.__str__(value)
+    if isinstance(value, Iterable):
+        raise InvalidRequestError("A query parameter is one value: text, a number or a boolean.")
     return str(value)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from attrs import field, frozen
 
 from gather_async.errors import ResponseDecodeError
-from gather_async.protocol.codec import MismatchError, decode
+from gather_async.protocol.codec import MismatchError, decode, wire_names
 
 __all__ = [
     "Answer",
@@ -48,22 +48,37 @@ def parse_json(body: bytes, *, is_write: bool) -> Any:
         raise _senseless("$", problem, body, is_write=is_write) from None
 
 
-def find_object(payload: Any, singular: str) -> tuple[Any, str]:
+def find_object(payload: Any, singular: str, model: type) -> tuple[Any, str]:
     """Return the object in an answer and its path, nested or flat.
 
     Edition A puts it at ``data``, edition B and some resources at ``data.<singular>``.
     """
-    data = payload.get("data") if isinstance(payload, dict) else None
-    is_nested = isinstance(data, dict) and singular in data
-    # A flat object that happens to have a field of that name still has an id.
-    if is_nested and ("id" not in data or isinstance(data[singular], dict)):
-        return data[singular], f"$.data.{singular}"
-    return data, "$.data"
+    data, path = _data(payload)
+    if not isinstance(data, dict) or singular not in data:
+        return data, path
+    inner = data[singular]
+    # A flat object may happen to have a field of that name: then it is `data` that
+    # has the model's own fields.
+    if len(data) > 1 and _fit(inner, model) < _fit(data, model):
+        return data, path
+    return inner, f"{path}.{singular}"
+
+
+def _fit(value: Any, model: type) -> int:
+    """Return how many of the model's fields a value has."""
+    return len(wire_names(model) & value.keys()) if isinstance(value, dict) else 0
+
+
+def _data(payload: Any) -> tuple[Any, str]:
+    """Return what an envelope holds; what is no envelope is returned as it is."""
+    return (payload.get("data"), "$.data") if isinstance(payload, dict) else (payload, "$")
 
 
 def find_list(payload: Any, plural: str) -> tuple[Any, str]:
     """Return the array in an answer and its path: ``data``, or ``data.<plural>``."""
-    data = payload.get("data") if isinstance(payload, dict) else None
+    data, path = _data(payload)
+    if path == "$":
+        return None, path
     if isinstance(data, dict):
         return data.get(plural), f"$.data.{plural}"
     return data, "$.data"
@@ -75,7 +90,7 @@ def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool =
     Raises:
         ResponseDecodeError: There is none, or it doesn't fit.
     """
-    value, path = find_object(payload, singular)
+    value, path = find_object(payload, singular, model)
     return _decode_at(path, value, model, payload, is_write=is_write)
 
 
@@ -110,7 +125,7 @@ def kept_text(body: bytes) -> str:
 
 def _senseless(path: str, problem: str, body: Any, *, is_write: bool) -> ResponseDecodeError:
     """Build the error; a body that was parsed already is written out again."""
-    raw = body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+    raw = body if isinstance(body, bytes) else _written_out(body)
     return ResponseDecodeError(
         f"The server said that it succeeded, but its answer makes no sense at {path}: {problem}. "
         "See `.body`; report it to the vendor if it persists.",
@@ -118,3 +133,11 @@ def _senseless(path: str, problem: str, body: Any, *, is_write: bool) -> Respons
         path=path,
         maybe_processed=is_write,
     )
+
+
+def _written_out(payload: Any) -> bytes:
+    """Return JSON again; nothing if it is nested too deep for that, though it could be read."""
+    try:
+        return json.dumps(payload).encode()
+    except RecursionError:
+        return b""

@@ -6,7 +6,7 @@ Source: /api-reference/candidate-interviews, /guides/sending-invites
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
@@ -31,18 +31,21 @@ class CandidateInterviews:
 
     _session: Session = field(repr=False)
     _waits: Callable[[], Waits] = field(repr=False)
-    _endpoint: Endpoint[CandidateInterview] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[CandidateInterview]:
-        return Endpoint(
-            session=self._session,
-            model=CandidateInterview,
-            path="candidate-interviews",
-            singular="candidateInterview",
-            plural="candidateInterviews",
-            paging=Paging(size_parameter="limit"),
-        )
+    _endpoint: Endpoint[CandidateInterview] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=CandidateInterview,
+                path="candidate-interviews",
+                singular="candidateInterview",
+                plural="candidateInterviews",
+                paging=Paging(size_parameter="limit"),
+            ),
+            takes_self=True,
+        ),
+    )
 
     async def create(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, overload
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from gather_async.errors import BadRequestError, ConflictError
 from gather_async.models.candidate import Candidate, NewCandidate
@@ -27,18 +27,21 @@ class Candidates:
     _session: Session = field(repr=False)
     _phone_policy: PhonePolicy = PhonePolicy.E164
     _default_region: str | None = None
-    _endpoint: Endpoint[Candidate] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[Candidate]:
-        return Endpoint(
-            session=self._session,
-            model=Candidate,
-            path="candidates",
-            singular="candidate",
-            plural="candidates",
-            paging=Paging(size_parameter="pageSize"),
-        )
+    _endpoint: Endpoint[Candidate] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=Candidate,
+                path="candidates",
+                singular="candidate",
+                plural="candidates",
+                paging=Paging(size_parameter="pageSize"),
+            ),
+            takes_self=True,
+        ),
+    )
 
     @overload
     async def create(

@@ -31,6 +31,7 @@ class Identified(Protocol):
     @property
     def id(self) -> str:
         """Opaque."""
+        ...
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.errors import InvalidRequestError
 from gather_async.models.interview import BulkUpdateResult, Interview
@@ -25,18 +25,21 @@ class Interviews:
     """Create, read and change interviews."""
 
     _session: Session = field(repr=False)
-    _endpoint: Endpoint[Interview] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[Interview]:
-        return Endpoint(
-            session=self._session,
-            model=Interview,
-            path="interviews",
-            singular="interview",
-            plural="interviews",
-            paging=Paging(size_parameter="limit"),
-        )
+    _endpoint: Endpoint[Interview] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=Interview,
+                path="interviews",
+                singular="interview",
+                plural="interviews",
+                paging=Paging(size_parameter="limit"),
+            ),
+            takes_self=True,
+        ),
+    )
 
     async def create(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.models.message_group import MessageGroup
 from gather_async.resources.endpoint import Endpoint
@@ -20,17 +20,20 @@ class MessageGroups:
     """Read the message groups of the organization or team."""
 
     _session: Session = field(repr=False)
-    _endpoint: Endpoint[MessageGroup] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[MessageGroup]:
-        return Endpoint(
-            session=self._session,
-            model=MessageGroup,
-            path="message-groups",
-            singular="messageGroup",
-            plural="messageGroups",
-        )
+    _endpoint: Endpoint[MessageGroup] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=MessageGroup,
+                path="message-groups",
+                singular="messageGroup",
+                plural="messageGroups",
+            ),
+            takes_self=True,
+        ),
+    )
 
     async def get(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.models.narrator import Narrator
 from gather_async.resources.endpoint import Endpoint
@@ -20,17 +20,20 @@ class Narrators:
     """Read the text-to-speech narrators."""
 
     _session: Session = field(repr=False)
-    _endpoint: Endpoint[Narrator] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[Narrator]:
-        return Endpoint(
-            session=self._session,
-            model=Narrator,
-            path="narrators",
-            singular="narrator",
-            plural="narrators",
-        )
+    _endpoint: Endpoint[Narrator] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=Narrator,
+                path="narrators",
+                singular="narrator",
+                plural="narrators",
+            ),
+            takes_self=True,
+        ),
+    )
 
     async def get(
         self,

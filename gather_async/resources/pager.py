@@ -23,7 +23,9 @@ class Page(Generic[T]):
     has_next: bool
     """Whether there may be another page. The last one may turn out to be empty where
     the server gives no counts."""
-    _fetch_next: "Callable[[], Awaitable[Page[T]]]" = field(repr=False, eq=False)
+    _fetch_next: "Callable[[], Awaitable[Page[T]]]" = field(
+        repr=False, eq=False, alias="fetch_next"
+    )
 
     async def next(self) -> "Page[T] | None":
         """Return the next page, at the cost of one request; None if there is none.

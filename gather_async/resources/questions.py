@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.errors import AudioGenerationError
 from gather_async.models.question import Question
@@ -26,18 +26,21 @@ class Questions:
     _session: Session = field(repr=False)
     _waits: Callable[[], Waits] = field(repr=False)
     _default_user_id: str | None = field(default=None)
-    _endpoint: Endpoint[Question] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[Question]:
-        return Endpoint(
-            session=self._session,
-            model=Question,
-            path="questions",
-            singular="question",
-            plural="questions",
-            paging=Paging(),
-        )
+    _endpoint: Endpoint[Question] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=Question,
+                path="questions",
+                singular="question",
+                plural="questions",
+                paging=Paging(),
+            ),
+            takes_self=True,
+        ),
+    )
 
     async def create(
         self,

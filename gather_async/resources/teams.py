@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.models.team import NewTeam, Team
 from gather_async.resources.batches import create_batch
@@ -21,13 +21,20 @@ class Teams:
     """Create and list teams."""
 
     _session: Session = field(repr=False)
-    _endpoint: Endpoint[Team] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[Team]:
-        return Endpoint(
-            session=self._session, model=Team, path="teams", singular="team", plural="teams"
-        )
+    _endpoint: Endpoint[Team] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=Team,
+                path="teams",
+                singular="team",
+                plural="teams",
+            ),
+            takes_self=True,
+        ),
+    )
 
     @overload
     async def create(

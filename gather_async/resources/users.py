@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.models.user import NewUser, User
 from gather_async.phone import PhonePolicy, to_e164
@@ -24,13 +24,20 @@ class Users:
     _session: Session = field(repr=False)
     _phone_policy: PhonePolicy = PhonePolicy.E164
     _default_region: str | None = None
-    _endpoint: Endpoint[User] = field(init=False, repr=False)
-
-    @_endpoint.default
-    def _build_endpoint(self) -> Endpoint[User]:
-        return Endpoint(
-            session=self._session, model=User, path="users", singular="user", plural="users"
-        )
+    _endpoint: Endpoint[User] = field(
+        init=False,
+        repr=False,
+        default=Factory(
+            lambda self: Endpoint(
+                session=self._session,
+                model=User,
+                path="users",
+                singular="user",
+                plural="users",
+            ),
+            takes_self=True,
+        ),
+    )
 
     @overload
     async def create(

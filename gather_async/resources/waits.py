@@ -25,6 +25,7 @@ class Waits(Protocol):
         poll: PollPolicy | None,
     ) -> Question:
         """Return the question once its audio is ready."""
+        ...
 
     def all_audio_ready(
         self,
@@ -34,13 +35,16 @@ class Waits(Protocol):
         poll: PollPolicy | None,
     ) -> AsyncIterator[Question | AudioGenerationError]:
         """Give each question as its audio generation ends."""
+        ...
 
     async def completed(
         self, id: str, *, timeout: float, poll: PollPolicy | None
     ) -> CandidateInterview:
         """Return the candidate interview once the candidate has finished."""
+        ...
 
     async def summarized(
         self, id: str, *, timeout: float, poll: PollPolicy | None
     ) -> InterviewResults:
         """Return the results once the summary is over."""
+        ...
