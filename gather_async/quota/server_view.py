@@ -9,6 +9,8 @@ it falls as soon as the other use ends.
 Pure: instants are parameters.
 """
 
+from bisect import bisect_right
+
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.windows import RollingWindows, Window
 
@@ -16,6 +18,7 @@ __all__ = ["ServerView"]
 
 _ROUNDING = 1e-6  # seconds; far above a float's last bit, far below any latency
 _RESET_SLACK = 2.0  # seconds; the reset comes in whole seconds, from another clock
+_MOST_SPENT = 1024
 _MOST_LEARNED = 4  # windows; a server that names a new limit each time must not fill memory
 
 
@@ -26,7 +29,7 @@ class ServerView:
         windows: The windows to correct, and to add learned limits to.
     """
 
-    __slots__ = ("_configured", "_learned", "_longest_latency", "_periods", "_windows")
+    __slots__ = ("_configured", "_learned", "_longest_latency", "_periods", "_spent", "_windows")
 
     def __init__(self, windows: RollingWindows) -> None:
         self._windows = windows
@@ -36,6 +39,7 @@ class ServerView:
             self._configured.setdefault(window.limit, []).append(window)
         self._learned: dict[int, Window] = {}  # the least recently named first
         self._longest_latency = 0.0
+        self._spent: list[float] = []  # answers that said 0: refused, so perhaps not counted
 
     def observe(
         self, quota: ServerQuota, *, sent_at: float, now: float, reset_in: float | None
@@ -55,9 +59,11 @@ class ServerView:
         if self._learned:
             self._unlearn(window, quota, sent_at, now)
         ours_now = self._windows.used(window, now) - window.others
-        if not window.others and counted <= ours_now:
-            return  # the usual case, without a search
-        self._correct(window, counted, sent_at=sent_at, now=now, reset_in=reset_in)
+        if window.others or counted > ours_now:  # else no search is needed
+            self._correct(window, counted, sent_at=sent_at, now=now, reset_in=reset_in)
+        if not quota.remaining:
+            self._spent.append(now)
+            del self._spent[:-_MOST_SPENT]
 
     def _correct(
         self, window: Window, counted: int, *, sent_at: float, now: float, reset_in: float | None
@@ -76,7 +82,9 @@ class ServerView:
     def _certain(self, window: Window, sent_at: float, now: float) -> int:
         """Return how many of ours the server counted at the least, this one included."""
         since = now - window.period + self._longest_latency + _ROUNDING
-        return 1 + self._windows.count(since, sent_at)
+        spent = self._spent
+        doubtful = bisect_right(spent, sent_at) - bisect_right(spent, since)
+        return 1 + self._windows.count(since, sent_at) - max(0, doubtful)
 
     def _match(self, limit: int, counted: int, now: float, reset_in: float | None) -> Window:
         """Return the window that the headers describe; learn it if nobody configured it."""
@@ -116,10 +124,15 @@ class ServerView:
 
         A server that still had it would have named it, being the tighter.
         """
-        if quota.remaining:
-            for limit, window in list(self._learned.items()):
-                if window is not named and self._certain(window, sent_at, now) >= limit:
-                    self._drop(limit)
+        if not quota.remaining:
+            return
+        counted = quota.limit - quota.remaining
+        for limit, window in list(self._learned.items()):
+            if window is named:
+                continue
+            is_seen_full = named.period <= window.period and counted >= limit
+            if is_seen_full or self._certain(window, sent_at, now) >= limit:
+                self._drop(limit)
 
     def _drop(self, limit: int) -> None:
         self._windows.windows.remove(self._learned.pop(limit))
