@@ -1,0 +1,25 @@
+"""The command line, ``gather-async``. It needs the extra ``cli``."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The arguments after the program's name; None takes the process's own.
+
+    Returns:
+        0 done, 1 failed in whole or part, 2 wrong usage, 3 the API key was not
+        accepted or is missing, 130 interrupted.
+    """
+    if importlib.util.find_spec("rich") is None:
+        print("The command line needs rich: pip install 'gather-async[cli]'", file=sys.stderr)
+        return 2
+    from gather_async.cli.program import run  # noqa: PLC0415 - it imports rich
+
+    return run(argv)

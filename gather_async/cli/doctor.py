@@ -1,0 +1,125 @@
+"""``doctor``: what would keep the other commands from working."""
+
+import argparse
+import asyncio
+import os
+import platform
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import aiohttp
+from attrs import frozen
+
+from gather_async.cli.connection import connect, has_key
+from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.problem import explain, status_of
+from gather_async.cli.screen import Screen
+from gather_async.errors import ConfigurationError, GatherError
+from gather_async.version import __version__
+
+__all__ = ["add_to"]
+
+Mark = Literal["ok", "warning", "FAILED"]
+_STYLES: dict[Mark, str] = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
+_PACKAGES = ("aiohttp", "attrs", "cattrs", "phonenumbers", "rich")
+# Half of what webhook signatures tolerate by default.
+_MOST_SKEW = 150.0
+
+
+@frozen
+class Finding:
+    """One thing that was looked at."""
+
+    mark: Mark
+    subject: str
+    text: str
+    status: ExitStatus = ExitStatus.OK
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser(
+        "doctor",
+        help="check the environment, the key and the connection",
+        description="Check the environment and make one harmless request (the narrators).",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace, screen: Screen) -> int:
+    del options
+    worst = ExitStatus.OK
+    for finding in (*_environment(), *asyncio.run(_connection())):
+        screen.say(
+            f"{finding.mark:<8} {finding.subject:<12} {finding.text}", style=_STYLES[finding.mark]
+        )
+        worst = max(worst, finding.status)
+    return worst
+
+
+def _environment() -> Iterator[Finding]:
+    """Look at what needs no network."""
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    yield Finding("ok", "version", f"gather-async {__version__}, {packages}")
+    system = f"Python {platform.python_version()} on {platform.system()}, {ssl.OPENSSL_VERSION}"
+    yield Finding("ok", "python", system)
+    if not has_key():
+        yield Finding("FAILED", "key", "GATHER_API_KEY is not set.", ExitStatus.AUTHENTICATION)
+    elif not os.environ["GATHER_API_KEY"].startswith("qapi_"):
+        # Contradictions in the documentation: keys may come as id:key, so this is no failure.
+        yield Finding("warning", "key", "GATHER_API_KEY doesn't start with qapi_, as keys do.")
+    else:
+        yield Finding("ok", "key", "GATHER_API_KEY is set.")
+    proxies = [name for name in os.environ if name.lower() in {"https_proxy", "all_proxy"}]
+    if proxies:
+        names = ", ".join(sorted(proxies))
+        yield Finding("warning", "proxy", f"{names} is only used with trust_env=True.")
+
+
+async def _connection() -> list[Finding]:
+    """Make one request, and look at how it went."""
+    if not has_key():
+        return []
+    dates: list[str] = []
+    trace = aiohttp.TraceConfig()
+
+    async def keep_date(_: object, __: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        dates.append(ended.response.headers.get("Date", ""))
+
+    trace.on_request_end.append(keep_date)
+    try:
+        async with connect(trace_configs=[trace], timeout=10.0) as gather:
+            start = time.monotonic()
+            await gather.request("GET", "/qsi/gather/narrators")
+            took = time.monotonic() - start
+            status = gather.rate_limit_status
+    except GatherError as error:
+        subject = "settings" if isinstance(error, ConfigurationError) else "request"
+        return [Finding("FAILED", subject, explain(error), status_of(error)), *_clock(dates)]
+    windows = ", ".join(
+        f"{window.remaining} of {window.limit} in {window.period:.0f} s"
+        for window in status.windows
+    )
+    return [
+        Finding("ok", "request", f"the server took the key and answered in {took * 1e3:.0f} ms"),
+        Finding("ok", "quota", f"left: {windows}"),
+        *_clock(dates),
+    ]
+
+
+def _clock(dates: list[str]) -> Iterator[Finding]:
+    """Compare this machine's clock with the server's: webhook signatures carry a time."""
+    try:
+        skew = time.time() - parsedate_to_datetime(dates[-1]).timestamp()
+    except (IndexError, ValueError, TypeError):
+        return
+    if abs(skew) > _MOST_SKEW:
+        text = f"this machine is {skew:+.0f} s off: webhooks will be refused as too old or too new."
+        yield Finding("warning", "clock", text)
+    else:
+        yield Finding("ok", "clock", f"within {_MOST_SKEW:.0f} s of the server's")

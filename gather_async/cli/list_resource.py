@@ -1,0 +1,99 @@
+"""``list RESOURCE``: a table, or JSON Lines."""
+
+import argparse
+import asyncio
+import inspect
+from typing import Any
+
+from gather_async.cli.connection import connect
+from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.plain import to_plain
+from gather_async.cli.resource_names import RESOURCES
+from gather_async.cli.screen import Screen
+from gather_async.errors import InvalidRequestError
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser("list", help="list a resource", allow_abbrev=False)
+    parser.add_argument(
+        "resource", choices=RESOURCES, metavar="RESOURCE", help=", ".join(RESOURCES)
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only what matches, such as external_id=ats-17; may be repeated",
+    )
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="stop after N items; all by default"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(command=_run)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _run(options: argparse.Namespace, screen: Screen) -> int:
+    return asyncio.run(_list(options, screen))
+
+
+async def _list(options: argparse.Namespace, screen: Screen) -> int:
+    """Read pages only as far as they are shown."""
+    name = RESOURCES[options.resource]
+    rows: list[list[Any]] = []
+    count = 0
+    async with connect() as gather:
+        pager = name.of(gather).list(**_filters(name.of(gather).list, options.where))
+        async for item in pager:
+            count += 1
+            if options.json:
+                screen.json(to_plain(item))
+            else:
+                rows.append([_cell(getattr(item, column)) for column in name.columns])
+            if count == options.limit:
+                break
+    if rows:
+        screen.table([column.replace("_", " ") for column in name.columns], rows)
+    screen.note(f"{options.resource}: {count} listed", style="dim")
+    return ExitStatus.OK
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(to_plain(value))
+
+
+def _filters(method: Any, conditions: list[str]) -> dict[str, Any]:
+    """Return the keyword arguments that the conditions mean to this list.
+
+    Raises:
+        InvalidRequestError: A condition isn't one, or this list has no such filter.
+    """
+    parameters = dict(inspect.signature(method).parameters)
+    parameters.pop("timeout")
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    filters: dict[str, Any] = {}
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals or not (takes_any or name in parameters):
+            known = "any of the server's own names" if takes_any else ", ".join(parameters)
+            raise InvalidRequestError(
+                f"--where takes NAME=VALUE; names of this list: {known or 'none'}."
+            )
+        is_switch = name in parameters and "bool" in str(parameters[name].annotation)
+        filters[name] = _switch(name, text) if is_switch else text
+    return filters
+
+
+def _switch(name: str, text: str) -> bool:
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if text.lower() not in words:
+        raise InvalidRequestError(f"--where {name}= takes true or false.")
+    return words[text.lower()]

@@ -1,0 +1,83 @@
+"""The program: its commands, and what becomes of their errors."""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Sequence
+
+from gather_async.cli import (
+    doctor,
+    fake_server,
+    get_resource,
+    list_resource,
+    quickstart,
+    results,
+    wait_audio,
+)
+from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.problem import explain, status_of
+from gather_async.cli.screen import Screen
+from gather_async.errors import GatherError
+from gather_async.version import __version__
+
+__all__ = ["run"]
+
+_ENVIRONMENT = """\
+environment:
+  GATHER_API_KEY    the API key; quickstart and fake-server work without one
+  GATHER_BASE_URL   the server; production by default
+
+exit status:
+  0 done, 1 failed in whole or part, 2 wrong usage, 3 API key missing or not accepted
+"""
+
+Command = Callable[[argparse.Namespace, Screen], int]
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run the command that the arguments name, and return the exit status."""
+    _never_fail_to_print()
+    screen = Screen()
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as done:  # argparse has said what is wrong, or has shown the help
+        return int(done.code or 0)
+    command: Command = options.command
+    try:
+        return int(command(options, screen))
+    except GatherError as error:
+        screen.fail(explain(error))
+        return status_of(error)
+    except KeyboardInterrupt:
+        screen.note("Stopped.")
+        return ExitStatus.INTERRUPTED
+
+
+def _never_fail_to_print() -> None:
+    """Escape what the terminal's encoding doesn't have, such as a name on an old Windows."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gather-async",
+        description="The Gather API from the command line.",
+        epilog=_ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gather-async {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (
+        quickstart,
+        list_resource,
+        get_resource,
+        wait_audio,
+        results,
+        fake_server,
+        doctor,
+    ):
+        module.add_to(commands)
+    return parser

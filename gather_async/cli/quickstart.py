@@ -1,0 +1,173 @@
+"""``quickstart``: the documentation's five steps, from a question to a sent invite."""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from attrs import frozen
+from rich.status import Status
+
+from gather_async.cli.connection import connect, has_key
+from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.screen import Screen
+from gather_async.client import GatherClient
+from gather_async.errors import AudioGenerationError, AudioTimeoutError, BadRequestError
+from gather_async.models import NewCandidate
+from gather_async.models.question import Question
+from gather_async.testing import FakeGather
+
+__all__ = ["add_to"]
+
+_TITLE = "Software Engineer Interview"
+# Title and script of each question. Source: quickstart
+_QUESTIONS = (
+    ("Tell me about yourself", "Tell me about yourself and your background."),
+    ("Why are you interested in this role?", "Why are you interested in this position?"),
+    ("What are your strengths?", "What do you consider to be your greatest strengths?"),
+)
+_AUDIO_WAIT = 120.0
+# Long enough to be seen, short enough not to bore.
+_FAKE_AUDIO_SECONDS = 0.8
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser(
+        "quickstart",
+        help="run the five steps from a question to an invite; needs no key",
+        description="Create three questions, an interview and a candidate, and send the invite."
+        " Without GATHER_API_KEY all of it happens on a fake API inside this process.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--email", default="john.doe@example.com", help="whom to invite")
+    parser.add_argument("--phone", default="+1234567890", help="their phone number, E.164")
+    parser.add_argument("--first-name", default="John")
+    parser.add_argument("--last-name", default="Doe")
+    parser.add_argument("--user-id", help="the creator of the questions, if the server wants one")
+    parser.add_argument("--yes", action="store_true", help="don't ask before the real invite")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace, screen: Screen) -> int:
+    candidate = NewCandidate(options.first_name, options.last_name, options.email, options.phone)
+    if has_key() and not options.yes:
+        refused = _ask(candidate, screen)
+        if refused is not None:
+            return refused
+    return asyncio.run(_connected(candidate, options.user_id, screen))
+
+
+def _ask(candidate: NewCandidate, screen: Screen) -> ExitStatus | None:
+    """Ask for leave to invite a real person; None is a yes."""
+    screen.note(
+        "GATHER_API_KEY is set: this creates three questions, an interview and a candidate"
+        f" in your organization, and sends a real invite to {candidate.email}."
+    )
+    try:
+        answer = screen.ask("Go on? [y/N] ")
+    except EOFError:
+        screen.fail("\nNobody is here to answer. Nothing was sent; --yes goes on without asking.")
+        return ExitStatus.USAGE
+    if answer.strip().lower() in {"y", "yes"}:
+        return None
+    screen.note("Nothing was sent.")
+    return ExitStatus.FAILURE
+
+
+async def _connected(candidate: NewCandidate, user_id: str | None, screen: Screen) -> int:
+    """Run the steps against the real server, or a fake one where there is no key."""
+    async with AsyncExitStack() as stack:
+        if has_key():
+            client = connect(user_id=user_id)
+        else:
+            fake = await stack.enter_async_context(FakeGather(audio_seconds=_FAKE_AUDIO_SECONDS))
+            screen.say(
+                f"GATHER_API_KEY is not set: this is a fake Gather API on {fake.base_url},"
+                " and no invite leaves this machine."
+            )
+            client = GatherClient(
+                fake.api_key, base_url=fake.base_url, user_id=user_id or fake.user_id
+            )
+        gather = await stack.enter_async_context(client)
+        status = stack.enter_context(screen.err.status("", spinner="line"))
+        await _Steps(gather, screen, status).run(candidate)
+    return ExitStatus.OK
+
+
+@frozen
+class _Steps:
+    """The five steps; each prints its ids as soon as it has them."""
+
+    gather: GatherClient
+    screen: Screen
+    status: Status
+
+    async def run(self, candidate: NewCandidate) -> None:
+        """Do them in order. The first failure ends them; what was made stays, and was shown."""
+        first = await self._questions("1/5 Create the first question", _QUESTIONS[:1])
+        others = await self._questions("2/5 Create two more questions", _QUESTIONS[1:])
+        await self._audio([*first, *others])
+        self.status.update("3/5 Create the interview ...")
+        interview = await self.gather.interviews.create(
+            title=_TITLE,
+            display_name=_TITLE,
+            interview_type="standard",
+            question_ids=[question.id for question in (*first, *others)],
+        )
+        self._show("3/5 Create the interview", "interview", interview.id)
+        self.status.update("4/5 Create the candidate ...")
+        created = await self.gather.candidates.create(candidate)
+        self._show("4/5 Create the candidate", "candidate", created.id)
+        self.status.update("5/5 Send the invite ...")
+        invite = await self.gather.candidate_interviews.create(
+            candidate_id=created.id,
+            interview_id=interview.id,
+            send_invite=True,
+            delivery_types=["email"],
+        )
+        self._show("5/5 Send the invite", "candidate interview", invite.id)
+        self.screen.say("Done: the invite is on its way by email.", style="bold green")
+
+    def _show(self, step: str, kind: str, id: str) -> None:
+        self.screen.say(f"{step:<31} {kind:<19} {id}")
+
+    async def _questions(
+        self, step: str, questions: Sequence[tuple[str, str]]
+    ) -> Sequence[Question]:
+        """Create questions one after another, in the order the interview asks them."""
+        made = []
+        for title, script in questions:
+            self.status.update(f"{step} ...")
+            try:
+                question = await self.gather.questions.create(
+                    title=title, question_script=script, generate_audio=True
+                )
+            except BadRequestError as error:
+                if "userid" in f"{error.message}{error.details}".lower():
+                    error.add_note("The server wants a creator: pass --user-id.")
+                raise
+            self._show(step, "question", question.id)
+            made.append(question)
+        return made
+
+    async def _audio(self, questions: Sequence[Question]) -> None:
+        """Wait for the narrator; an interview can be made without, so failing is no reason to end.
+
+        Source: quickstart, common issues
+        """
+        left = len(questions)
+        self.status.update(f"    Wait for the audio of {left} questions ...")
+        try:
+            async for ended in self.gather.questions.wait_until_all_audio_ready(
+                questions, timeout=_AUDIO_WAIT
+            ):
+                left -= 1
+                self.status.update(f"    Wait for the audio of {left} more ...")
+                if isinstance(ended, AudioGenerationError):
+                    self._show("    Audio failed", "question", ended.question.id)
+                else:
+                    self._show("    Audio is ready", "question", ended.id)
+        except AudioTimeoutError:
+            self.screen.note(f"    The audio of {left} is still being made; going on.")

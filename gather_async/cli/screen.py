@@ -1,0 +1,78 @@
+"""Where commands write: results to standard output, everything else to standard error."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import field, frozen
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Screen", "printable"]
+
+
+def _console(*, stderr: bool) -> Console:
+    """Make a console that never reads the text of others as markup."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def printable(value: object) -> str:
+    """Return text that can't move the cursor: what a server sends may end up on a terminal."""
+    return "".join(
+        char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}"
+        for char in str(value)
+    )
+
+
+@frozen
+class Screen:
+    """The two streams of a command."""
+
+    out: Console = field(factory=lambda: _console(stderr=False))
+    err: Console = field(factory=lambda: _console(stderr=True))
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Write one line of a result."""
+        _write(self.out, printable(text), style)
+
+    def note(self, text: str, *, style: str = "") -> None:
+        """Write one line to the person at the terminal."""
+        _write(self.err, printable(text), style)
+
+    def fail(self, text: str) -> None:
+        """Write why it didn't work, and what to do."""
+        self.note(text, style="bold red")
+
+    def json(self, value: Any, *, indent: int | None = None) -> None:
+        """Write one JSON document; ASCII only, so that any consumer reads it."""
+        _write(self.out, json.dumps(value, indent=indent))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write a table; into a pipe, a line a row and a tab between cells, without a head."""
+        if not self.out.is_terminal:
+            for row in rows:
+                _write(self.out, "\t".join(map(printable, row)))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self.out.print(table)
+
+    def ask(self, question: str) -> str:
+        """Return a line from the person at the terminal.
+
+        Raises:
+            EOFError: Nobody is there.
+        """
+        return self.err.input(question, markup=False)
+
+
+def _write(console: Console, text: str, style: str = "") -> None:
+    """Write a line as it is: rich would expand tabs and fold what goes into a pipe."""
+    if console.is_terminal:
+        console.print(Text(text, style=style), soft_wrap=True)
+    else:
+        print(text, file=console.file, flush=True)
