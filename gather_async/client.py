@@ -31,11 +31,11 @@ from gather_async.resources import (
 )
 from gather_async.session import Options, Session
 from gather_async.transport import (
-    Deadlines,
     HTTPSession,
     HTTPTrace,
     Timeout,
     Transport,
+    client_timeout,
     user_agent,
 )
 from gather_async.unset import UNSET, Unset
@@ -144,7 +144,7 @@ class GatherClient:
             limiter=shared.limiter,
             clock=clock,
             options=Options(
-                deadlines=Deadlines.of(timeout),
+                timeout=client_timeout(timeout),
                 retry=retry,
                 priority="interactive",
                 max_wait=_checked_wait(max_wait),
@@ -222,7 +222,7 @@ class GatherClient:
         if priority is not UNSET and priority not in {"interactive", "bulk"}:
             raise ConfigurationError('priority must be "interactive" or "bulk".')
         changed = {
-            "deadlines": UNSET if timeout is UNSET else Deadlines.of(timeout),
+            "timeout": timeout if timeout is UNSET else client_timeout(timeout),
             "retry": retry,
             "priority": priority,
             "max_wait": max_wait if max_wait is UNSET else _checked_wait(max_wait),

@@ -26,7 +26,7 @@ from gather_async.protocol.requests import Lookup, Request
 from gather_async.protocol.responses import Answer, parse_json
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
-from gather_async.transport import Deadlines, Sending, Timeout, Transport
+from gather_async.transport import ClientTimeout, Sending, Timeout, Transport, client_timeout
 from gather_async.unset import UNSET, Unset
 
 __all__ = ["Options", "Session"]
@@ -41,7 +41,8 @@ _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
 class Options:
     """What a caller can choose per call or per view of a client."""
 
-    deadlines: Deadlines
+    timeout: ClientTimeout
+    """For each attempt."""
     retry: RetryPolicy
     priority: Priority
     max_wait: float | None
@@ -101,10 +102,10 @@ class Session:
             ResponseDecodeError: The answer makes no sense.
             ClientClosedError: The client is closed, or busy in another loop.
         """
-        deadlines = self.options.deadlines if timeout is UNSET else Deadlines.of(timeout)
-        return (await self._send(request, deadlines, idempotent=idempotent)).payload
+        limit = self.options.timeout if timeout is UNSET else client_timeout(timeout)
+        return (await self._send(request, limit, idempotent=idempotent)).payload
 
-    async def _send(self, request: Request, deadlines: Deadlines, *, idempotent: bool) -> _Reply:
+    async def _send(self, request: Request, timeout: ClientTimeout, *, idempotent: bool) -> _Reply:
         body = _encode(request.body)
         repeatable = idempotent or not request.is_write
         attempt, elapsed = 0, 0.0
@@ -115,7 +116,7 @@ class Session:
             )
             began = self.clock.monotonic()
             try:
-                return await self._attempt(request, body, slot, deadlines)
+                return await self._attempt(request, body, slot, timeout)
             except (
                 GatherConnectionError,
                 GatherTimeoutError,
@@ -128,7 +129,7 @@ class Session:
             if failure.is_ambiguous and request.lookup is not None and not repeatable:
                 looks = _LOOKS_AFTER_SILENCE if failure.status is None else _LOOKS_AFTER_ERROR
                 found = await self._reconcile(
-                    request.lookup, deadlines, error, began=began, looks=looks
+                    request.lookup, timeout, error, began=began, looks=looks
                 )
                 if found is not None:
                     return found
@@ -156,10 +157,10 @@ class Session:
         return retry.wait
 
     async def _attempt(
-        self, request: Request, body: bytes | None, slot: Slot, deadlines: Deadlines
+        self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
     ) -> _Reply:
         """Send once, and read a 2xx answer's JSON."""
-        answer = await self._exchange(request, body, slot, deadlines)
+        answer = await self._exchange(request, body, slot, timeout)
         _LOG.debug("%s: %d", request, answer.status)
         if not 200 <= answer.status < 300:
             raise api_error(
@@ -176,7 +177,7 @@ class Session:
         return _Reply(payload, answer.headers)
 
     async def _exchange(
-        self, request: Request, body: bytes | None, slot: Slot, deadlines: Deadlines
+        self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
     ) -> Answer:
         """Send once and settle the slot, whatever happens."""
         sending = Sending(on_resent=slot.resent)
@@ -187,7 +188,7 @@ class Session:
                 request.target,
                 headers=self._headers if body is None else self._headers_with_body,
                 body=body,
-                deadlines=deadlines,
+                timeout=timeout,
                 sending=sending,
             )
         finally:
@@ -202,7 +203,7 @@ class Session:
     async def _reconcile(
         self,
         lookup: Lookup,
-        deadlines: Deadlines,
+        timeout: ClientTimeout,
         lost: GatherError,
         *,
         began: float,
@@ -218,7 +219,7 @@ class Session:
             pause = min(self.options.retry.cap, self.options.retry.base * 2.0**look_number)
             await self.clock.sleep(pause)
             try:
-                reply = await self._send(lookup.request, deadlines, idempotent=True)
+                reply = await self._send(lookup.request, timeout, idempotent=True)
             except GatherError as error:
                 raise lost from error
             seen = look(

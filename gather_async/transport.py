@@ -3,10 +3,11 @@
 import asyncio
 import platform
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
-from attrs import define, field, frozen
+from attrs import define, field
 from yarl import URL
 
 from gather_async.errors import (
@@ -17,52 +18,24 @@ from gather_async.errors import (
 )
 from gather_async.protocol.responses import Answer
 
-__all__ = ["Deadlines", "HTTPSession", "HTTPTrace", "Sending", "Timeout", "Transport", "user_agent"]
+__all__ = [
+    "ClientTimeout",
+    "HTTPSession",
+    "HTTPTrace",
+    "Sending",
+    "Timeout",
+    "Transport",
+    "client_timeout",
+    "user_agent",
+]
 
+ClientTimeout = aiohttp.ClientTimeout
 Timeout = float | aiohttp.ClientTimeout | None
 """What a caller may pass as ``timeout``: seconds for the whole call, aiohttp's own, or None."""
 HTTPSession = aiohttp.ClientSession
 HTTPTrace = aiohttp.TraceConfig
-_HeadersSent = aiohttp.TraceRequestHeadersSentParams
 
-
-@frozen(kw_only=True)
-class Deadlines:
-    """How long an exchange may take, in seconds; None: as long as it takes."""
-
-    total: float | None
-    """From a connection being asked for to the answer's last byte; the time queued
-    for the connection pool doesn't count."""
-    connect: float | None = None
-    read: float | None = None
-    """Between two reads of the answer."""
-    of_sockets: aiohttp.ClientTimeout = field(init=False, repr=False, eq=False)
-    """What aiohttp sees to. Its own total counts the queue for the pool, so it has none."""
-
-    @of_sockets.default
-    def _connect_and_read(self) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(
-            total=None, connect=None, sock_connect=self.connect, sock_read=self.read
-        )
-
-    @classmethod
-    def of(cls, timeout: Timeout) -> "Deadlines":
-        """Read what a caller may pass as ``timeout``.
-
-        Raises:
-            ConfigurationError: It is not a number of seconds above 0.
-        """
-        if isinstance(timeout, aiohttp.ClientTimeout):
-            return cls(
-                total=timeout.total,
-                connect=timeout.sock_connect if timeout.connect is None else timeout.connect,
-                read=timeout.sock_read,
-            )
-        if timeout is not None and not (
-            isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0
-        ):
-            raise ConfigurationError("timeout must be seconds above 0, a ClientTimeout, or None.")
-        return cls(total=timeout)
+_MOST_CONNECTIONS = 100  # as many as aiohttp's own pool
 
 
 @define(eq=False)
@@ -72,9 +45,7 @@ class Sending:
     on_resent: Callable[[], None]
     """Called when aiohttp sends the request once more on its own."""
     sends: int = 0
-    """How often the request's headers left."""
-    deadline: asyncio.Timeout | None = None
-    total: float | None = None
+    """How often the request left."""
 
     @property
     def was_sent(self) -> bool:
@@ -82,32 +53,40 @@ class Sending:
         return self.sends > 0
 
     def leave(self) -> None:
-        """Note that the headers are leaving."""
+        """Note that the request is leaving."""
         self.sends += 1
         if self.sends > 1:
             self.on_resent()
 
-    def leave_pool_queue(self) -> None:
-        """Start the total anew: the wait for a pooled connection doesn't count."""
-        if self.deadline is not None and self.total is not None:
-            self.deadline.reschedule(asyncio.get_running_loop().time() + self.total)
+
+_SENDING: ContextVar[Sending | None] = ContextVar("gather_async_sending", default=None)
 
 
-async def _headers_sent(_: Any, context: Any, __: _HeadersSent) -> None:
+class _CountingConnector(aiohttp.TCPConnector):
+    """Tells exactly whether a request left; the classes of aiohttp's errors don't.
+
+    A connection is asked for once for each time a request is sent, and the
+    headers are written in the same step of the loop as it is given. aiohttp's
+    tracing tells the same at several times the cost: see benchmarks/calls.py.
+    """
+
+    async def connect(self, *args: Any, **options: Any) -> Any:
+        connection = await super().connect(*args, **options)
+        sending = _SENDING.get()
+        if sending is not None:
+            sending.leave()
+        return connection
+
+
+async def _headers_sent(_: Any, context: Any, __: aiohttp.TraceRequestHeadersSentParams) -> None:
     if isinstance(context.trace_request_ctx, Sending):
         context.trace_request_ctx.leave()
 
 
-async def _pool_queue_left(_: Any, context: Any, __: Any) -> None:
-    if isinstance(context.trace_request_ctx, Sending):
-        context.trace_request_ctx.leave_pool_queue()
-
-
 def _sending_trace() -> aiohttp.TraceConfig:
-    """Build the trace that tells exactly whether a request left; exception classes don't."""
+    """Build the trace that tells what a borrowed session sends."""
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_headers_sent)
-    trace.on_connection_queued_end.append(_pool_queue_left)
     trace.freeze()
     return trace
 
@@ -126,6 +105,7 @@ class Transport:
     _trace: aiohttp.TraceConfig = field(factory=_sending_trace, init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _room: asyncio.Semaphore = field(factory=asyncio.Semaphore, init=False)
     _lifetime: AsyncGenerator[None, None] | None = field(default=None, init=False)
     _is_closed: bool = field(default=False, init=False)
 
@@ -141,10 +121,13 @@ class Transport:
         *,
         headers: Mapping[str, str],
         body: bytes | None,
-        deadlines: Deadlines,
+        timeout: aiohttp.ClientTimeout,
         sending: Sending,
     ) -> Answer:
         """Send one request and read the whole answer. Redirects are not followed.
+
+        At most 100 requests are under way at once; the time spent waiting for
+        room doesn't count towards the timeout.
 
         Raises:
             ClientClosedError: The transport is closed, or busy in another loop.
@@ -152,31 +135,23 @@ class Transport:
             GatherTimeoutError: A deadline passed.
         """
         session = await self._session_here()
-        sending.total = deadlines.total
-        try:
-            async with asyncio.timeout(deadlines.total) as sending.deadline:
+        async with self._room:
+            mark = _SENDING.set(sending)
+            try:
                 async with session.request(
                     method,
-                    self._url(target),
+                    URL(self._base + target, encoded=True),
                     data=body,
                     headers=headers,
                     allow_redirects=False,
-                    timeout=deadlines.of_sockets,
+                    timeout=timeout,
                     trace_request_ctx=sending,
                 ) as response:
-                    content = await response.read()
-                    return Answer(response.status, response.headers, content)
-        except TimeoutError as error:
-            raise _timed_out(method, sending, deadlines) from error
-        except aiohttp.ClientResponseError as error:
-            # Its `request_info` holds the headers, and so the key: it is not chained.
-            raise _broken(method, sending, f"the answer is not HTTP ({error.status})") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _broken(method, sending, type(error).__name__) from error
-        except RuntimeError as error:
-            if self._borrowed is not None and self._borrowed.closed:
-                raise ClientClosedError("The aiohttp session that was lent is closed.") from error
-            raise
+                    return Answer(response.status, response.headers, await response.read())
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                raise self._mapped(error, method, sending, timeout) from _publishable(error)
+            finally:
+                _SENDING.reset(mark)
 
     async def aclose(self) -> None:
         """Close what was opened here; harmless to repeat."""
@@ -187,8 +162,17 @@ class Transport:
             await self._lifetime.aclose()
         self._forget_session()
 
-    def _url(self, target: str) -> URL:
-        return URL(f"{self._base}{target}", encoded=True)
+    def _mapped(
+        self, error: Exception, method: str, sending: Sending, timeout: aiohttp.ClientTimeout
+    ) -> Exception:
+        """Return the error of this package that one of aiohttp's means."""
+        if isinstance(error, TimeoutError):
+            return _timed_out(method, sending, timeout)
+        if isinstance(error, aiohttp.ClientError | OSError):
+            return _broken(method, sending, type(error).__name__)
+        if self._borrowed is not None and self._borrowed.closed:
+            return ClientClosedError("The aiohttp session that was lent is closed.")
+        return error
 
     async def _session_here(self) -> aiohttp.ClientSession:
         """Return the session of the running loop, opened if need be."""
@@ -203,13 +187,12 @@ class Transport:
             )
         self._forget_session()
         self._loop = loop
+        self._room = asyncio.Semaphore(_MOST_CONNECTIONS)
         if self._borrowed is not None:
-            self._session = self._traced(self._borrowed)
-        else:
-            self._lifetime = self._keep_open()
-            await anext(self._lifetime)
-        assert self._session is not None  # noqa: S101 - both branches set it
-        return self._session
+            return self._traced(self._borrowed)
+        self._lifetime = self._keep_open()
+        await anext(self._lifetime)
+        return await self._session_here()
 
     async def _keep_open(self) -> AsyncGenerator[None, None]:
         """Hold a session open until closed by `aclose` or by the end of its loop.
@@ -218,22 +201,40 @@ class Transport:
         client that outlives its loop leaves nothing open in it.
         """
         async with aiohttp.ClientSession(
+            connector=_CountingConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[self._trace, *self._trace_configs],
+            trace_configs=[*self._trace_configs],
             trust_env=self._trust_env,
         ) as session:
             self._session = session
             yield
 
     def _traced(self, session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+        """Return a borrowed session with our traces, for as long as we use it."""
         for trace in (self._trace, *self._trace_configs):
             if trace not in session.trace_configs:
                 trace.freeze()
                 session.trace_configs.append(trace)
+        self._session = session
         return session
 
     def _forget_session(self) -> None:
         self._session = self._lifetime = self._loop = None
+
+
+def client_timeout(timeout: Timeout) -> aiohttp.ClientTimeout:
+    """Return aiohttp's form of what a caller passed as ``timeout``.
+
+    Raises:
+        ConfigurationError: It is not a number of seconds above 0.
+    """
+    if isinstance(timeout, aiohttp.ClientTimeout):
+        return timeout
+    if timeout is not None and not (
+        isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0
+    ):
+        raise ConfigurationError("timeout must be seconds above 0, a ClientTimeout, or None.")
+    return aiohttp.ClientTimeout(total=timeout)
 
 
 def user_agent(version: str) -> str:
@@ -242,21 +243,29 @@ def user_agent(version: str) -> str:
     return f"gather-async/{version} aiohttp/{aiohttp.__version__} Python/{python}"
 
 
-def _timed_out(method: str, sending: Sending, deadlines: Deadlines) -> GatherTimeoutError:
-    state = "after it was sent" if sending.was_sent else "before it was sent"
+def _publishable(error: Exception) -> Exception | None:
+    """Return the error if it can be chained: a ClientResponseError's request has the key."""
+    return None if isinstance(error, aiohttp.ClientResponseError) else error
+
+
+def _timed_out(method: str, sending: Sending, timeout: aiohttp.ClientTimeout) -> GatherTimeoutError:
     return GatherTimeoutError(
-        f"A {method} request timed out {state} (timeout: {deadlines.total} s). "
+        f"A {method} request timed out {_when(sending)} (timeout: {timeout.total} s). "
         + _advice(method, sending),
         maybe_processed=sending.was_sent and method != "GET",
     )
 
 
 def _broken(method: str, sending: Sending, what: str) -> GatherConnectionError:
-    state = "after it was sent" if sending.was_sent else "before it was sent"
     return GatherConnectionError(
-        f"The connection of a {method} request failed {state}: {what}. " + _advice(method, sending),
+        f"The connection of a {method} request failed {_when(sending)}: {what}. "
+        + _advice(method, sending),
         maybe_processed=sending.was_sent and method != "GET",
     )
+
+
+def _when(sending: Sending) -> str:
+    return "after it was sent" if sending.was_sent else "before it was sent"
 
 
 def _advice(method: str, sending: Sending) -> str:

@@ -14,7 +14,7 @@ from gather_async.errors import (
     GatherTimeoutError,
 )
 from gather_async.protocol.responses import Answer
-from gather_async.transport import Deadlines, Sending, Transport
+from gather_async.transport import Sending, Transport, client_timeout
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -23,7 +23,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 @contextlib.asynccontextmanager
 async def serving(talk: Talk) -> AsyncIterator[str]:
     """Serve raw bytes on a free port and give the base URL."""
-
     talks: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,6 +43,7 @@ async def serving(talk: Talk) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def transport_to(base: str, **options: object) -> AsyncIterator[Transport]:
+    """Give a transport that is closed in the end."""
     transport = Transport(base=base, **options)  # type: ignore[arg-type]  # forwarded
     try:
         yield transport
@@ -56,27 +56,31 @@ async def exchange(
     method: str = "GET",
     *,
     sending: Sending | None = None,
-    deadlines: Deadlines | None = None,
+    timeout: aiohttp.ClientTimeout | None = None,
 ) -> Answer:
+    """Send one request."""
     return await transport.exchange(
         method,
         "/x",
         headers={"x-api-key": "qapi_secret"},
         body=None if method == "GET" else b"{}",
-        deadlines=deadlines or Deadlines(total=5.0),
+        timeout=timeout or client_timeout(5.0),
         sending=sending or fresh(),
     )
 
 
 def fresh(resent: list[bool] | None = None) -> Sending:
+    """Return a record of an exchange that has not begun."""
     return Sending(on_resent=lambda: (resent if resent is not None else []).append(True))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
+    """Read a request's head."""
     return await reader.readuntil(b"\r\n\r\n")
 
 
 async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every request of a connection."""
     while True:
         await read_head(reader)
         writer.write(OK)
@@ -172,11 +176,11 @@ async def test_garbage_answer_never_shows_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "deadlines",
-    [Deadlines(total=0.05), Deadlines(total=None, read=0.05)],
+    "timeout",
+    [aiohttp.ClientTimeout(total=0.05), aiohttp.ClientTimeout(total=None, sock_read=0.05)],
     ids=["total", "read"],
 )
-async def test_silent_server_times_out(deadlines: Deadlines) -> None:
+async def test_silent_server_times_out(timeout: aiohttp.ClientTimeout) -> None:
     """A server that says nothing raises within the deadline, as ambiguous for a write."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,7 +188,7 @@ async def test_silent_server_times_out(deadlines: Deadlines) -> None:
 
     async with serving(say_nothing) as base, transport_to(base) as transport:
         with pytest.raises(GatherTimeoutError) as caught:
-            await exchange(transport, "POST", deadlines=deadlines)
+            await exchange(transport, "POST", timeout=timeout)
     assert caught.value.maybe_processed is True
 
 
@@ -201,44 +205,30 @@ async def test_outer_timeout_is_not_ours() -> None:
     assert not isinstance(caught.value, GatherTimeoutError)
 
 
-async def test_pool_queue_does_not_use_up_the_total() -> None:
-    """Time queued for a pooled connection doesn't count towards the total."""
+async def test_requests_beyond_the_pool_wait_for_room() -> None:
+    """At most 100 connections are open at once, and the rest are served after them."""
     release = asyncio.Event()
-    heads = 0
+    opened = 0
 
-    async def hold_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal heads
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
         while True:
             await read_head(reader)
-            heads += 1
-            if heads == 1:
-                await release.wait()
+            await release.wait()
             writer.write(OK)
             await writer.drain()
 
-    async with (
-        serving(hold_first) as base,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
-        transport_to(base, borrowed=session) as transport,
-    ):
-        loop = asyncio.get_running_loop()
-        first = asyncio.create_task(exchange(transport))
-        while heads == 0:
+    async with serving(hold) as base, transport_to(base) as transport:
+        sendings = [fresh() for _ in range(130)]
+        tasks = [asyncio.create_task(exchange(transport, sending=each)) for each in sendings]
+        for _ in range(400):
             await asyncio.sleep(0)
-        sending = fresh()
-        second = asyncio.create_task(
-            exchange(transport, sending=sending, deadlines=Deadlines(total=60.0))
-        )
-        while sending.deadline is None or sending.deadline.when() is None:
-            await asyncio.sleep(0)
-        queued_until = sending.deadline.when()
-        before_release = loop.time()
+        assert sum(each.was_sent for each in sendings) == 100
         release.set()
-        await asyncio.gather(first, second)
-    assert queued_until is not None
-    renewed = sending.deadline.when()
-    assert renewed is not None
-    assert renewed >= max(queued_until, before_release + 60.0)
+        answers = await asyncio.gather(*tasks)
+    assert [answer.status for answer in answers] == [200] * 130
+    assert opened == 100
 
 
 async def test_redirect_is_not_followed() -> None:
@@ -355,10 +345,11 @@ def test_two_loops_at_once_are_refused() -> None:
 def test_senseless_timeout_is_refused(timeout: object) -> None:
     """A timeout that is no positive number of seconds is refused at once."""
     with pytest.raises(ConfigurationError):
-        Deadlines.of(timeout)  # type: ignore[arg-type]  # the point of the test
+        client_timeout(timeout)  # type: ignore[arg-type]  # the point of the test
 
 
-def test_client_timeout_is_read_whole() -> None:
-    """aiohttp's ClientTimeout sets total, connect and read alike."""
-    deadlines = Deadlines.of(aiohttp.ClientTimeout(total=9, sock_connect=2, sock_read=3))
-    assert deadlines == Deadlines(total=9, connect=2, read=3)
+def test_aiohttp_timeout_is_taken_as_it_is() -> None:
+    """A ClientTimeout goes to aiohttp unchanged, and None means no limit."""
+    own = aiohttp.ClientTimeout(total=9, sock_connect=2, sock_read=3)
+    assert client_timeout(own) is own
+    assert client_timeout(None).total is None
