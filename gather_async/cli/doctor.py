@@ -100,7 +100,10 @@ async def _connection() -> list[Finding]:
             status = gather.rate_limit_status
     except GatherError as error:
         subject = "settings" if isinstance(error, ConfigurationError) else "request"
-        return [Finding("FAILED", subject, explain(error), status_of(error)), *_clock(dates)]
+        return [
+            Finding("FAILED", subject, explain(error), status_of(error)),
+            *_clock(dates, time.time()),
+        ]
     windows = ", ".join(
         f"{window.remaining} of {window.limit} in {window.period:.0f} s"
         for window in status.windows
@@ -108,14 +111,14 @@ async def _connection() -> list[Finding]:
     return [
         Finding("ok", "request", f"the server took the key and answered in {took * 1e3:.0f} ms"),
         Finding("ok", "quota", f"left: {windows}"),
-        *_clock(dates),
+        *_clock(dates, time.time()),
     ]
 
 
-def _clock(dates: list[str]) -> Iterator[Finding]:
+def _clock(dates: list[str], now: float) -> Iterator[Finding]:
     """Compare this machine's clock with the server's: webhook signatures carry a time."""
     try:
-        skew = time.time() - parsedate_to_datetime(dates[-1]).timestamp()
+        skew = now - parsedate_to_datetime(dates[-1]).timestamp()
     except (IndexError, ValueError, TypeError):
         return
     if abs(skew) > _MOST_SKEW:

@@ -77,7 +77,8 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
         screen.fail(f"{path} can't be written: {error.strerror or error}")
         return ExitStatus.FAILURE
     finally:
-        part.unlink(missing_ok=True)
+        if part.is_file():
+            part.unlink()
     screen.say(f"{count} candidate interviews, {failed} of them not readable: {path}")
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 

@@ -1,0 +1,410 @@
+"""Each command, run for real against FakeGather."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from gather_async import GatherClient
+from gather_async.cli import main
+from gather_async.testing import FakeGather
+
+
+@frozen
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def run(
+    fake_gather: FakeGather,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Run a command in another thread, with the fake as its server."""
+    monkeypatch.setenv("GATHER_API_KEY", fake_gather.api_key)
+    monkeypatch.setenv("GATHER_BASE_URL", fake_gather.base_url)
+
+    async def run(*argv: str) -> Done:
+        status = await asyncio.to_thread(main, argv)
+        shown = capsys.readouterr()
+        return Done(status, shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture
+async def invited(fake_gather: FakeGather, gather_client: GatherClient) -> list[str]:
+    """Return the ids of three candidate interviews of one interview."""
+    interview = await gather_client.interviews.create(title="I", interview_type="standard")
+    ids = []
+    for name in ("Ada", "Bob", "Cy"):
+        candidate = await gather_client.candidates.create(
+            first_name=name,
+            last_name="Doe",
+            email=f"{name}@example.com",
+            phone="+1234567890",
+            external_id=f"ats-{name}",
+        )
+        made = await gather_client.candidate_interviews.create(
+            candidate_id=candidate.id,
+            interview_id=interview.id,
+            send_invite=True,
+            delivery_types=["email"],
+        )
+        ids.append(made.id)
+    return ids
+
+
+def _started(*argv: str) -> subprocess.Popen[str]:
+    """Start a command in a process of its own, without a key, as if Ctrl-C could reach it."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GATHER_")
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "gather_async", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads here
+    )
+
+
+def test_quickstart_without_a_key_runs_all_five_steps() -> None:
+    """Without a key the five steps run on the built-in fake, which one line says."""
+    with _started("quickstart") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert "fake Gather API on http://127.0.0.1:" in lines[0]
+    steps = [line[:3] for line in lines if "/5 " in line]
+    assert steps == ["1/5", "2/5", "2/5", "3/5", "4/5", "5/5"]
+    assert len({line[-36:] for line in lines if "/5 " in line}) == 6
+    assert sum("Audio is ready" in line for line in lines) == 3
+
+
+def test_ctrl_c_ends_the_quickstart_cleanly() -> None:
+    """Ctrl-C gives 130 and one line, no traceback."""
+    with _started("quickstart") as process:
+        assert process.stdout is not None
+        assert "fake Gather API" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, "Stopped.")
+
+
+def test_the_fake_server_serves_until_ctrl_c() -> None:
+    """The fake server prints what a shell needs, and serves the quickstart."""
+    with _started("fake-server", "--rate-limits", "--edition", "B") as process:
+        assert process.stdout is not None
+        url, key = (process.stdout.readline().strip() for _ in range(2))
+        assert url.startswith("export GATHER_BASE_URL=http://127.0.0.1:")
+        assert key.startswith("export GATHER_API_KEY=qapi_")
+
+        async def status() -> int:
+            client = GatherClient(key.partition("=")[2], base_url=url.partition("=")[2])
+            async with client as gather:
+                await gather.teams.list()
+                return gather.rate_limit_status.remaining
+
+        assert asyncio.run(status()) == 99
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "Stopped."
+
+
+async def test_a_taken_port_is_reported(run: Run, fake_gather: FakeGather) -> None:
+    """A port that is in use gives one line and 1."""
+    done = await run("fake-server", "--port", fake_gather.base_url.rpartition(":")[2])
+    assert done.status == 1
+    assert "Choose another --port." in done.err
+
+
+async def test_quickstart_with_a_key_asks_first(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key nothing at all is sent until somebody says yes."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    done = await run("quickstart", "--email", "ada@example.org")
+    assert (done.status, fake_gather.requests) == (1, ())
+    assert "ada@example.org" in done.err
+    assert "Nothing was sent." in done.err
+
+
+async def test_quickstart_does_not_take_silence_for_a_yes(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without anybody to ask, nothing is sent, and --yes is named."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    done = await run("quickstart")
+    assert (done.status, fake_gather.requests) == (2, ())
+    assert "--yes" in done.err
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n", None])
+async def test_quickstart_with_leave_invites(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch, answer: str | None
+) -> None:
+    """A yes, typed or given by --yes, sends one invite to whom the options say."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer or ""))
+    options = ["--user-id", fake_gather.user_id, "--phone", "+1 (202) 555-0123"]
+    done = await run("quickstart", *options, *([] if answer else ["--yes"]))
+    assert done.status == 0, done.err
+    assert [person["phone"] for person in fake_gather.candidates] == ["+12025550123"]
+    assert fake_gather.invites.total() == 1
+    assert fake_gather.candidate_interviews[0]["id"] in done.out
+
+
+async def test_quickstart_refuses_a_bad_phone_number_before_anything_is_sent(
+    run: Run, fake_gather: FakeGather
+) -> None:
+    """A number that can't be E.164 is wrong usage, and isn't repeated."""
+    done = await run("quickstart", "--yes", "--phone", "555-0123")
+    assert (done.status, fake_gather.requests) == (2, ())
+    assert "555-0123" not in done.out + done.err
+
+
+async def test_quickstart_says_when_the_server_wants_a_creator(run: Run) -> None:
+    """Where the server demands userId, the option that gives one is named."""
+    done = await run("quickstart", "--yes")
+    assert done.status == 1
+    assert "--user-id" in done.err
+
+
+async def test_quickstart_goes_on_without_audio(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed narration is shown, and the interview made nonetheless."""
+    async with FakeGather(
+        fail_audio_for=["What are your strengths?"], port=0, api_key=fake_gather.api_key
+    ) as fake:
+        monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
+        done = await run("quickstart", "--yes", "--user-id", fake.user_id)
+    assert done.status == 0
+    assert done.out.count("Audio failed") == 1
+    assert done.out.count("Audio is ready") == 2
+
+
+async def test_list_prints_a_line_an_item(run: Run, invited: list[str]) -> None:
+    """Into a pipe, each item is a line with tabs, the id first."""
+    done = await run("list", "candidate-interviews")
+    assert done.status == 0
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == invited
+    assert done.err == "candidate-interviews: 3 listed\n"
+
+
+async def test_list_prints_json_lines(run: Run, invited: list[str]) -> None:
+    """With --json each line is an object; --limit stops early."""
+    done = await run("list", "candidate-interviews", "--json", "--limit", "2")
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == invited[:2]
+
+
+@pytest.mark.parametrize(
+    ("resource", "conditions", "count"),
+    [
+        ("candidates", ["external_id=ats-Bob"], 1),
+        ("candidates", ["external_id=ats-Bob", "archived=true"], 1),
+        ("candidates", ["archived=no"], 3),
+        ("questions", ["page=2"], 0),
+        ("users", ["include_teams=false"], 1),
+    ],
+)
+@pytest.mark.usefixtures("invited")
+async def test_list_filters(run: Run, resource: str, conditions: list[str], count: int) -> None:
+    """--where takes the list's own filters, with true and false as such."""
+    where = [word for condition in conditions for word in ("--where", condition)]
+    done = await run("list", resource, *where)
+    assert done.status == 0, done.err
+    assert len(done.out.splitlines()) == count
+
+
+@pytest.mark.parametrize(
+    ("resource", "condition", "words"),
+    [
+        ("candidates", "colour=red", "external_id, archived"),
+        ("candidates", "archived", "NAME=VALUE"),
+        ("candidates", "archived=maybe", "true or false"),
+        ("narrators", "name=Ada", "none"),
+        ("questions", "title", "server's own names"),
+    ],
+)
+async def test_list_refuses_a_filter_that_is_none(
+    run: Run, fake_gather: FakeGather, resource: str, condition: str, words: str
+) -> None:
+    """A filter that the list doesn't have is wrong usage; nothing is sent."""
+    done = await run("list", resource, "--where", condition)
+    assert (done.status, fake_gather.requests) == (2, ())
+    assert words in done.err
+
+
+async def test_get_prints_json(run: Run, invited: list[str]) -> None:
+    """One object comes as JSON, dates and all."""
+    done = await run("get", "candidate-interviews", invited[0])
+    found = json.loads(done.out)
+    assert (found["id"], found["status"]) == (invited[0], "invite_sent")
+
+
+async def test_a_missing_object_is_a_failure(run: Run) -> None:
+    """404 gives 1, with the request id for the vendor's support."""
+    done = await run("get", "candidates", "nobody")
+    assert (done.status, done.out) == (1, "")
+    assert "request id" in done.err
+
+
+async def test_a_refused_key_is_an_authentication_failure(
+    run: Run, fake_gather: FakeGather
+) -> None:
+    """401 gives 3, and the key is shown nowhere."""
+    fake_gather.revoke_key()
+    done = await run("list", "candidates")
+    assert (done.status, done.out) == (3, "")
+    assert "GATHER_API_KEY" in done.err
+    assert fake_gather.api_key not in done.err
+
+
+async def test_wait_audio_tells_each_end(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question gets a line; one failure makes the whole a failure."""
+    async with FakeGather(fail_audio_for=["bad"], api_key=fake_gather.api_key) as fake:
+        monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
+        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+            made = [
+                await gather.questions.create(
+                    title=title, question_script="?", generate_audio=True, user_id=fake.user_id
+                )
+                for title in ("good", "bad")
+            ]
+        good = await run("wait-audio", made[0].id)
+        both = await run("wait-audio", *(question.id for question in made))
+    assert (good.status, good.out.split("\t")[:2]) == (0, [made[0].id, "ready"])
+    assert both.status == 1
+    ends = dict(line.split("\t")[:2] for line in both.out.splitlines())
+    assert ends == {made[0].id: "ready", made[1].id: "failed"}
+
+
+async def test_wait_audio_tells_what_is_late(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What isn't over in time is late, and that is a failure."""
+    async with FakeGather(audio_seconds=1e9, api_key=fake_gather.api_key) as fake:
+        monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
+        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+            question = await gather.questions.create(
+                title="slow", question_script="?", generate_audio=True, user_id=fake.user_id
+            )
+        done = await run("wait-audio", question.id, "--timeout", "0")
+    assert (done.status, done.out) == (1, f"{question.id}\tlate\t\n")
+
+
+async def test_results_are_written_as_csv(
+    run: Run, fake_gather: FakeGather, invited: list[str], tmp_path: Path
+) -> None:
+    """Each candidate interview is a row, in the order of the list."""
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.csv"))
+    assert done.status == 0
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["candidate_interview_id"] for row in rows] == invited
+    assert {row["summary_status"] for row in rows} == {"processing"}
+    assert {row["error"] for row in rows} == {""}
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.usefixtures("invited")
+async def test_one_unreadable_result_does_not_stop_the_rest(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
+    """A result that makes no sense is a row with an error, and the exit status says so."""
+    fake_gather.html_next(200, path="/qsi/gather/candidate-interviews/*/results")
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert (done.status, len(rows)) == (1, 3)
+    assert sum(bool(row["error"]) for row in rows) == 1
+
+
+@pytest.mark.usefixtures("invited")
+async def test_results_that_do_not_exist_yet_are_no_failure(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
+    """404 for results means that there are none yet."""
+    path = "/qsi/gather/candidate-interviews/*/results"
+    fake_gather.fail_next(404, times=3, path=path)
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert done.status == 0
+    assert [(row["summary_status"], row["error"]) for row in rows] == [(None, None)] * 3
+
+
+@pytest.mark.usefixtures("invited")
+async def test_a_failed_export_leaves_the_old_file(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
+    """The file is replaced only by a whole one, and no part of one is left behind."""
+    output = tmp_path / "r.csv"
+    output.write_text("old")
+    fake_gather.fail_next(403, path="/qsi/gather/candidate-interviews/*/results")
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", str(output))
+    assert done.status == 3
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.csv": "old"}
+
+
+async def test_an_unwritable_output_is_reported(run: Run, tmp_path: Path) -> None:
+    """A file that can't be made gives one line and 1."""
+    (tmp_path / "r.csv.part").mkdir()
+    done = await run("results", "--interview", "i", "--output", str(tmp_path / "r.csv"))
+    assert done.status == 1
+    assert "can't be written" in done.err
+
+
+async def test_the_doctor_finds_nothing_wrong(run: Run) -> None:
+    """A working set-up gives a line for each thing that was checked, and 0."""
+    done = await run("doctor")
+    marks = [line.split() for line in done.out.splitlines()]
+    assert done.status == 0
+    assert [mark[0] for mark in marks] == ["ok"] * 6
+    assert [mark[1] for mark in marks] == ["version", "python", "key", "request", "quota", "clock"]
+
+
+async def test_the_doctor_finds_a_refused_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key without the usual prefix is a warning; a refused one gives 3; no key is shown."""
+    monkeypatch.setenv("GATHER_API_KEY", "org:hush")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    done = await run("doctor")
+    assert done.status == 3
+    assert "hush" not in done.out + done.err
+    marks = {line.split()[1]: line.split()[0] for line in done.out.splitlines()}
+    assert marks["key"] == marks["proxy"] == "warning"
+    assert marks["request"] == "FAILED"
+
+
+async def test_the_doctor_finds_a_wrong_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that can't be used is a setting to mend."""
+    monkeypatch.setenv("GATHER_BASE_URL", "http://gather.example")
+    done = await run("doctor")
+    assert done.status == 2
+    assert "FAILED   settings" in done.out

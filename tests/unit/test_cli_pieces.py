@@ -1,0 +1,206 @@
+"""The parts of the command line that decide without a server."""
+
+import io
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from gather_async.cli import main
+from gather_async.cli.doctor import _clock
+from gather_async.cli.plain import to_plain
+from gather_async.cli.problem import MissingKeyError, explain, status_of
+from gather_async.cli.results import _cell
+from gather_async.cli.screen import Screen, printable
+from gather_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    GatherAPIError,
+    GatherError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    ServerError,
+)
+from gather_async.models import CandidateInterview, CandidateInterviewStatus, Narrator, Voice
+
+
+def _answer(kind: type[GatherAPIError], request_id: str | None = None) -> GatherAPIError:
+    return kind(
+        "GET /: it failed.",
+        status=400,
+        code=None,
+        message="",
+        details={},
+        request_id=request_id,
+        body="",
+        headers={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (GatherError("no"), 1),
+        (_answer(ServerError), 1),
+        (_answer(BadRequestError), 1),
+        (ConfigurationError("no"), 2),
+        (InvalidRequestError("no"), 2),
+        (_answer(AuthenticationError), 3),
+        (_answer(PermissionDeniedError), 3),
+        (MissingKeyError("no"), 3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_exit_status_says_what_kind_of_error_it_was(error: GatherError, status: int) -> None:
+    """Scripts can tell a bad command and a bad key from a failure."""
+    assert status_of(error) == status
+
+
+def test_an_error_is_shown_with_its_notes_and_request_id() -> None:
+    """What is shown is what to do, and what the vendor's support asks for."""
+    error = _answer(ServerError, request_id="req_7")
+    error.add_note("Do that.")
+    assert explain(error).splitlines() == [
+        "GET /: it failed.",
+        "Do that.",
+        "For the vendor's support: request id req_7.",
+    ]
+
+
+def test_a_model_becomes_plain_values() -> None:
+    """JSON gets snake_case names, ISO dates, plain words, nested models, and `extra` if any."""
+    narrator = Narrator(id="n", voices=(Voice(id="v"),), extra={"new": [1]})
+    assert to_plain(narrator)["voices"][0]["id"] == "v"
+    assert to_plain(narrator)["extra"] == {"new": [1]}
+    invite = to_plain(
+        CandidateInterview(
+            id="i",
+            status=CandidateInterviewStatus("hired"),
+            expiry=datetime(2025, 6, 1, tzinfo=UTC),
+        )
+    )
+    assert "extra" not in invite
+    assert type(invite["status"]) is str
+    assert invite["expiry"] == "2025-06-01T00:00:00+00:00"
+
+
+def test_text_of_the_server_cannot_move_the_cursor() -> None:
+    """Escape sequences in a title reach no terminal; tabs and lines stay."""
+    assert printable("a\x1b[2Jb\r\u202ec\td\n") == "a\ufffd[2Jb\ufffd\ufffdc\td\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (None, ""),
+        ("plain", "plain"),
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("@SUM(1)", "'@SUM(1)"),
+        (-3, "'-3"),
+        ({"score": 4}, '{"score": 4}'),
+        ([], "[]"),
+    ],
+)
+def test_a_cell_is_never_a_formula(value: object, cell: str) -> None:
+    """What a candidate said can't run in the recruiter's spreadsheet."""
+    assert _cell(value) == cell
+
+
+@pytest.mark.parametrize(
+    ("dates", "mark"),
+    [
+        (["Sun, 01 Jun 2025 12:00:00 GMT"], ["ok"]),
+        (["Sun, 01 Jun 2025 12:02:29 GMT"], ["ok"]),
+        (["Sun, 01 Jun 2025 12:02:31 GMT"], ["warning"]),
+        (["Sun, 01 Jun 2025 11:57:29 GMT"], ["warning"]),
+        (["yesterday"], []),
+        ([""], []),
+        ([], []),
+    ],
+)
+def test_the_doctor_compares_clocks(dates: list[str], mark: list[str]) -> None:
+    """A clock that would make webhooks look stale is reported; no date, no verdict."""
+    now = datetime(2025, 6, 1, 12, tzinfo=UTC).timestamp()
+    assert [finding.mark for finding in _clock(dates, now)] == mark
+
+
+def test_without_rich_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package works without the extra; its command says how to get it."""
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert main(["quickstart"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "pip install 'gather-async[cli]'" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "stream", "words"),
+    [
+        (["--help"], 0, "out", "quickstart"),
+        (["--version"], 0, "out", "gather-async 0"),
+        ([], 2, "err", "COMMAND"),
+        (["fly"], 2, "err", "invalid choice"),
+        (["list", "planets"], 2, "err", "candidate-interviews"),
+        (["list", "teams", "--limit", "0"], 2, "err", "--limit"),
+        (["get", "users", "1"], 2, "err", "invalid choice"),
+        (["results", "--interview", "1", "--output", "r.xlsx"], 2, "err", ".csv or .jsonl"),
+        (["results", "--interview", "1", "--output", "no/such/r.csv"], 2, "err", "folder"),
+        (["fake-server", "--port", "65536"], 2, "err", "65535"),
+        (["wait-audio"], 2, "err", "ID"),
+    ],
+)
+def test_usage_is_answered_without_a_server(
+    argv: list[str],
+    status: int,
+    stream: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Help goes to standard output with 0, wrong usage to standard error with 2."""
+    assert main(argv) == status
+    assert words in getattr(capsys.readouterr(), stream)
+
+
+@pytest.mark.parametrize("argv", [["list", "teams"], ["get", "candidates", "1"], ["doctor"]])
+def test_a_missing_key_is_an_authentication_failure(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without GATHER_API_KEY a command says so and exits 3; a blank one counts as none."""
+    monkeypatch.setenv("GATHER_API_KEY", " ")
+    assert main(argv) == 3
+    shown = capsys.readouterr()
+    assert "GATHER_API_KEY" in shown.out + shown.err
+
+
+def test_a_terminal_gets_a_table_with_a_head(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal, cells are folded under bold heads."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "30")
+    Screen().table(["id", "title"], [["1", "long " * 8], ["2", "[bold]x"]])
+    shown = capsys.readouterr().out
+    assert "id" in shown.splitlines()[0]
+    assert max(map(len, shown.splitlines()[1:])) <= 30
+    assert "[bold]x" in shown
+
+
+def test_a_narrow_encoding_does_not_stop_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A character that the terminal doesn't have is escaped."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main(["--version"]) == 0
+    Screen().say("Zo\u00eb")
+    sys.stdout.flush()
+    assert raw.getvalue().splitlines()[-1] == b"Zo\\xeb"
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own key out of the tests."""
+    monkeypatch.delenv("GATHER_API_KEY", raising=False)
+    monkeypatch.delenv("GATHER_BASE_URL", raising=False)
