@@ -104,6 +104,25 @@ async def test_closing_does_not_wait_for_slow_answers() -> None:
     assert len(fake.candidates) == 20
 
 
+async def test_closing_does_not_wait_for_half_a_request() -> None:
+    """A connection that never sends its whole body is cut as well, and no task is left."""
+    before = asyncio.all_tasks()
+    async with FakeGather() as fake:
+        port = int(fake.base_url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /qsi/gather/candidates HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+        )
+        await writer.drain()
+        async with session_of(fake) as session:
+            assert (await post(session))[0] == 201
+        started = time.monotonic()
+    assert time.monotonic() - started < 1.0
+    assert asyncio.all_tasks() == before
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_requests_are_logged_without_the_key(fake_gather: FakeGather) -> None:
     """The log has method, path, query, body, headers, time and answer, and not the key."""
     async with session_of(fake_gather) as session:
