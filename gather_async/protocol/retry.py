@@ -5,7 +5,7 @@ Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
 key, so it goes again only if it can't have been carried out.
 """
 
-import math
+import sys
 
 from attrs import field, frozen
 
@@ -14,13 +14,14 @@ from gather_async.errors import ConfigurationError
 __all__ = ["Failure", "Retry", "RetryPolicy", "decide"]
 
 _RETRIED_STATUSES = frozenset({408, 429})
+_MOST = sys.float_info.max  # a larger int would overflow in the arithmetic
 _LONGEST_RESET = 3600.0  # the longest documented window; a reset beyond it is a mistake
 _LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 
 def _positive(_: object, attribute: object, value: float) -> None:
     name = getattr(attribute, "name", "value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
         raise ConfigurationError(f"RetryPolicy.{name} must be a finite number above 0.")
 
 

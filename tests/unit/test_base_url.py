@@ -1,0 +1,101 @@
+"""Where the key may travel: a table of addresses."""
+
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gather_async.errors import ConfigurationError
+from gather_async.protocol.base_url import PRODUCTION, check_base_url
+
+
+@pytest.mark.parametrize(
+    ("raw", "checked"),
+    [
+        (PRODUCTION, PRODUCTION),
+        ("https://api.dev.qualifi.hr/", "https://api.dev.qualifi.hr"),
+        ("https://proxy.example/gather//", "https://proxy.example/gather"),
+        ("https://proxy.example:8443", "https://proxy.example:8443"),
+        ("HTTPS://proxy.example", "HTTPS://proxy.example"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.8.9.10", "http://127.8.9.10"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://LOCALHOST", "http://LOCALHOST"),
+        ("http://fake.localhost", "http://fake.localhost"),
+    ],
+)
+def test_https_anywhere_and_http_to_loopback_are_accepted(raw: str, checked: str) -> None:
+    """The address comes back without its trailing slashes."""
+    assert check_base_url(raw) == checked
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        42,
+        b"https://api.prod.qualifi.hr",
+        "",
+        "api.prod.qualifi.hr",
+        "//api.prod.qualifi.hr",
+        "ftp://api.prod.qualifi.hr",
+        "https://",
+        "https:///path",
+        "https://host:99999",
+        "https://host:port",
+        "https://[::1",
+        "https://host?x=1",
+        "https://host?",
+        "https://host#top",
+        "https://host#",
+        "https://user@host",
+        "https://user:secret-word@host",
+        "https://@host",
+        "https://ho st",
+        "https://host\n",
+        "https://host\x00",
+        "https://b\u00fccher.example",
+        "https://host/\u00e9",
+        "https://evil.example\\.good.example",
+        "https://evil.example\\@good.example",
+        "http://api.prod.qualifi.hr",
+        "http://192.168.0.1",
+        "http://0.0.0.0",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://notlocalhost",
+    ],
+    ids=repr,
+)
+def test_anything_else_is_refused_without_repeating_it(raw: object) -> None:
+    """A wrong address is a configuration error, and its credentials stay out of the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_base_url(raw)  # type: ignore[arg-type]  # what an untyped caller may pass
+    assert "secret-word" not in str(caught.value)
+
+
+def test_plain_http_is_allowed_on_request_only() -> None:
+    """``allow_insecure`` lifts the rule on HTTPS and no other."""
+    assert check_base_url("http://10.0.0.1/", allow_insecure=True) == "http://10.0.0.1"
+    with pytest.raises(ConfigurationError, match="allow_insecure=True"):
+        check_base_url("http://10.0.0.1/")
+    with pytest.raises(ConfigurationError, match="credentials"):
+        check_base_url("http://user@10.0.0.1/", allow_insecure=True)
+
+
+@given(st.text() | st.text(alphabet="htps:/@?#[]\\.%1a\n ").map("https://".__add__))
+def test_any_text_is_refused_or_names_a_host_over_https(raw: str) -> None:
+    """No text gets the key sent in the clear, or makes the check fail in another way."""
+    try:
+        checked = check_base_url(raw)
+    except ConfigurationError:
+        return
+    url = urlsplit(checked)
+    assert url.scheme == "https" or url.hostname in {"localhost", "127.0.0.1", "::1"}
+    assert url.hostname
+    assert url.username is None
+    assert not checked.endswith("/")
+    assert checked.isascii()
