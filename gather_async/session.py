@@ -124,8 +124,8 @@ class Session:
                 ResponseDecodeError,
             ) as caught:
                 error: GatherError = caught
+            elapsed += self.clock.monotonic() - began
             failure = self._failure(error)
-            is_absent = False
             if failure.is_ambiguous and request.lookup is not None and not repeatable:
                 looks = _LOOKS_AFTER_SILENCE if failure.status is None else _LOOKS_AFTER_ERROR
                 found = await self._reconcile(
@@ -133,12 +133,11 @@ class Session:
                 )
                 if found is not None:
                     return found
-                is_absent = True
-            elapsed += self.clock.monotonic() - began
+                failure = Failure(was_sent=False)  # the looks say that it was not carried out
             retry = decide(
                 self.options.retry,
                 failure,
-                repeatable=repeatable or is_absent,
+                repeatable=repeatable,
                 attempt=attempt,
                 elapsed=elapsed,
                 draw=self._rng.random(),

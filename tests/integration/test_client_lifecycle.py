@@ -1,0 +1,156 @@
+"""A client over its life: configuration, loops, views, closing, secrets."""
+
+import asyncio
+import logging
+import math
+
+import aiohttp
+import pytest
+
+from gather_async import (
+    AuthenticationError,
+    ClientClosedError,
+    ConfigurationError,
+    GatherClient,
+    GatherTimeoutError,
+    RateLimit,
+    RetryPolicy,
+)
+from gather_async.testing import FakeGather
+
+KEY = "qapi_very_secret_0123456789"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the machine's own settings out."""
+    monkeypatch.delenv("GATHER_API_KEY", raising=False)
+    monkeypatch.delenv("GATHER_BASE_URL", raising=False)
+
+
+@pytest.mark.parametrize("key", [None, "", "  ", "qapi_x\n", " qapi_x", "qapi_é", "qapi\x00"])
+def test_key_that_cannot_be_sent_is_refused_at_construction(key: str | None) -> None:
+    """A missing, blank or unsendable key is refused before anything else happens."""
+    with pytest.raises(ConfigurationError, match="key"):
+        GatherClient(key)
+
+
+def test_key_and_url_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments the client takes GATHER_API_KEY and GATHER_BASE_URL."""
+    monkeypatch.setenv("GATHER_API_KEY", KEY)
+    monkeypatch.setenv("GATHER_BASE_URL", "https://api.dev.qualifi.hr")
+    assert "https://api.dev.qualifi.hr" in repr(GatherClient())
+
+
+@pytest.mark.parametrize("form", ["org-id:qapi_key", "no-prefix"])
+async def test_key_is_sent_unchanged(form: str) -> None:
+    """Whatever form the key has, the header carries it as given."""
+    async with (
+        FakeGather(api_key=form) as fake,
+        GatherClient(form, base_url=fake.base_url) as gather,
+    ):
+        await gather.teams.list()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"max_wait": -1},
+        {"reserve": -1},
+        {"rate_limits": [RateLimit(1, per=1)], "timeout": "soon"},
+        {"base_url": "http://example.com"},
+        {"base_url": "ftp://example.com"},
+    ],
+)
+def test_senseless_option_is_refused_at_construction(options: dict[str, object]) -> None:
+    """An option that can't work is refused when the client is made."""
+    with pytest.raises(ConfigurationError):
+        GatherClient(KEY, **options)  # type: ignore[arg-type]  # the point of the test
+
+
+async def test_key_never_shows(caplog: pytest.LogCaptureFixture) -> None:
+    """The key is in no repr, log line or error, chained ones included."""
+    caplog.set_level(logging.DEBUG)
+    async with FakeGather() as fake, GatherClient(KEY, base_url=fake.base_url) as gather:
+        with pytest.raises(AuthenticationError) as caught:
+            await gather.teams.list()
+        error = caught.value
+        shown = [repr(gather), str(error), repr(error), error.body, str(error.headers), caplog.text]
+        shown += [repr(gather.questions), repr(gather._session)]
+    assert not any(KEY in text for text in shown)
+
+
+def test_module_level_client_works_in_loop_after_loop() -> None:
+    """One client serves three asyncio.run calls in a row, and its quota history survives."""
+    gather: GatherClient | None = None
+
+    async def job() -> int:
+        nonlocal gather
+        async with FakeGather(api_key=KEY) as fake:
+            if gather is None:
+                gather = GatherClient(KEY, base_url=fake.base_url)
+            else:
+                gather._shared.transport._base = fake.base_url
+            await gather.teams.list()
+            return gather.rate_limit_status.windows[0].used
+
+    assert [asyncio.run(job()) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_use_after_closing_says_so() -> None:
+    """A closed client refuses every call, and holds no slot for it."""
+    async with FakeGather() as fake:
+        gather = GatherClient(fake.api_key, base_url=fake.base_url)
+        await gather.teams.list()
+        view = gather.with_options(timeout=1)
+        await gather.aclose()
+        await gather.aclose()
+        for closed in (gather, view):
+            with pytest.raises(ClientClosedError):
+                await closed.teams.list()
+        assert gather.rate_limit_status.in_flight == 0
+        assert "closed" in repr(gather)
+
+
+async def test_client_never_used_closes() -> None:
+    """A client that sent nothing has nothing to close, and closes."""
+    await GatherClient(KEY).aclose()
+
+
+async def test_borrowed_session_is_left_open() -> None:
+    """A lent aiohttp session carries the requests and outlives the client."""
+    async with FakeGather() as fake, aiohttp.ClientSession() as session:
+        async with GatherClient(fake.api_key, base_url=fake.base_url, session=session) as gather:
+            await gather.teams.list()
+        assert not session.closed
+
+
+async def test_view_shares_the_quota_and_changes_only_its_options() -> None:
+    """A view counts in the same windows, and leaves its origin as it was."""
+    async with (
+        FakeGather() as fake,
+        GatherClient(fake.api_key, base_url=fake.base_url) as gather,
+    ):
+        hasty = gather.with_options(timeout=0.02, retry=RetryPolicy(attempts=1), priority="bulk")
+        fake.slow_next(math.inf)
+        with pytest.raises(GatherTimeoutError):
+            await hasty.teams.list()
+        await gather.teams.list()
+        assert gather.rate_limit_status.windows[0].used == 2
+        assert hasty.limiter is gather.limiter
+        with pytest.raises(ConfigurationError):
+            gather.with_options(priority="urgent")  # type: ignore[arg-type]  # the point
+
+
+async def test_default_user_is_sent_unless_told_otherwise() -> None:
+    """user_id of the client is the creator, unless a call names another or none."""
+    async with (
+        FakeGather(edition="B") as fake,
+        GatherClient(fake.api_key, base_url=fake.base_url, user_id=fake.user_id) as gather,
+    ):
+        await gather.questions.create(title="a", question_script="s")
+        await gather.questions.create(title="b", question_script="s", user_id=None)
+        sent = [request.json for request in fake.requests]
+    assert sent[0]["userId"] == fake.user_id
+    assert "userId" not in sent[1]

@@ -1,0 +1,303 @@
+"""Retries and lost answers, over real sockets."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from gather_async import (
+    BadRequestError,
+    GatherClient,
+    GatherConnectionError,
+    GatherError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaWaitError,
+    RateLimit,
+    RateLimitedError,
+    ResponseDecodeError,
+    RetryPolicy,
+    ServerError,
+)
+from gather_async.testing import FakeGather, VirtualClock
+
+Write = Callable[[GatherClient, "Made"], Awaitable[object]]
+CANDIDATES = "/qsi/gather/candidates"
+INVITES = "/qsi/gather/candidate-interviews"
+
+
+class Made:
+    """What the writes under test build on."""
+
+    question = interview = candidate = ""
+
+
+@pytest.fixture
+async def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def fake(clock: VirtualClock) -> AsyncIterator[FakeGather]:
+    async with FakeGather(clock=clock) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def gather(fake: FakeGather, clock: VirtualClock) -> AsyncIterator[GatherClient]:
+    async with GatherClient(
+        fake.api_key, base_url=fake.base_url, clock=clock, rng=random.Random(1)
+    ) as gather:
+        yield gather
+
+
+@pytest.fixture
+async def made(gather: GatherClient, fake: FakeGather) -> Made:
+    made = Made()
+    question = await gather.questions.create(title="t", question_script="s", user_id=fake.user_id)
+    made.question = question.id
+    made.interview = (await gather.interviews.create(title="t", question_ids=[question.id])).id
+    made.candidate = (await new_candidate(gather, "first")).id
+    return made
+
+
+async def new_candidate(gather: GatherClient, external_id: str | None):
+    return await gather.candidates.create(
+        first_name="Ada",
+        last_name="Lovelace",
+        email="ada@example.com",
+        phone="+12025550123",
+        external_id=external_id,
+    )
+
+
+async def invite(gather: GatherClient, made: Made):
+    return await gather.candidate_interviews.create(
+        candidate_id=made.candidate,
+        interview_id=made.interview,
+        send_invite=True,
+        delivery_types=["email"],
+    )
+
+
+def count(fake: FakeGather, method: str, path: str) -> int:
+    return sum(1 for request in fake.requests if (request.method, request.path) == (method, path))
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408])
+async def test_read_is_tried_again_until_it_succeeds(
+    gather: GatherClient, fake: FakeGather, status: int
+) -> None:
+    """A read survives as many transient failures as the policy has attempts left."""
+    fake.fail_next(status=status, times=3)
+    await gather.teams.list()
+    assert len(fake.requests) == 4
+
+
+async def test_read_gives_up_after_its_attempts(gather: GatherClient, fake: FakeGather) -> None:
+    """A server that keeps failing is asked `attempts` times, and its error raised."""
+    fake.fail_next(status=500, times=99)
+    with pytest.raises(ServerError) as caught:
+        await gather.teams.list()
+    assert len(fake.requests) == 4
+    assert caught.value.maybe_processed is False
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
+async def test_refusal_is_not_tried_again(
+    gather: GatherClient, fake: FakeGather, status: int
+) -> None:
+    """A 4xx says the same thing however often it is asked."""
+    fake.fail_next(status=status, times=1)
+    with pytest.raises(GatherError):
+        await gather.teams.list()
+    assert len(fake.requests) == 1
+
+
+async def test_write_is_tried_again_after_429(gather: GatherClient, fake: FakeGather) -> None:
+    """A 429 proves that nothing was done, so a write goes again, after the hold."""
+    fake.fail_next(status=429, times=2)
+    await gather.interviews.create(title="t")
+    assert len(fake.requests) == 3
+
+
+async def test_endless_429_is_raised_with_its_reset(gather: GatherClient, fake: FakeGather) -> None:
+    """A server that refuses for ever is asked `attempts` times, not for ever."""
+    fake.fail_next(status=429, times=99)
+    with pytest.raises(RateLimitedError):
+        await gather.teams.list()
+    assert len(fake.requests) == 4
+
+
+async def test_ambiguous_write_without_a_look_up_is_not_sent_twice(
+    gather: GatherClient, fake: FakeGather, made: Made
+) -> None:
+    """A lost answer that can't be looked up raises, and says that it may have been done."""
+    writes: dict[str, Write] = {
+        "question": lambda g, m: g.questions.create(title="x", user_id=fake.user_id),
+        "interview": lambda g, m: g.interviews.create(title="x"),
+        "bulk": lambda g, m: g.interviews.bulk_update([m.interview], mode="merge", title="y"),
+        "anonymous": lambda g, m: new_candidate(g, None),
+        "team": lambda g, m: g.teams.create(name="x"),
+    }
+    for name, write in writes.items():
+        before = len(fake.requests)
+        fake.drop_next(after_processing=True)
+        with pytest.raises(GatherConnectionError) as caught:
+            await write(gather, made)
+        assert caught.value.maybe_processed is True, name
+        assert len(fake.requests) == before + 1, name
+
+
+async def test_idempotent_write_is_sent_again_on_the_callers_word(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """idempotent=True lets an ambiguous failure be retried."""
+    fake.drop_next(after_processing=True)
+    await gather.interviews.create(title="x", idempotent=True)
+    assert count(fake, "POST", "/qsi/gather/interviews") == 2
+
+
+@pytest.mark.parametrize("after_processing", [True, False])
+async def test_lost_candidate_is_looked_up_and_made_once(
+    gather: GatherClient, fake: FakeGather, *, after_processing: bool
+) -> None:
+    """A lost candidate with an external id exists exactly once, whichever way it was lost."""
+    fake.drop_next(after_processing=after_processing, path=CANDIDATES)
+    created = await new_candidate(gather, "ref-1")
+    listed = [each async for each in gather.candidates.list(external_id="ref-1")]
+    assert [each.id for each in listed] == [created.id]
+    assert count(fake, "POST", CANDIDATES) == (1 if after_processing else 2)
+
+
+@pytest.mark.parametrize("after_processing", [True, False])
+async def test_lost_invite_is_looked_up_and_sent_once(
+    gather: GatherClient, fake: FakeGather, made: Made, *, after_processing: bool
+) -> None:
+    """A lost invite reaches the candidate exactly once, whichever way it was lost."""
+    fake.drop_next(after_processing=after_processing, path=INVITES)
+    created = await invite(gather, made)
+    listed = [each async for each in gather.candidate_interviews.list(candidate_id=made.candidate)]
+    assert [each.id for each in listed] == [created.id]
+    assert count(fake, "POST", INVITES) == (1 if after_processing else 2)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("fault", ["500", "html", "html 200", "truncated"])
+async def test_invite_whose_answer_is_garbage_is_looked_up(
+    gather: GatherClient, fake: FakeGather, made: Made, fault: str, *, carried_out: bool
+) -> None:
+    """A 5xx or an unreadable answer to an invite is reconciled like a lost one."""
+    if fault == "500":
+        fake.fail_next(status=500, path=INVITES, after_processing=carried_out)
+    elif fault == "truncated":
+        fake.truncate_next(path=INVITES)
+    else:
+        status = 200 if fault == "html 200" else 503
+        fake.html_next(status, path=INVITES, after_processing=carried_out)
+    created = await invite(gather, made)
+    listed = [each async for each in gather.candidate_interviews.list(candidate_id=made.candidate)]
+    assert [each.id for each in listed] == [created.id]
+
+
+async def test_second_invite_on_purpose_is_a_second_invite(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made
+) -> None:
+    """An invite lost before processing isn't mistaken for last week's to the same interview."""
+    first = await invite(gather, made)
+    await clock.sleep(7 * 86_400)
+    fake.drop_next(after_processing=False, path=INVITES)
+    second = await invite(gather, made)
+    assert second.id != first.id
+
+
+async def test_failed_look_up_never_leads_to_a_second_send(
+    gather: GatherClient, fake: FakeGather, made: Made
+) -> None:
+    """If looking fails, the first failure is raised, and nothing is sent again."""
+    fake.drop_next(after_processing=False, path=INVITES)
+    fake.fail_next(status=500, times=99, path=INVITES, method="GET")
+    with pytest.raises(GatherConnectionError) as caught:
+        await invite(gather, made)
+    assert caught.value.maybe_processed is True
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert count(fake, "POST", INVITES) == 1
+
+
+async def test_quota_wait_is_refused_before_it_begins(
+    fake: FakeGather, clock: VirtualClock
+) -> None:
+    """With max_wait, a call that would wait too long raises at once, with the date."""
+    async with GatherClient(
+        fake.api_key,
+        base_url=fake.base_url,
+        clock=clock,
+        rate_limits=[RateLimit(2, per=60)],
+        max_wait=1.0,
+    ) as gather:
+        await gather.teams.list()
+        await gather.teams.list()
+        with pytest.raises(QuotaWaitError) as caught:
+            await gather.teams.list()
+        assert 1.0 < caught.value.wait <= 60.0
+        assert len(fake.requests) == 2
+
+
+async def test_server_stricter_than_configured_still_serves_all(clock: VirtualClock) -> None:
+    """60 concurrent calls succeed against a fifth of the configured limits."""
+    strict = [RateLimit(20, per=60), RateLimit(200, per=3600)]
+    async with (
+        FakeGather(clock=clock, rate_limits=strict) as fake,
+        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as gather,
+    ):
+        pages = await asyncio.gather(*(gather.teams.list() for _ in range(60)))
+    assert len(pages) == 60
+
+
+async def test_unreadable_read_names_where_it_stops_making_sense(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """HTML with status 200 is a decode error at the root, not a crash."""
+    fake.html_next(200)
+    with pytest.raises(ResponseDecodeError) as caught:
+        await gather.teams.list()
+    assert caught.value.path == "$"
+
+
+@pytest.mark.parametrize("bad", ["", " ", "../users", "a/b", "a?b=c", "a#b", "..", "a%2fb", "a\n"])
+async def test_id_that_could_change_the_path_is_refused(
+    gather: GatherClient, fake: FakeGather, bad: str
+) -> None:
+    """Nothing is sent for an id that isn't one."""
+    for get in (gather.questions.get, gather.candidates.get, gather.candidate_interviews.results):
+        with pytest.raises(InvalidRequestError):
+            await get(bad)
+    assert not fake.requests
+
+
+async def test_escape_hatch_sends_anything_under_the_same_rules(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """request() gives the envelope as JSON, and maps errors as any call does."""
+    envelope = await gather.request("get", "/qsi/gather/narrators")
+    assert isinstance(envelope["data"], list)
+    with pytest.raises(NotFoundError):
+        await gather.request("GET", "/qsi/gather/nothing-here")
+    with pytest.raises(InvalidRequestError):
+        await gather.request("GET", "//evil.example/qsi")
+
+
+async def test_refused_field_is_named(gather: GatherClient, fake: FakeGather) -> None:
+    """A 400 says in its message which field and why."""
+    with pytest.raises(BadRequestError) as caught:
+        await gather.questions.create(title="x", extra={"unheardOf": 1}, user_id=fake.user_id)
+    assert "unheardOf" in str(caught.value)
+
+
+async def test_policy_without_retries_sends_once(gather: GatherClient, fake: FakeGather) -> None:
+    """attempts=1 switches retrying off for a view."""
+    fake.fail_next(status=500, times=1)
+    with pytest.raises(ServerError):
+        await gather.with_options(retry=RetryPolicy(attempts=1)).teams.list()
+    assert len(fake.requests) == 1
