@@ -35,17 +35,20 @@ class Made:
 
 @pytest.fixture
 async def clock() -> VirtualClock:
+    """Let pauses pass at once."""
     return VirtualClock()
 
 
 @pytest.fixture
 async def fake(clock: VirtualClock) -> AsyncIterator[FakeGather]:
+    """Serve the API on that clock."""
     async with FakeGather(clock=clock) as fake:
         yield fake
 
 
 @pytest.fixture
 async def gather(fake: FakeGather, clock: VirtualClock) -> AsyncIterator[GatherClient]:
+    """Connect a client on that clock, its jitter repeatable."""
     async with GatherClient(
         fake.api_key, base_url=fake.base_url, clock=clock, rng=random.Random(1)
     ) as gather:
@@ -54,6 +57,7 @@ async def gather(fake: FakeGather, clock: VirtualClock) -> AsyncIterator[GatherC
 
 @pytest.fixture
 async def made(gather: GatherClient, fake: FakeGather) -> Made:
+    """Make what the writes under test build on."""
     made = Made()
     question = await gather.questions.create(title="t", question_script="s", user_id=fake.user_id)
     made.question = question.id
@@ -63,6 +67,7 @@ async def made(gather: GatherClient, fake: FakeGather) -> Made:
 
 
 async def new_candidate(gather: GatherClient, external_id: str | None):
+    """Create a candidate."""
     return await gather.candidates.create(
         first_name="Ada",
         last_name="Lovelace",
@@ -73,6 +78,7 @@ async def new_candidate(gather: GatherClient, external_id: str | None):
 
 
 async def invite(gather: GatherClient, made: Made):
+    """Invite the candidate to the interview by email."""
     return await gather.candidate_interviews.create(
         candidate_id=made.candidate,
         interview_id=made.interview,
@@ -82,6 +88,7 @@ async def invite(gather: GatherClient, made: Made):
 
 
 def count(fake: FakeGather, method: str, path: str) -> int:
+    """Count the requests of a kind that arrived."""
     return sum(1 for request in fake.requests if (request.method, request.path) == (method, path))
 
 
