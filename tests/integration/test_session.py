@@ -8,6 +8,8 @@ import pytest
 
 from gather_async import (
     BadRequestError,
+    Candidate,
+    CandidateInterview,
     GatherClient,
     GatherConnectionError,
     GatherError,
@@ -66,7 +68,7 @@ async def made(gather: GatherClient, fake: FakeGather) -> Made:
     return made
 
 
-async def new_candidate(gather: GatherClient, external_id: str | None):
+async def new_candidate(gather: GatherClient, external_id: str | None) -> Candidate:
     """Create a candidate."""
     return await gather.candidates.create(
         first_name="Ada",
@@ -77,7 +79,7 @@ async def new_candidate(gather: GatherClient, external_id: str | None):
     )
 
 
-async def invite(gather: GatherClient, made: Made):
+async def invite(gather: GatherClient, made: Made) -> CandidateInterview:
     """Invite the candidate to the interview by email."""
     return await gather.candidate_interviews.create(
         candidate_id=made.candidate,
