@@ -1,0 +1,131 @@
+"""When to look again at something that is awaited, and what was seen.
+
+Source: quickstart, common issues (audio generation is asynchronous; its state is
+``transcriptionStatus``). The values of that field are documented nowhere.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from gather_async.errors import ConfigurationError
+from gather_async.models.audio import FAILED_WORDS, READY_WORDS, AudioState, audio_state_of
+from gather_async.models.question import Question
+
+__all__ = ["PollPolicy", "audio_state", "next_interval"]
+
+_JITTER = 0.2  # the part of an interval that is drawn; it never gets longer than the policy says
+
+
+def _seconds(_: object, attribute: Any, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"PollPolicy.{attribute.name} must be seconds, above 0, finite.")
+
+
+def _factor(_: object, __: object, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+        raise ConfigurationError("PollPolicy.factor must be a finite number, 1 or more.")
+
+
+def _share(_: object, __: object, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigurationError("PollPolicy.quota_share must be above 0 and at most 1.")
+
+
+def _priority(_: object, __: object, value: object) -> None:
+    if value not in {"interactive", "bulk"}:
+        raise ConfigurationError('PollPolicy.priority must be "interactive" or "bulk".')
+
+
+def _words(words: object) -> frozenset[str]:
+    """Return the words in the form that `audio_state_of` compares."""
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        raise ConfigurationError('PollPolicy needs sets of words, such as {"done"}, not one word.')
+    found = list(words)
+    if not all(isinstance(word, str) for word in found):
+        raise ConfigurationError("PollPolicy's words must be text.")
+    return frozenset(word.strip().casefold() for word in found)
+
+
+@frozen
+class PollPolicy:
+    """When waiting calls look, what they may spend, and which words mean what.
+
+    The first look is made at once, the next ``first`` seconds later, then at
+    intervals that grow by ``factor`` up to ``cap``, each up to a fifth shorter by
+    jitter. The last look is made just before the deadline. While a look at all
+    that is awaited costs more than ``quota_share`` pays for, intervals get longer.
+
+    >>> PollPolicy(ready_words={"Baked"}).ready_words
+    frozenset({'baked'})
+
+    Raises:
+        ConfigurationError: A value is out of range, or a word means two things.
+    """
+
+    first: float = field(default=1.0, validator=_seconds)
+    """Seconds from the first look to the second; above 0."""
+    factor: float = field(default=1.5, validator=_factor, kw_only=True)
+    """How much longer each interval is than the one before; 1 or more."""
+    cap: float = field(default=15.0, validator=_seconds, kw_only=True)
+    """Seconds: the longest interval, and the usual one while webhooks arrive."""
+    quota_share: float = field(default=0.2, validator=_share, kw_only=True)
+    """The part of each rate limit that looking around may use, above 0, at most 1. Reads
+    that a webhook asked for count, but are made at once."""
+    ready_words: frozenset[str] = field(default=READY_WORDS, converter=_words, kw_only=True)
+    """Values of ``transcriptionStatus`` that mean success; case doesn't matter."""
+    failed_words: frozenset[str] = field(default=FAILED_WORDS, converter=_words, kw_only=True)
+    """Values that mean failure. Any other value means that it still runs."""
+    priority: Literal["interactive", "bulk"] = field(
+        default="bulk", validator=_priority, kw_only=True
+    )
+    """Whether looks go ahead of bulk work when the quota is short."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.ready_words & self.failed_words:
+            raise ConfigurationError("PollPolicy: a word can't mean both success and failure.")
+
+
+def audio_state(question: Question, policy: PollPolicy | None = None) -> AudioState:
+    """Return where a question's audio stands, by the words of a policy.
+
+    A word in neither set means that it still runs. Where the server names no
+    state, a set ``audio_url`` means that the audio is ready.
+
+    Args:
+        question: As read.
+        policy: Whose words count; None takes the default ones.
+
+    >>> audio_state(Question(id="1", transcription_status="Complete")).name
+    'READY'
+    """
+    if policy is None:
+        return question.audio_state
+    return audio_state_of(
+        question.transcription_status,
+        question.audio_url,
+        ready_words=policy.ready_words,
+        failed_words=policy.failed_words,
+    )
+
+
+def next_interval(policy: PollPolicy, *, age: float, draw: float, is_slow: bool = False) -> float:
+    """Return the seconds from a look to the next.
+
+    An interval depends on the age alone: looks at ages 0, ``first``, ``first + first
+    * factor`` and so on are what the policy describes, and a look made earlier or
+    later than planned needs no bookkeeping.
+
+    Args:
+        policy: The waiting caller's.
+        age: Seconds since the wait began, 0 or more.
+        draw: A random number from 0 to 1.
+        is_slow: Whether something else tells of changes, so that ``cap`` is enough.
+
+    >>> [next_interval(PollPolicy(), age=age, draw=0.0) for age in (0, 1, 2.5, 3600)]
+    [1.0, 1.5, 2.25, 15.0]
+    """
+    grown = policy.first + (policy.factor - 1.0) * age
+    return (policy.cap if is_slow else min(policy.cap, grown)) * (1.0 - _JITTER * draw)
