@@ -2,34 +2,31 @@
 
 import os
 import random
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
+from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
-from gather_async.errors import ConfigurationError
-from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.models.vocabulary import DeliveryType
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.base_url import PRODUCTION, check_base_url
-from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.windows import RateLimit
 from gather_async.quota.in_process import InProcessLimiter
 from gather_async.quota.limiter import Limiter, Priority
-from gather_async.resources import (
-    CandidateInterviews,
-    Candidates,
-    Interviews,
-    MessageGroups,
-    Narrators,
-    Questions,
-    Teams,
-    Users,
-)
 from gather_async.session import Options, Session
+from gather_async.settings import (
+    DOCUMENTED_RATE_LIMITS,
+    Defaults,
+    checked_key,
+    checked_priority,
+    checked_wait,
+    given,
+)
 from gather_async.transport import (
     HTTPSession,
     HTTPTrace,
@@ -40,34 +37,13 @@ from gather_async.transport import (
 )
 from gather_async.unset import UNSET, Unset
 from gather_async.version import __version__
+from gather_async.view import Shared, View
 from gather_async.waiting import Signals, Waits
 
 __all__ = ["GatherClient"]
 
-_LIMITS = (RateLimit(100, per=60), RateLimit(1000, per=3600))  # /getting-started/rate-limits
 
-
-@frozen(kw_only=True)
-class _Defaults:
-    """What calls of a client start from."""
-
-    phone_policy: PhonePolicy
-    default_region: str | None
-    user_id: str | None
-
-
-@define(eq=False, kw_only=True)
-class _Shared:
-    """What all views of a client have in common."""
-
-    transport: Transport
-    limiter: Limiter
-    clock: Clock
-    base_url: str
-    waits: Waits = field(init=False)
-
-
-class GatherClient:
+class GatherClient(View):
     """The Gather API, for one API key.
 
     It opens its HTTP session on first use, in the running loop, and may outlive
@@ -83,7 +59,7 @@ class GatherClient:
         session: HTTPSession | None = None,
         timeout: Timeout = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
-        rate_limits: Sequence[RateLimit] = _LIMITS,
+        rate_limits: Sequence[RateLimit] = DOCUMENTED_RATE_LIMITS,
         limiter: Limiter | None = None,
         phone_policy: PhonePolicy = PhonePolicy.E164,
         default_region: str | None = None,
@@ -124,10 +100,11 @@ class GatherClient:
         Raises:
             ConfigurationError: The key is missing or blank, or an argument can't work.
         """
+        checked_wait(max_wait)
         clock = clock or SystemClock()
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
         url = check_base_url(url, allow_insecure=allow_insecure)
-        shared = _Shared(
+        shared = Shared(
             transport=Transport(
                 base=url,
                 borrowed=session,
@@ -147,16 +124,16 @@ class GatherClient:
                 timeout=client_timeout(timeout),
                 retry=retry,
                 priority="interactive",
-                max_wait=_checked_wait(max_wait),
+                max_wait=max_wait,
             ),
             rng=rng,
-            api_key=_checked_key(api_key),
+            api_key=checked_key(api_key),
             user_agent=user_agent(__version__),
         )
-        defaults = _Defaults(
+        defaults = Defaults(
             phone_policy=phone_policy, default_region=default_region, user_id=user_id
         )
-        self._assemble(shared, bare, defaults)
+        self._show(shared, bare, defaults)
         polls = self.with_options(priority="bulk", retry=RetryPolicy(attempts=1), max_wait=None)
         shared.waits = Waits(
             questions=polls.questions,
@@ -167,25 +144,6 @@ class GatherClient:
             rng=rng,
             signals=signals,
         )
-
-    def _assemble(self, shared: _Shared, session: Session, defaults: _Defaults) -> None:
-        """Make this object a view: resources over one session."""
-        self._shared = shared
-        self._session = session
-        self._defaults = defaults
-        policy, region = defaults.phone_policy, defaults.default_region
-
-        def waits() -> Waits:
-            return shared.waits
-
-        self.questions = Questions(session, waits, defaults.user_id)
-        self.interviews = Interviews(session)
-        self.candidates = Candidates(session, policy, region)
-        self.candidate_interviews = CandidateInterviews(session, waits)
-        self.narrators = Narrators(session)
-        self.message_groups = MessageGroups(session)
-        self.teams = Teams(session)
-        self.users = Users(session, policy, region)
 
     def with_options(
         self,
@@ -219,13 +177,11 @@ class GatherClient:
             ConfigurationError: An option can't work.
         """
         options = self._session.options
-        if priority is not UNSET and priority not in {"interactive", "bulk"}:
-            raise ConfigurationError('priority must be "interactive" or "bulk".')
         changed = {
             "timeout": timeout if timeout is UNSET else client_timeout(timeout),
             "retry": retry,
-            "priority": priority,
-            "max_wait": max_wait if max_wait is UNSET else _checked_wait(max_wait),
+            "priority": checked_priority(priority),
+            "max_wait": checked_wait(max_wait),
         }
         defaults = {
             "phone_policy": phone_policy,
@@ -233,93 +189,63 @@ class GatherClient:
             "user_id": user_id,
         }
         view = object.__new__(type(self))
-        view._assemble(
+        view._show(
             self._shared,
-            self._session.with_options(evolve(options, **_given(changed)), limiter),
-            evolve(self._defaults, **_given(defaults)),
+            self._session.with_options(evolve(options, **given(changed)), limiter),
+            evolve(self._defaults, **given(defaults)),
         )
         return view
 
-    @property
-    def limiter(self) -> Limiter:
-        """Who decides when a request may go."""
-        return self._shared.limiter
-
-    @property
-    def clock(self) -> Clock:
-        """Where this client's time comes from."""
-        return self._shared.clock
-
-    @property
-    def base_url(self) -> str:
-        """The server's address, without a slash at the end."""
-        return self._shared.base_url
-
-    @property
-    def phone_policy(self) -> PhonePolicy:
-        """How much must be true of a phone number."""
-        return self._defaults.phone_policy
-
-    @property
-    def default_region(self) -> str | None:
-        """The region of national phone numbers; None refuses them."""
-        return self._defaults.default_region
-
-    @property
-    def rate_limit_status(self) -> RateLimitStatus:
-        """The latest known quota, immutable."""
-        return self._shared.limiter.status()
-
-    def estimate(self, requests: int) -> timedelta:
-        """Return how long until that many more requests could be finished.
-
-        It starts from the present state of the quota and its queue, at this view's
-        priority, and costs no request.
-
-        Args:
-            requests: How many, 0 or more.
-
-        Raises:
-            ConfigurationError: ``requests`` is negative.
-        """
-        return self._shared.limiter.estimate(requests, priority=self._session.options.priority)
-
-    async def request(
+    def bulk_invite(
         self,
-        method: str,
-        path: str,
+        candidates: BulkCandidates,
         *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        timeout: Timeout | Unset = UNSET,
-        idempotent: bool = False,
-    ) -> Any:
-        """Send any request under the same key, quota, retries and errors.
+        interview_id: str,
+        delivery_types: Iterable[DeliveryType | str] = ("email",),
+        expiry_days: int | None = None,
+        external_redirect_uri: str | None = None,
+        journal: str | PathLike[str] | None = None,
+        concurrency: int = 16,
+        on_progress: Callable[[InviteProgress], object] | None = None,
+        dry_run: bool = False,
+        on_existing: Literal["reuse", "skip", "error"] = "reuse",
+        **fine_tuning: Any,
+    ) -> BulkInvite:
+        """Return a job that invites everyone once; await it, or iterate over its outcomes.
+
+        Each argument is described at `BulkInvite`, whose remaining ones are taken too.
 
         Args:
-            method: Such as ``GET``.
-            path: From the server's root, unencoded, such as ``/qsi/gather/questions``.
-            params: Query parameters; those that are None are not sent.
-            json: The body; None sends none.
-            timeout: Seconds for each attempt; UNSET takes the client's.
-            idempotent: Your word that doing it twice does no harm, so that a lost
-                answer to a write is tried again.
-
-        Returns:
-            The decoded JSON, envelope and all; None if the answer has no body.
+            candidates: Rows, read lazily: `NewCandidate` or mappings.
+            interview_id: What everyone is invited to.
+            delivery_types: ``email``, ``sms`` or both.
+            expiry_days: Days until the link dies; None: the organization's setting.
+            external_redirect_uri: Where candidates land after finishing.
+            journal: The SQLite file that lets the job go on after a crash; None: memory.
+            concurrency: Rows worked on at a time, 1 or more.
+            on_progress: Called at most ten times a second.
+            dry_run: Check every row and estimate; send nothing.
+            on_existing: What to do with people who are there already.
+            **fine_tuning: ``total``, ``breaker``, ``grace``, ``settle``, ``keep_candidates``.
 
         Raises:
-            InvalidRequestError: The path is no path, or the body can't be JSON.
-            GatherError: The request failed.
+            ConfigurationError: An argument can't work.
+            InviteNotDeliverableError: There is no delivery type.
         """
-        request = Request(
-            method=method.upper(),
-            path=raw_path(path),
-            query=params or {},
-            body=json,
-            needs_answer=False,
+        return BulkInvite(
+            self,
+            candidates,
+            interview_id=interview_id,
+            delivery_types=delivery_types,
+            expiry_days=expiry_days,
+            external_redirect_uri=external_redirect_uri,
+            journal=journal,
+            concurrency=concurrency,
+            on_progress=on_progress,
+            dry_run=dry_run,
+            on_existing=on_existing,
+            **fine_tuning,
         )
-        return await self._session.send(request, timeout=timeout, idempotent=idempotent)
 
     async def aclose(self) -> None:
         """Close the client and all its views; harmless to repeat.
@@ -339,32 +265,3 @@ class GatherClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._shared.transport.is_closed else "open"
-        return f"<GatherClient {self._shared.base_url} {state} {self._shared.limiter!r}>"
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not UNSET}
-
-
-def _checked_key(api_key: str | None) -> str:
-    """Return the key unchanged, if it can be sent. Source: /getting-started/authentication."""
-    key = os.environ.get("GATHER_API_KEY", "") if api_key is None else api_key
-    if not isinstance(key, str) or not key.strip():
-        raise ConfigurationError("There is no API key: pass api_key or set GATHER_API_KEY.")
-    if not (key.isascii() and key.isprintable()) or key != key.strip():
-        raise ConfigurationError(
-            "The API key has spaces around it, a line break or a character that no key has."
-        )
-    return key
-
-
-def _checked_wait(max_wait: float | None) -> float | None:
-    if max_wait is None:
-        return None
-    if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not max_wait >= 0:
-        raise ConfigurationError("max_wait must be seconds, 0 or more, or None.")
-    return max_wait

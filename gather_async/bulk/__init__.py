@@ -8,8 +8,10 @@ from gather_async.bulk.plan import InvitePlan
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
 from gather_async.bulk.row_check import UnreadableRow
+from gather_async.bulk.source import Candidates as BulkCandidates
 
 __all__ = [
+    "BulkCandidates",
     "BulkInvite",
     "CandidateFile",
     "InviteOutcome",
