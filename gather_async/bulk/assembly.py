@@ -53,7 +53,9 @@ class Assembly:
     _began: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._watch = WatchedLimiter(self._gather.limiter, self._gather.clock)
+        self._watch = WatchedLimiter(
+            self._gather.limiter, self._gather.clock, lambda: self.halt.is_asked
+        )
         # Bulk work waits for the quota as long as it takes.
         self._view = self._gather.with_options(priority="bulk", max_wait=None, limiter=self._watch)
 

@@ -17,10 +17,13 @@ Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 def connect_to(path: Path) -> Connect:
     """Return what opens a journal's file for reading, and closes it."""
-    uri = f"{path.resolve().as_uri()}?mode=ro"
+    # Not "ro": a reader that may not write leaves the files of its WAL behind.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
 
     def connect() -> AbstractContextManager[sqlite3.Connection]:
-        return closing(sqlite3.connect(uri, uri=True, isolation_level=None))
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        return closing(connection)
 
     return connect
 

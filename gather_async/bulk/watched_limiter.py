@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,7 @@ class WatchedLimiter:
 
     _limiter: Limiter
     _clock: Clock
+    is_halted: Callable[[], bool]
     log: RequestLog | None = None
     """None writes nothing down."""
     requests: int = 0
@@ -52,7 +53,13 @@ class WatchedLimiter:
     _under_way: Counter[int] = field(factory=Counter)
 
     async def acquire(self, *, priority: Priority, max_wait: float | None, **options: Any) -> Slot:
-        """Return leave to send, from the client's limiter, once that is written down."""
+        """Return leave to send, from the client's limiter, once that is written down.
+
+        Raises:
+            CancelledError: The job is stopping, and begins nothing more.
+        """
+        if self.is_halted():
+            raise asyncio.CancelledError
         slot = await self._limiter.acquire(priority=priority, max_wait=max_wait, **options)
         number = 0
         try:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,16 @@ def people(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any]]:
         }
         for number in range(first, first + count)
     ]
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of a folder's files."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(file: Path) -> bytes:
+    """Return a file's bytes."""
+    return file.read_bytes()
 
 
 @pytest.fixture

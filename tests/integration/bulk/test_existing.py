@@ -1,0 +1,152 @@
+"""People who are there already: found the cheaper way, treated as asked."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gather_async import errors
+from gather_async.bulk import InviteStatus, Lookups
+
+from .conftest import Bench, names_in, people
+
+LIST = ("GET", "/qsi/gather/candidates")
+INVITE_LIST = ("GET", "/qsi/gather/candidate-interviews")
+
+
+def _known(count: int, *, first: int = 0) -> list[dict[str, Any]]:
+    """Return rows with the external ids that `FakeGather.add_candidates` gives."""
+    return [
+        {**row, "external_id": f"person-{number}"}
+        for number, row in enumerate(people(count, first=first), start=first)
+    ]
+
+
+async def test_nobody_is_looked_for_without_external_ids(bench: Bench) -> None:
+    """Rows whose id the job makes can't exist; the plan says so, and no request is spent."""
+    bench.fake.add_candidates(5)
+    job = bench.job(people(5))
+    await job
+    assert job.plan.lookups is Lookups.NONE
+    assert LIST not in bench.sent
+
+
+async def test_existing_people_are_invited_under_reuse(bench: Bench) -> None:
+    """Nobody is created twice, and nobody who has an invite gets another."""
+    ids = bench.fake.add_candidates(3)
+    client = bench.client()
+    await client.candidate_interviews.create(
+        candidate_id=ids[0],
+        interview_id=bench.interview_id,
+        send_invite=True,
+        delivery_types=["email"],
+    )
+    job = bench.job(_known(5))
+    report = await job
+    assert (report.invited, report.already_invited) == (4, 1)
+    assert len(bench.fake.candidates) == 5
+    assert set(bench.invited.values()) == {1}
+    assert job.plan.lookups is Lookups.LIST
+    (already,) = [o for o in report.outcomes if o.status is InviteStatus.ALREADY_INVITED]
+    assert (already.row, already.candidate_id) == (1, ids[0])
+    assert already.candidate_interview_id
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "error"),
+    [
+        ("skip", InviteStatus.SKIPPED, None),
+        ("error", InviteStatus.FAILED, errors.InvalidRequestError),
+    ],
+)
+async def test_existing_people_are_left_alone_otherwise(
+    bench: Bench, rule: str, status: InviteStatus, error: type[Exception] | None
+) -> None:
+    """``skip`` passes them by, ``error`` fails their rows; the others are invited."""
+    bench.fake.add_candidates(2)
+    report = await bench.job(_known(4), on_existing=rule)
+    assert (report.invited, report.counts[status]) == (2, 2)
+    assert len(bench.fake.candidates) == 4
+    found = [outcome for outcome in report.outcomes if outcome.status is status]
+    assert [outcome.row for outcome in found] == [1, 2]
+    assert [type(outcome.error) for outcome in found] == [error or type(None)] * 2
+
+
+async def test_an_existing_person_without_opt_in_gets_no_sms(bench: Bench) -> None:
+    """The server's record counts, since it is what the SMS needs."""
+    bench.fake.add_candidates(1, sms_opt_in=False)
+    rows = [{**row, "sms_opt_in": True} for row in _known(2)]
+    report = await bench.job(rows, delivery_types=["sms"])
+    assert (report.invited, report.failed) == (1, 1)
+    (bad,) = report.failures
+    assert isinstance(bad.error, errors.InviteNotDeliverableError)
+
+
+async def test_few_rows_are_looked_up_each(bench: Bench) -> None:
+    """Two rows against a list of many pages: two look-ups, and a page that told its length."""
+    bench.fake.add_candidates(1000)
+    job = bench.job(_known(2, first=998) + _known(1, first=5000))
+    report = await job
+    assert report.invited == 3
+    assert job.plan.lookups is Lookups.EACH
+    assert bench.sent.count(LIST) == 1 + 3
+    assert len(bench.fake.candidates) == 1001
+
+
+async def test_one_row_needs_no_page(bench: Bench) -> None:
+    """For a single row the look-up is cheaper than asking how long the list is."""
+    bench.fake.add_candidates(1000)
+    await bench.job(_known(1))
+    assert bench.sent.count(LIST) == 1
+
+
+async def test_many_rows_have_the_list_read_once(bench: Bench) -> None:
+    """Three hundred rows against three hundred people: the list's pages, and no look-ups."""
+    bench.fake.add_candidates(300)
+    job = bench.job(_known(400))
+    report = await job
+    assert report.invited == 400
+    assert job.plan.lookups is Lookups.LIST
+    assert bench.sent.count(LIST) == 3
+    assert len(bench.fake.candidates) == 400
+    # Whether they are invited is asked the same way: this interview's list is short.
+    assert bench.sent.count(INVITE_LIST) == 1
+
+
+async def test_rows_of_unknown_number_cost_at_most_twice_the_best(bench: Bench) -> None:
+    """A generator's look-ups turn into reading the list once they have cost as much."""
+    bench.fake.add_candidates(1000)
+    job = bench.job(iter(_known(60, first=940)))
+    await job
+    assert job.plan.lookups is Lookups.LIST
+    assert bench.sent.count(LIST) <= 2 * 10 + 16  # those on the wire at the turn
+
+
+async def test_a_list_that_fails_is_read_on_later(bench: Bench, tmp_path: Path) -> None:
+    """A page that can't be read costs a retry, not a person."""
+    bench.fake.add_candidates(300)
+    bench.fake.fail_next(status=500, times=6, path=LIST[1], method="GET")
+    report = await bench.job(_known(400), journal=tmp_path / "j.db")
+    assert report.invited == 400
+    assert len(bench.fake.candidates) == 400
+
+
+async def test_a_duplicate_that_the_server_refuses_is_found(bench: Bench) -> None:
+    """409 for a person who came in between is met by the rule for existing people."""
+    bench.fake.fail_next(
+        status=409, path="/qsi/gather/candidates", method="POST", after_processing=True
+    )
+    report = await bench.job(_known(2), on_existing="reuse")
+    assert report.invited == 2
+    assert len(bench.fake.candidates) == 2
+
+
+async def test_the_dry_run_says_what_lookups_may_cost(bench: Bench, tmp_path: Path) -> None:
+    """Nothing is asked in a dry run, so the plan gives the most that look-ups can cost."""
+    job = bench.job(_known(4) + people(2, first=10), dry_run=True, journal=tmp_path / "j.db")
+    report = await job
+    assert bench.sent == []
+    assert names_in(tmp_path) == []
+    assert report.plan is not None
+    assert report.plan.lookups is Lookups.UNDECIDED
+    assert (report.plan.writes, report.plan.lookup_requests, report.plan.requests) == (12, 4, 16)

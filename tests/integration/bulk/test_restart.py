@@ -1,0 +1,404 @@
+"""Stopping, failing and going on: the journal is consistent at every end."""
+
+import asyncio
+import math
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gather_async import errors
+from gather_async.bulk import InviteStatus, StopReason
+from gather_async.bulk.journal_lock import JournalLock
+from gather_async.protocol.windows import RateLimit
+
+from .conftest import NO_RETRY, Bench, content, names_in, people
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """Where the job's journal is."""
+    return tmp_path / "invites.db"
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A file that is no database."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes, of more than a hundred bytes. " * 50, encoding="utf-8")
+    return path
+
+
+async def test_a_second_run_sends_nothing_and_tells_the_same(bench: Bench, journal: Path) -> None:
+    """The same call again with the same journal: same report, no requests, same outcomes."""
+    first = await bench.job(people(20), journal=journal)
+    sent = len(bench.sent)
+    job = bench.job(people(20), journal=journal)
+    outcomes = [outcome async for outcome in job]
+    second = await job
+    assert len(bench.sent) == sent
+    assert second.requests == 0
+    assert (second.invited, second.total) == (first.invited, first.total) == (20, 20)
+    assert all(outcome.earlier for outcome in outcomes)
+    assert [o.candidate_interview_id for o in first.outcomes] == [
+        o.candidate_interview_id for o in outcomes
+    ]
+    assert list(second.outcomes) == outcomes
+
+
+async def test_more_rows_can_be_added_at_the_end(bench: Bench, journal: Path) -> None:
+    """A source that has grown invites the new rows only."""
+    await bench.job(people(5), journal=journal)
+    report = await bench.job(people(8), journal=journal)
+    assert (report.invited, report.requests) == (8, 6)
+
+
+async def test_stop_begins_nothing_new_and_the_next_run_goes_on(
+    bench: Bench, journal: Path
+) -> None:
+    """``stop`` lets what is on the wire end; nobody is left out or invited twice."""
+    bench.fake.set_latency(0.1, 0.4)
+    job = bench.job(people(60), journal=journal)
+    ended = 0
+    async for _ in job:
+        ended += 1
+        if ended == 10:
+            job.stop()
+            job.stop()
+    report = await job
+    assert report.stopped is StopReason.ASKED
+    assert 10 <= report.invited < 60
+    assert report.unfinished == report.total - report.invited > 0
+    statuses = [outcome.status for outcome in report.outcomes]
+    assert statuses.count(InviteStatus.UNFINISHED) == report.unfinished
+    report = await bench.job(people(60), journal=journal)
+    assert (report.invited, report.stopped) == (60, None)
+    assert set(bench.invited.values()) == {1}
+    assert len(bench.fake.candidates) == 60
+    # Everything on the wire had ended, so nothing had to be looked up.
+    assert len(bench.sent) == 120
+
+
+async def test_stopping_before_the_start_does_nothing(bench: Bench) -> None:
+    """A job that was stopped before it ran reports no row."""
+    job = bench.job(people(5))
+    job.stop()
+    report = await job
+    assert (report.total, report.stopped) == (0, StopReason.ASKED)
+    assert bench.sent == []
+
+
+async def test_rows_that_wait_for_the_quota_stop_at_once(bench: Bench, journal: Path) -> None:
+    """Stopping takes no grace for what is not on the wire, and sends nothing of it."""
+    client = bench.client(rate_limits=[RateLimit(20, per=3600)], reserve=0)
+    job = bench.job(people(50), journal=journal, client=client)
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + 20)
+    bench.clock.autojump = False
+    await asyncio.sleep(0.0)
+    began = bench.clock.monotonic()
+    job.stop()
+    report = await running
+    assert bench.clock.monotonic() == began
+    assert report.requests == 20
+    assert report.stopped is StopReason.ASKED
+
+
+async def _awaited(job: Any) -> Any:
+    return await job
+
+
+@pytest.mark.parametrize("moment", [0, 1, 7, 23, 60])
+async def test_cancelling_lets_requests_end_and_goes_on_later(
+    bench: Bench, journal: Path, moment: int
+) -> None:
+    """Cancelling at any time raises, closes the journal, and loses nothing."""
+    bench.fake.set_latency(0.1, 0.4)
+    job = bench.job(people(40), journal=journal)
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + moment)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    before = len(bench.sent)
+    report = await bench.job(people(40), journal=journal)
+    assert report.invited == 40
+    assert set(bench.invited.values()) == {1}
+    assert len(bench.fake.candidates) == 40
+    assert len(bench.sent) - before <= 80
+
+
+async def test_a_request_that_outlasts_the_grace_is_looked_up(bench: Bench, journal: Path) -> None:
+    """The grace is bounded; what it cut off is found by the next run, not sent again."""
+    bench.fake.slow_next(math.inf, after_processing=True, path="/qsi/gather/candidate-interviews")
+    job = bench.job(people(1), journal=journal, grace=3.0, client=bench.client(timeout=600.0))
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + 2)
+    began = bench.clock.monotonic()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert bench.clock.monotonic() - began == pytest.approx(3.0)
+    report = await bench.job(people(1), journal=journal)
+    assert (report.invited, report.requests) == (1, 1)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_bad_key_stops_at_once_and_the_rest_is_untouched(
+    bench: Bench, journal: Path
+) -> None:
+    """401 raises, whatever else is going on; another run with a good key goes on."""
+    bench.fake.set_latency(0.1, 0.4)
+    bench.fake.fail_next(status=401, times=math.inf)
+    job = bench.job(people(50), journal=journal)
+    with pytest.raises(errors.AuthenticationError):
+        await job
+    assert len(bench.sent) == 1
+    assert job.report is not None
+    assert job.report.unfinished == 50
+    bench.fake.clear_faults()
+    report = await bench.job(people(50), journal=journal)
+    assert report.invited == 50
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_server_that_fails_everything_trips_the_breaker(
+    bench: Bench, journal: Path
+) -> None:
+    """After a run of failures the job reports; it resumes when the server is well."""
+    bench.fake.fail_next(status=500, times=math.inf)
+    client = bench.client(retry=NO_RETRY)
+    report = await bench.job(people(200), journal=journal, client=client, breaker=8)
+    assert report.stopped is StopReason.BREAKER
+    assert isinstance(report.error, errors.ServerError)
+    assert report.invited == 0
+    assert report.failed <= 1
+    assert len(bench.fake.candidates) == 0
+    bench.fake.clear_faults()
+    report = await bench.job(people(200), journal=journal)
+    assert (report.invited, report.failed, report.stopped) == (200, 0, None)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_server_that_refuses_everything_trips_the_breaker(bench: Bench) -> None:
+    """A run of refusals stops the job as well, before it has burnt through the source."""
+    bench.fake.fail_next(status=400, times=math.inf)
+    report = await bench.job(people(300), breaker=10)
+    assert report.stopped is StopReason.BREAKER
+    assert 10 <= report.failed <= 10 + 16
+
+
+async def test_what_could_not_be_reached_is_tried_again_by_the_next_run(
+    bench: Bench, journal: Path
+) -> None:
+    """A row that is given up counts as failed, and ends well in the next run."""
+    path = "/qsi/gather/candidate-interviews"
+    bench.fake.drop_next(after_processing=True, path=path, method="POST")
+    bench.fake.fail_next(status=500, times=math.inf, path=path, method="GET")
+    client = bench.client(retry=NO_RETRY)
+    report = await bench.job(people(1), journal=journal, client=client)
+    assert (report.invited, report.failed) == (0, 1)
+    (bad,) = report.failures
+    assert bad.status is InviteStatus.FAILED
+    bench.fake.clear_faults()
+    report = await bench.job(people(1), journal=journal)
+    assert (report.invited, report.failed) == (1, 0)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_closed_client_ends_the_job(bench: Bench, journal: Path) -> None:
+    """Closing the client under a job raises, and leaves it to be resumed."""
+    client = bench.client()
+    job = bench.job(people(50), journal=journal, client=client)
+
+    async def close_early() -> None:
+        async for _ in job:
+            await client.aclose()
+
+    with pytest.raises(errors.ClientClosedError):
+        await close_early()
+    report = await bench.job(people(50), journal=journal)
+    assert report.invited == 50
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_changed_row_is_a_clear_error(bench: Bench, journal: Path) -> None:
+    """A row that the server knows of must stay as it was; the error names it."""
+    rows = people(10)
+    await bench.job(rows, journal=journal)
+    rows[6] = {**rows[6], "email": "other@example.com"}
+    with pytest.raises(errors.ConfigurationError, match="Row 7 of the source has changed"):
+        await bench.job(rows, journal=journal)
+    with pytest.raises(errors.ConfigurationError, match="Row 1 of the source has changed"):
+        await bench.job(people(9, first=1), journal=journal)
+    with pytest.raises(errors.ConfigurationError, match="ends with row 3"):
+        await bench.job(people(3), journal=journal)
+    assert set(bench.invited.values()) == {1}
+    assert len(bench.invited) == 10
+
+
+async def test_a_row_that_never_reached_the_server_can_be_mended(
+    bench: Bench, journal: Path
+) -> None:
+    """A rejected row that was corrected is sent by the next run; so is a refused one."""
+    rows = people(4)
+    good, rows[1] = rows[1], {**rows[1], "phone": "nonsense"}
+    bench.fake.fail_next(status=400, path="/qsi/gather/candidates")
+    report = await bench.job(rows, journal=journal, concurrency=1)
+    assert (report.invited, report.rejected, report.failed) == (2, 1, 1)
+    rows[0] = {**rows[0], "first_name": "Mended"}
+    rows[1] = good
+    report = await bench.job(rows, journal=journal)
+    assert (report.invited, report.rejected, report.failed) == (4, 0, 0)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_row_moved_in_front_of_itself_is_not_invited_again(
+    bench: Bench, journal: Path
+) -> None:
+    """Removing a rejected row shifts the others; the job refuses before anybody is met twice."""
+    rows: list[Any] = people(4)
+    rows[0] = {}
+    await bench.job(rows, journal=journal)
+    with pytest.raises(errors.ConfigurationError, match="changed"):
+        await bench.job(rows[1:], journal=journal)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_journal_of_another_interview_is_refused(bench: Bench, journal: Path) -> None:
+    """The journal says whose it is, and nothing is sent for another interview."""
+    await bench.job(people(1), journal=journal)
+    sent = len(bench.sent)
+    with pytest.raises(errors.ConfigurationError, match="another interview"):
+        await bench.job(people(1), journal=journal, interview_id="other")
+    assert len(bench.sent) == sent
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("PRAGMA user_version = 99", "version 99"),
+        ("PRAGMA application_id = 7", "something else"),
+        ("UPDATE meta SET value = 'https://x' WHERE name = 'server'", "another server"),
+    ],
+)
+async def test_a_journal_that_isnt_ours_is_refused(
+    bench: Bench, journal: Path, statement: str, words: str
+) -> None:
+    """A newer schema, another kind of database, another server: each has its error."""
+    await bench.job(people(1), journal=journal)
+    with sqlite3.connect(journal) as connection:
+        connection.execute(statement)
+    connection.close()
+    with pytest.raises(errors.ConfigurationError, match=words):
+        await bench.job(people(1), journal=journal)
+
+
+async def test_a_file_that_is_no_database_is_refused(bench: Bench, notes: Path) -> None:
+    """A text file is neither read as a journal nor overwritten."""
+    held = content(notes)
+    with pytest.raises(errors.ConfigurationError, match="can't be opened"):
+        await bench.job(people(1), journal=notes)
+    assert content(notes) == held
+
+
+async def test_a_database_of_something_else_is_refused(bench: Bench, journal: Path) -> None:
+    """No tables are added to another program's database."""
+    with sqlite3.connect(journal) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    with pytest.raises(errors.ConfigurationError, match="something else"):
+        await bench.job(people(1), journal=journal)
+    with sqlite3.connect(journal) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("other",)]
+    connection.close()
+
+
+async def test_a_second_job_on_one_journal_is_refused(bench: Bench, journal: Path) -> None:
+    """While a job runs, another one is told to wait; afterwards it may run."""
+    first = bench.job(people(30), journal=journal)
+    async for _ in first:
+        with pytest.raises(errors.ConfigurationError, match="in use"):
+            await bench.job(people(30), journal=journal)
+        break
+    assert (await first).invited == 30
+    assert (await bench.job(people(30), journal=journal)).invited == 30
+    assert names_in(journal.parent) == [journal.name]
+
+
+def test_a_lock_file_that_was_left_behind_locks_nothing(journal: Path) -> None:
+    """The lock is the kernel's, not the file's."""
+    left = journal.with_name("invites.db.lock")
+    left.touch()
+    lock = JournalLock(journal)
+    with pytest.raises(errors.ConfigurationError):
+        JournalLock(journal)
+    lock.release()
+    assert not left.exists()
+    JournalLock(journal).release()
+
+
+async def test_a_restart_starts_with_the_true_quota(bench: Bench, journal: Path) -> None:
+    """A new process's limiter is told what the last hour's runs have sent, once."""
+    limits = [RateLimit(100, per=3600)]
+    await bench.job(people(30), journal=journal, client=bench.client(rate_limits=limits))
+    await bench.clock.sleep(600)
+    client = bench.client(rate_limits=limits, reserve=0)
+    began = bench.clock.monotonic()
+    report = await bench.job(people(50), journal=journal, client=client)
+    assert report.invited == 50
+    # 60 of the hour's 100 were sent ten minutes ago: all fit now, and none is left.
+    assert bench.clock.monotonic() - began < 5
+    (window,) = client.rate_limit_status.windows
+    assert window.remaining == 0
+    # The same limiter knows, and isn't told again.
+    await bench.clock.sleep(3000)
+    report = await bench.job(people(60), journal=journal, client=client)
+    assert report.invited == 60
+    assert bench.clock.monotonic() - began < 3000 + 600
+
+
+async def test_no_journal_works_without_a_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``journal=None`` leaves nothing in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    report = await bench.job(people(5))
+    assert len(list(report.outcomes)) == 5
+    assert names_in(tmp_path) == []
+
+
+async def test_a_journal_can_be_kept_free_of_personal_data(bench: Bench, journal: Path) -> None:
+    """With ``keep_candidates=False`` the file holds neither names, addresses nor numbers."""
+    report = await bench.job(people(3), journal=journal, keep_candidates=False)
+    held = content(journal)
+    assert b"row-1@example.com" not in held
+    assert b"+12020000001" not in held
+    assert b"Person" not in held
+    assert [outcome.candidate for outcome in report.outcomes] == [None] * 3
+    again = await bench.job(people(3), journal=journal, keep_candidates=False)
+    assert (again.invited, again.requests) == (3, 0)
+
+
+async def test_an_async_source_is_closed_when_the_job_stops(bench: Bench) -> None:
+    """A generator's cleanup runs, also when it is waiting for its next row."""
+    closed = asyncio.Event()
+
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        try:
+            for row in people(3):
+                yield row
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    job = bench.job(rows())
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + 6)
+    assert not closed.is_set()
+    job.stop()
+    report = await running
+    assert closed.is_set()
+    assert report.total == 3
