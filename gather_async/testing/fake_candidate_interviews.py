@@ -49,7 +49,7 @@ _CREATE = BodyRule(
     required=("candidateId", "interviewId"),
 )
 _STATUS = BodyRule({"status": one_of(*STATUSES)}, required=("status",))
-_RESEND = BodyRule({"deliveryTypes": list_of(_DELIVERY, least=1)}, required=("deliveryTypes",))
+_RESEND = BodyRule({"deliveryTypes": list_of(_DELIVERY, least=1)})
 _NO_QUERY = QueryRule()
 _LIST = QueryRule(
     texts=("candidateId", "interviewId"),
@@ -153,8 +153,9 @@ def resend_invite(call: Call) -> Reply:
     """Answer ``POST .../resend-invite``; the expiry stays, as nothing says that it moves."""
     body, link = _RESEND.check(call.body), _link(call)
     world = call.world
-    _check_delivery(world.candidates.rows[link["candidateId"]], body["deliveryTypes"])
-    world.count_invite(link, body["deliveryTypes"], is_resend=True)
+    delivery_types = body.get("deliveryTypes", ["email"])  # the default is documented nowhere
+    _check_delivery(world.candidates.rows[link["candidateId"]], delivery_types)
+    world.count_invite(link, delivery_types, is_resend=True)
     link["updatedAt"] = world.now()
     return Reply(data=public(link))
 

@@ -77,7 +77,7 @@ class ScenarioMethods:
                     "firstName": "Person",
                     "lastName": str(number),
                     "email": f"person-{number}@example.com",
-                    "phone": f"+1202{number:07d}",
+                    "phone": f"+120255501{number % 100:02d}",  # kept free for fiction
                     "externalId": f"person-{number}" if external_ids else None,
                     "smsOptIn": sms_opt_in,
                 },
