@@ -23,6 +23,7 @@ from gather_async.errors import (
     RateLimitedError,
     ResponseDecodeError,
     ServerError,
+    WaitTimeoutError,
     WebhookFailure,
     WebhookVerificationError,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "Team",
     "User",
     "Voice",
+    "WaitTimeoutError",
     "WebhookFailure",
     "WebhookVerificationError",
     "__version__",

@@ -12,6 +12,7 @@
     ├── QuotaWaitError (TimeoutError)             refused before queueing
     ├── GatherConnectionError (ConnectionError)
     ├── GatherTimeoutError (TimeoutError)
+    │   └── WaitTimeoutError                      what was awaited did not happen in time
     ├── GatherAPIError                            the server answered with an error
     │   ├── BadRequestError         400
     │   ├── AuthenticationError     401
@@ -58,6 +59,7 @@ __all__ = [
     "RateLimitedError",
     "ResponseDecodeError",
     "ServerError",
+    "WaitTimeoutError",
     "WebhookFailure",
     "WebhookVerificationError",
 ]
@@ -148,6 +150,22 @@ class GatherTimeoutError(GatherError, TimeoutError):
     def __init__(self, message: str, *, maybe_processed: bool) -> None:
         super().__init__(message)
         self.maybe_processed = maybe_processed
+
+
+class WaitTimeoutError(GatherTimeoutError):
+    """A candidate interview had not got that far when the wait's deadline came.
+
+    Attributes:
+        last: The `CandidateInterview` or `InterviewResults` as last read; None if it
+            never could be.
+        waited: Seconds waited.
+        maybe_processed: False: waiting only reads.
+    """
+
+    def __init__(self, message: str, *, last: Any, waited: float) -> None:
+        super().__init__(message, maybe_processed=False)
+        self.last = last
+        self.waited = waited
 
 
 class GatherAPIError(GatherError):

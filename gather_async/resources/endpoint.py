@@ -77,9 +77,7 @@ class Endpoint(Generic[T]):
         self, query: Mapping[str, Any] | None = None, *, timeout: Timeout | Unset = UNSET
     ) -> Pager[T]:
         """Return a pager over the collection."""
-        return Pager(
-            partial(self._page, dict(query or {}), timeout, number=1, seen=frozenset[Hashable]())
-        )
+        return Pager(partial(self._page, dict(query or {}), timeout, seen=frozenset[Hashable]()))
 
     def list_request(self, query: Mapping[str, Any], *, page: int = 1) -> Request:
         """Return the request of one page."""
@@ -93,8 +91,8 @@ class Endpoint(Generic[T]):
         self,
         query: Mapping[str, Any],
         timeout: Timeout | Unset,
-        *,
         number: int,
+        *,
         seen: frozenset[Hashable],
     ) -> Page[T]:
         payload = await self.session.send(self.list_request(query, page=number), timeout=timeout)
@@ -107,7 +105,7 @@ class Endpoint(Generic[T]):
             page=number,
             total=counts.total,
             has_next=has_next(self.paging, counts, page=number, ids=ids, seen=seen),
-            fetch_next=partial(self._page, query, timeout, number=number + 1, seen=seen | ids),
+            fetch_next=partial(self._page, query, timeout, number + 1, seen=seen | ids),
         )
 
 

@@ -44,13 +44,28 @@ class Pager(Generic[T]):
     page as it gets there, and gives each item once. Each use starts anew.
     """
 
-    _fetch_first: Callable[[], Awaitable[Page[T]]] = field(repr=False)
+    _fetch: Callable[[int], Awaitable[Page[T]]] = field(repr=False)
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
-        return self._fetch_first().__await__()
+        return self._fetch(1).__await__()
+
+    async def page(self, number: int) -> Page[T]:
+        """Return one page alone, at the cost of one request.
+
+        Nothing is known then of the pages before it: its items may have been on them,
+        and ``has_next`` relies on the server's counts.
+
+        Args:
+            number: From 1. A page beyond the end is empty, unless the server ignores
+                the number and gives the first page again.
+
+        Raises:
+            GatherError: As for the first page.
+        """
+        return await self._fetch(number)
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        page: Page[T] | None = await self._fetch_first()
+        page: Page[T] | None = await self._fetch(1)
         while page is not None:
             for item in page.items:
                 yield item
@@ -62,7 +77,7 @@ class Pager(Generic[T]):
         Raises:
             GatherError: As for the first page.
         """
-        page: Page[T] | None = await self._fetch_first()
+        page: Page[T] | None = await self._fetch(1)
         while page is not None:
             yield page
             page = await page.next()
