@@ -1,11 +1,12 @@
 """Teams. Source: /api-reference/teams."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from attrs import field, frozen
 
+from gather_async.models.id_list import optional_id_tuple
 from gather_async.models.wire import wire
 
 __all__ = ["NewTeam", "Team"]
@@ -38,10 +39,16 @@ class Team:
 
 @frozen
 class NewTeam:
-    """A team to create."""
+    """A team to create.
+
+    Raises:
+        InvalidRequestError: ``user_ids`` is one text.
+    """
 
     name: str
     display_name: str | None = field(default=None, metadata=wire("displayName"))
     description: str | None = None
-    user_ids: Sequence[str] | None = field(default=None, metadata=wire("userIds"))
+    user_ids: tuple[str, ...] | None = field(
+        default=None, converter=optional_id_tuple, metadata=wire("userIds")
+    )
     """Its first members."""

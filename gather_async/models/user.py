@@ -1,11 +1,12 @@
 """Users. Source: /api-reference/users."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
 
 from gather_async.models.email import check_email
+from gather_async.models.id_list import id_tuple
 from gather_async.models.wire import wire
 from gather_async.phone import to_e164
 
@@ -38,12 +39,13 @@ class NewUser:
     Raises:
         InvalidPhoneNumberError: The phone number is not E.164.
         InvalidEmailError: The email address can't be one.
+        InvalidRequestError: ``team_ids`` is one text.
     """
 
     first_name: str = field(repr=False, metadata=wire("firstName"))
     last_name: str = field(repr=False, metadata=wire("lastName"))
     email: str = field(repr=False, converter=check_email)
-    team_ids: Sequence[str] = field(metadata=wire("teamIds"))
+    team_ids: tuple[str, ...] = field(converter=id_tuple, metadata=wire("teamIds"))
     """At least one, all in the key's organization."""
     phone: str | None = field(default=None, repr=False, converter=_optional_phone)
     create_auth0_account: bool | None = field(default=None, metadata=wire("createAuth0Account"))

@@ -218,10 +218,6 @@ def _is_optional(cls: Any) -> bool:
     return isinstance(cls, UnionType) and len(cls.__args__) == 2 and type(None) in cls.__args__
 
 
-def _is_word(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, OpenEnum)
-
-
 def _converter(*, detailed_validation: bool) -> Converter:
     """Build the converter; by default cattrs would turn null into "None" and "no" into True."""
     converter = Converter(detailed_validation=detailed_validation)
@@ -229,7 +225,8 @@ def _converter(*, detailed_validation: bool) -> Converter:
     converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(int, _whole_number)
     converter.register_structure_hook(datetime, _instant)
-    converter.register_structure_hook_func(_is_word, _word)
+    # By class: cattrs takes the hook of str, the base, before any predicate's.
+    converter.register_structure_hook(OpenEnum, _word)
     converter.register_structure_hook(InterviewStatus, _interview_status)
     converter.register_structure_hook_func(lambda cls: cls == Mapping[str, Any], _object)
     converter.register_structure_hook_factory(

@@ -155,14 +155,15 @@ paginations = st.dictionaries(
 
 
 @given(
-    st.lists(listed_items | st.none() | st.integers(), max_size=12),
-    paginations,
-    st.booleans(),
-    st.none() | st.floats(min_value=NOW - 1e4, max_value=NOW + 1e4),
-    st.floats(min_value=0, max_value=1e4),
-    st.sampled_from([INVITE, PERSON]),
+    items=st.lists(listed_items | st.none() | st.integers(), max_size=12),
+    pagination=paginations,
+    dated=st.booleans(),
+    server_now=st.none() | st.floats(min_value=NOW - 1e4, max_value=NOW + 1e4),
+    elapsed=st.floats(min_value=0, max_value=1e4),
+    lookup=st.sampled_from([INVITE, PERSON]),
 )
 def test_absence_is_never_claimed_wrongly(
+    *,
     items: list[Any],
     pagination: dict[str, int],
     dated: bool,

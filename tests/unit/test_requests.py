@@ -18,6 +18,12 @@ any_text = st.text(st.characters(exclude_categories=()))
 hostile = st.text(alphabet="./\\?#%;:@&=+ \t\r\n\x00~a1-_\u2024\uff0f\u00e9\ud800")
 
 
+DANGEROUS = [
+    *("", " ", ".", "..", "a/b", "a\\b", "a?b", "a#b", "%2e%2e", "a;b"),
+    *("a\r\nb", "a\x00", "a\ud800"),
+]
+
+
 def get(**query: Any) -> Request:
     """Return a read with this query."""
     return Request(method="GET", path="/p", query=query)
@@ -49,8 +55,7 @@ def test_an_id_is_refused_or_is_exactly_one_segment(id: str) -> None:
 
 @pytest.mark.parametrize(
     "id",
-    ["", " ", ".", "..", "a/b", "a\\b", "a?b", "a#b", "%2e%2e", "a;b", "a\r\nb", "a\x00", "a\ud800"]
-    + [None, 7, b"a", UUID(int=1), ["a"]],
+    [*DANGEROUS, None, 7, b"a", UUID(int=1), ["a"]],
     ids=repr,
 )
 def test_a_dangerous_id_is_refused(id: Any) -> None:
@@ -156,8 +161,10 @@ def test_a_name_that_cannot_be_encoded_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("method", "is_write"),
-    [("GET", False), ("HEAD", False), ("OPTIONS", False)]
-    + [(method, True) for method in ("POST", "PATCH", "PUT", "DELETE", "BREW")],
+    [
+        *((method, False) for method in ("GET", "HEAD", "OPTIONS")),
+        *((method, True) for method in ("POST", "PATCH", "PUT", "DELETE", "BREW")),
+    ],
 )
 def test_every_method_that_is_not_known_to_be_safe_is_a_write(method: str, is_write: bool) -> None:
     """An unknown method is treated with the caution of a write."""

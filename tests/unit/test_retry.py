@@ -79,8 +79,16 @@ def test_an_ambiguous_failure_is_never_repeated_unless_that_is_harmless(
         assert decision is None
 
 
-@given(policies, failures, st.booleans(), attempts, seconds, draws)
+@given(
+    policy=policies,
+    failure=failures,
+    repeatable=st.booleans(),
+    attempt=attempts,
+    elapsed=seconds,
+    draw=draws,
+)
 def test_a_decision_stays_within_attempts_cap_and_total(
+    *,
     policy: RetryPolicy,
     failure: Failure,
     repeatable: bool,
@@ -105,8 +113,17 @@ def test_a_decision_stays_within_attempts_cap_and_total(
         assert elapsed + decision.wait <= policy.total
 
 
-@given(policies, failures, st.booleans(), attempts, seconds, draws, st.data())
+@given(
+    policy=policies,
+    failure=failures,
+    repeatable=st.booleans(),
+    attempt=attempts,
+    elapsed=seconds,
+    draw=draws,
+    data=st.data(),
+)
 def test_a_later_attempt_waits_no_shorter_and_is_no_likelier(
+    *,
     policy: RetryPolicy,
     failure: Failure,
     repeatable: bool,

@@ -1,0 +1,305 @@
+"""The models: frozen, picklable, open to new words, and silent about people."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gather_async import models
+from gather_async.errors import InvalidEmailError, InvalidPhoneNumberError, InvalidRequestError
+from gather_async.models import (
+    AudioState,
+    BulkUpdateResult,
+    Candidate,
+    CandidateInterview,
+    DeliveryType,
+    EvaluationType,
+    Interview,
+    InterviewQuestion,
+    InterviewResults,
+    InterviewStatus,
+    InterviewType,
+    Message,
+    MessageGroup,
+    Narrator,
+    NewCandidate,
+    NewTeam,
+    NewUser,
+    Question,
+    RateLimitStatus,
+    SummaryStatus,
+    Team,
+    User,
+    Voice,
+)
+from gather_async.models.audio import FAILED_WORDS, READY_WORDS, audio_state_of
+from gather_async.models.rate_limit import QueueStatus, WindowStatus
+from gather_async.models.vocabulary import CandidateInterviewStatus, OpenEnum
+
+THEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+EXTRA = {"new": {"deep": [1, None]}}
+PEOPLE: dict[str, Any] = {
+    "first_name": "Ada",
+    "last_name": "Lovelace",
+    "email": "ada@example.com",
+    "phone": "+12025550123",
+}
+PRIVATE = ("Ada", "Lovelace", "ada@example.com", "2025550123", "cv.pdf", "linkedin", "token-1")
+ENUMS = [
+    InterviewType,
+    InterviewStatus,
+    CandidateInterviewStatus,
+    DeliveryType,
+    SummaryStatus,
+    EvaluationType,
+]
+WORDS = st.text().filter(lambda word: all(word not in list(each) for each in ENUMS))
+
+
+def one_of_each() -> Iterator[Any]:
+    """Give a full object of every model."""
+    yield Candidate(
+        id="c1",
+        **PEOPLE,
+        resume_url="https://x/cv.pdf",
+        linked_in_url="https://linkedin.example/in/x",
+        created_at=THEN,
+        extra={"email2": "ada@example.com"},
+    )
+    yield NewCandidate(**PEOPLE, external_id="x1", sms_opt_in=True)
+    yield User(id="u1", **PEOPLE, is_api_user=True, extra=EXTRA)
+    yield NewUser(**PEOPLE, team_ids=("t1",))
+    yield CandidateInterview(
+        id="ci1",
+        status=CandidateInterviewStatus("odd"),
+        invite_token="token-1",
+        expiry=THEN,
+        extra=EXTRA,
+    )
+    yield InterviewResults(
+        summary_status=SummaryStatus.COMPLETE,
+        summary={"text": "Ada"},
+        score_card={"evaluationType": "manual", "by": "Ada"},
+        extra={"transcript": "Ada Lovelace"},
+    )
+    asked = InterviewQuestion(id="q1", title="Why?", ordinal=1, extra=EXTRA)
+    yield asked
+    yield Interview(id="i1", status=InterviewStatus.PAUSED, status_code=1, questions=(asked,))
+    yield BulkUpdateResult(success=False, updated_count=1, errors=({"id": "i1"},), extra=EXTRA)
+    yield Question(id="q1", transcription_status="processing", extra=EXTRA)
+    yield Voice(id="v1", name="Aria", extra=EXTRA)
+    yield Narrator(id="n1", voices=(Voice(id="v1"),), extra=EXTRA)
+    yield Message(id="m1", type="INVITE", sms_body="{{link}}", extra=EXTRA)
+    yield MessageGroup(id="g1", messages=(Message(id="m1"),), type=InterviewType("odd"))
+    yield Team(id="t1", name="A", extra=EXTRA)
+    yield NewTeam("A", user_ids=("u1",))
+    window = WindowStatus(limit=100, period=60.0, used=4, remaining=96)
+    yield RateLimitStatus(windows=(window,), queued=QueueStatus(bulk=2), held_until=THEN)
+
+
+EVERY = list(one_of_each())
+by_class = pytest.mark.parametrize("model", EVERY, ids=lambda model: type(model).__name__)
+
+
+def test_the_table_has_every_public_model() -> None:
+    """A model can't be added without being tested here."""
+    public = {getattr(models, name) for name in models.__all__}
+    classes = {each for each in public if attrs.has(each)}
+    assert {type(model) for model in EVERY} == classes
+    assert public - classes == {*ENUMS, AudioState}
+
+
+@by_class
+def test_a_model_is_frozen_and_slotted(model: Any) -> None:
+    """Nobody changes an object that others hold too, or misspells a field unseen."""
+    name = attrs.fields(type(model))[0].name
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(model, name, "changed")
+    assert not hasattr(model, "__dict__")
+
+
+@by_class
+def test_a_model_can_be_pickled_copied_compared_and_hashed(model: Any) -> None:
+    """Models live in sets, caches and other processes."""
+    for again in (
+        pickle.loads(pickle.dumps(model)),
+        copy.copy(model),
+        copy.deepcopy(model),
+        attrs.evolve(model),
+    ):
+        assert again == model
+        assert type(again) is type(model)
+        assert hash(again) == hash(model)
+        assert repr(again) == repr(model)
+
+
+@by_class
+def test_the_repr_of_a_model_can_be_published(model: Any) -> None:
+    """No name, address, number, link to a person or invite token gets into a log."""
+    for private in PRIVATE:
+        assert private not in repr(model)
+        assert private not in str(model)
+
+
+@pytest.mark.parametrize("model", [NewCandidate, NewUser])
+def test_what_is_refused_is_not_repeated(model: Any) -> None:
+    """A wrong number or address is refused at construction, and stays out of the message."""
+    good = {**PEOPLE, "team_ids": ["t1"]} if model is NewUser else PEOPLE
+    with pytest.raises(InvalidPhoneNumberError) as wrong_phone:
+        model(**{**good, "phone": "202-555-0123"})
+    with pytest.raises(InvalidEmailError) as wrong_email:
+        model(**{**good, "email": "ada@@example.com"})
+    assert "555" not in str(wrong_phone.value)
+    assert "ada" not in str(wrong_email.value)
+
+
+def test_a_new_candidates_number_is_normalised() -> None:
+    """International notation becomes E.164, and an evolved candidate is checked again."""
+    candidate = NewCandidate("Ada", "Lovelace", "ada@example.com", "+1 (202) 555-0123")
+    assert candidate.phone == "+12025550123"
+    with pytest.raises(InvalidPhoneNumberError):
+        attrs.evolve(candidate, phone="12")
+
+
+def test_a_new_user_needs_no_number() -> None:
+    """A user's phone is optional; if given, it is checked."""
+    user = NewUser("Ada", "Lovelace", "ada@example.com", ["t1"])
+    assert user.phone is None
+    assert attrs.evolve(user, phone="+1 202 555 0123").phone == "+12025550123"
+
+
+def test_ids_are_kept_as_a_tuple_and_one_text_is_no_list() -> None:
+    """A list of ids makes a hashable object; one id in place of a list is a slip."""
+    user = NewUser("Ada", "Lovelace", "ada@example.com", ["t1", "t2"])
+    assert user.team_ids == ("t1", "t2")
+    assert NewTeam("A", user_ids=["u1"]).user_ids == ("u1",)
+    assert NewTeam("A").user_ids is None
+    assert len({user, attrs.evolve(user), NewTeam("A", user_ids=["u1"])}) == 2
+    with pytest.raises(InvalidRequestError, match="list"):
+        NewUser("Ada", "Lovelace", "ada@example.com", "t1")
+    with pytest.raises(InvalidRequestError, match="list"):
+        NewTeam("A", user_ids="u1")
+
+
+@pytest.mark.parametrize("vocabulary", ENUMS)
+@given(WORDS)
+def test_an_unknown_word_stays_readable_as_text(vocabulary: type[OpenEnum], word: str) -> None:
+    """A new word of the server equals its text, and survives copying and pickling."""
+    member = vocabulary(word)
+    assert isinstance(member, vocabulary)
+    assert isinstance(member, str)
+    assert member == word
+    assert hash(member) == hash(word)
+    assert (member.name, member.value, str(member), f"{member}") == (word, word, word, word)
+    assert member.is_known is False
+    assert member == vocabulary(word)
+    assert member not in list(vocabulary)
+    assert repr(member) == f"<{vocabulary.__name__}.{word}: {word!r}>"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(member, protocol))
+        assert (type(again), again) == (vocabulary, word)
+    for again in (copy.copy(member), copy.deepcopy(member)):
+        assert (type(again), again) == (vocabulary, word)
+
+
+@pytest.mark.parametrize("vocabulary", ENUMS)
+def test_a_known_word_is_the_one_member(vocabulary: type[OpenEnum]) -> None:
+    """Documented words are found by value, are themselves after pickling, and equal text."""
+    assert list(vocabulary)
+    for member in vocabulary:
+        assert vocabulary(member.value) is member
+        assert pickle.loads(pickle.dumps(member)) is member
+        assert member == member.value
+        assert member.is_known is True
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, b"active", ["active"]])
+def test_what_is_no_text_is_no_word(value: Any) -> None:
+    """Only text can be a new word."""
+    with pytest.raises(ValueError, match="is not a valid"):
+        InterviewStatus(value)
+
+
+@pytest.mark.parametrize(
+    ("status", "url", "state"),
+    [
+        (None, None, AudioState.PROCESSING),
+        (None, "", AudioState.PROCESSING),
+        (None, "https://x/a.mp3", AudioState.READY),
+        # The state goes before the URL: a replaced recording may still be there.
+        ("processing", "https://x/a.mp3", AudioState.PROCESSING),
+        ("queued", None, AudioState.PROCESSING),
+        ("", "https://x/a.mp3", AudioState.PROCESSING),
+        ("complete", None, AudioState.READY),
+        (" COMPLETED ", None, AudioState.READY),
+        ("error", "https://x/a.mp3", AudioState.FAILED),
+        ("Failed", None, AudioState.FAILED),
+    ],
+)
+def test_the_state_of_audio_follows_the_servers_word(
+    status: str | None, url: str | None, state: AudioState
+) -> None:
+    """Case and spaces don't matter; an unknown word means that it still runs."""
+    assert audio_state_of(status, url) is state
+    question = Question(id="q", transcription_status=status, audio_url=url)
+    assert question.audio_state is state
+
+
+def test_the_words_of_audio_states_can_be_replaced() -> None:
+    """Both sets are the caller's choice, and the defaults don't overlap."""
+    assert not READY_WORDS & FAILED_WORDS
+    assert audio_state_of("fertig", None, ready_words={"fertig"}) is AudioState.READY
+    assert audio_state_of("kaputt", None, failed_words={"kaputt"}) is AudioState.FAILED
+    assert audio_state_of("done", None, ready_words={"fertig"}) is AudioState.PROCESSING
+
+
+@pytest.mark.parametrize(
+    ("score_card", "evaluation"),
+    [
+        (None, None),
+        ({}, None),
+        ({"evaluationType": None}, None),
+        ({"evaluationType": 3}, None),
+        ({"evaluationType": "hybrid"}, EvaluationType.HYBRID),
+        ({"evaluationType": "by_committee"}, EvaluationType("by_committee")),
+    ],
+)
+def test_who_evaluated_is_read_from_the_score_card(
+    score_card: dict[str, Any] | None, evaluation: EvaluationType | None
+) -> None:
+    """A card without a word names nobody."""
+    assert InterviewResults(score_card=score_card).evaluation_type == evaluation
+
+
+@pytest.mark.parametrize(
+    ("success", "errors", "complete"),
+    [(True, (), True), (False, (), False), (True, ("x",), False), (False, ("x",), False)],
+)
+def test_a_bulk_update_is_complete_only_without_errors(
+    success: bool, errors: tuple[str, ...], complete: bool
+) -> None:
+    """A 200 with errors is a partial failure."""
+    result = BulkUpdateResult(success=success, updated_count=1, errors=errors)
+    assert result.is_complete is complete
+
+
+def test_the_tightest_window_decides_what_remains() -> None:
+    """Room in the hour is no use when the minute is full; no window means nothing is known."""
+    windows = tuple(
+        WindowStatus(limit=100, period=60.0, used=100 - left, remaining=left) for left in (7, 3, 9)
+    )
+    assert RateLimitStatus(windows=windows).remaining == 3
+    assert RateLimitStatus(windows=()).remaining == 0
+
+
+def test_extra_never_makes_two_objects_equal_or_unhashable() -> None:
+    """Unknown fields count in comparisons, and may hold what can't be hashed."""
+    one, other = Team(id="t", extra={"a": [1]}), Team(id="t", extra={"a": [2]})
+    assert one != other
+    assert len({one, other}) == 2
