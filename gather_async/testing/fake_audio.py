@@ -11,7 +11,7 @@ from attrs import define
 from gather_async.clock import Timer
 from gather_async.testing.fake_world import Row, World
 
-__all__ = ["begin_audio", "end_audio", "listen_for_audio", "show_question"]
+__all__ = ["begin_audio", "end_audio", "listen_for_audio", "show_question", "stop_timers"]
 
 
 @define

@@ -3,7 +3,6 @@
 Source: /getting-started/rate-limits
 """
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Literal
@@ -20,7 +19,7 @@ HeadersDescribe = Literal["tightest", "shortest", "longest"]
 
 @define
 class _Window:
-    """Arrivals in (now - length, now]; ``first`` stays while the window is empty."""
+    """Arrivals in (now - length, now], oldest first."""
 
     limit: int
     length: float
@@ -113,8 +112,3 @@ class FakeQuota:
         if self._describe == "longest":
             return self._windows[-1]
         return min(self._windows, key=lambda window: window.remaining)
-
-
-def whole_seconds(wall: float) -> int:
-    """Return the reset as the header gives it: rounded up, so that obeying it is enough."""
-    return math.ceil(wall)

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-__all__ = ["ReceivedRequest", "RequestLog"]
+__all__ = ["ReceivedRequest", "RequestLog", "seen_headers"]
 
 _SECRET = "x-api-key"  # noqa: S105 - the name of a header
 

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from gather_async.clock import Clock
 from gather_async.testing.fake_behaviour import Behaviour
 
-__all__ = ["Invite", "Row", "Table", "World", "iso"]
+__all__ = ["Emit", "Invite", "Row", "Table", "World", "iso", "page_of", "public"]
 
 Row = dict[str, Any]
 """One object under its wire names, plus private fields whose names start with ``_``."""

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from gather_async.errors import ConfigurationError
 
-__all__ = ["Fault", "FaultKind", "FaultPlan"]
+__all__ = ["Fault", "FaultKind", "FaultPlan", "shares_of"]
 
 
 class FaultKind(StrEnum):

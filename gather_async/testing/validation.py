@@ -19,6 +19,7 @@ __all__ = [
     "QueryRule",
     "email",
     "list_of",
+    "maybe_empty",
     "objects",
     "one_of",
     "phone",

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # no stubs among the test dependencies
-from jsonschema import (  # type: ignore[import-untyped]  # as above
+import yaml  # type: ignore[import-untyped,unused-ignore]  # stubs are a tool, not a dependency
+from jsonschema import (  # type: ignore[import-untyped,unused-ignore]  # as above
     Draft202012Validator,
     FormatChecker,
 )
