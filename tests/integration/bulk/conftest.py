@@ -16,19 +16,25 @@ from gather_async.testing import FakeGather, VirtualClock
 class Bench:
     """One fake server, one clock, an interview, and jobs over them."""
 
-    def __init__(self, fake: FakeGather, clock: VirtualClock) -> None:
+    def __init__(self, fake: FakeGather, clock: VirtualClock | None) -> None:
         self.fake = fake
-        self.clock = clock
+        self._clock = clock
         self.interview_id = ""
         self.before = 0
         self._clients: list[GatherClient] = []
+
+    @property
+    def clock(self) -> VirtualClock:
+        """The time that client and server live in."""
+        assert self._clock is not None
+        return self._clock
 
     def client(self, **options: Any) -> GatherClient:
         """Return a client of the fake server."""
         client = GatherClient(
             self.fake.api_key,
             base_url=self.fake.base_url,
-            clock=self.clock,
+            clock=self._clock,
             rng=random.Random(0),
             **options,
         )

@@ -1,0 +1,37 @@
+"""A program that invites rows over a real journal, to be killed by its parent."""
+
+import asyncio
+import sys
+
+from gather_async.bulk import BulkInvite
+from gather_async.client import GatherClient
+from gather_async.protocol.retry import RetryPolicy
+from gather_async.protocol.windows import RateLimit
+
+
+async def main(base_url: str, api_key: str, interview_id: str, journal: str, count: int) -> int:
+    """Invite ``count`` people; return how many rows are not invited yet."""
+    rows = (
+        {
+            "first_name": "Person",
+            "last_name": str(number),
+            "email": f"row-{number}@example.com",
+            "phone": f"+1202{number:07d}",
+        }
+        for number in range(count)
+    )
+    async with GatherClient(
+        api_key,
+        base_url=base_url,
+        rate_limits=[RateLimit(1_000_000, per=60)],
+        retry=RetryPolicy(base=0.01),
+    ) as gather:
+        report = await BulkInvite(
+            gather, rows, interview_id=interview_id, journal=journal, settle=0.3
+        )
+    return min(100, report.total - report.invited)
+
+
+if __name__ == "__main__":
+    *texts, number = sys.argv[1:]
+    sys.exit(asyncio.run(main(*texts, int(number))))
