@@ -254,12 +254,10 @@ class InProcessLimiter:
         check_priority(priority)
         if type(requests) is not int or requests < 0:
             raise ConfigurationError(f"requests must be a whole number from 0, not {requests!r}.")
-        if not requests:
-            return timedelta(0)
         now = self._clock.monotonic()
         start = self._forecast(now, bulk=priority == "bulk", count=requests)
         try:
-            return timedelta(seconds=start + self._latency - now)
+            return timedelta(seconds=start + self._latency - now if requests else 0.0)
         except OverflowError:
             return timedelta.max
 
@@ -274,10 +272,8 @@ class InProcessLimiter:
         """
         now = self._clock.monotonic()
         offset = (self._clock.wall() if now_wall is None else now_wall) - now
-        return [
-            *(at + offset for at in self._windows.answers(now)),
-            *[now + offset] * self._windows.in_flight,
-        ]
+        ends = [*self._windows.answers(now), *[now] * self._windows.in_flight]
+        return [at + offset for at in ends]
 
     def restore(self, wall_times: Iterable[float]) -> None:
         """Count requests that another process sent under this key.

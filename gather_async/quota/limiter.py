@@ -57,7 +57,10 @@ class Limiter(Protocol):
 
     @abstractmethod
     def hold(self, until: float) -> None:
-        """Let nothing start before this wall time, in Unix seconds; only ever grows."""
+        """Let nothing start before this wall time, in Unix seconds; only ever grows.
+
+        The task that asks for it was refused, and its next call should go first.
+        """
 
     @abstractmethod
     def status(self) -> RateLimitStatus:
