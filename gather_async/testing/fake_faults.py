@@ -65,6 +65,9 @@ class FaultMethods:
     ) -> None:
         """Cut the connection of the next requests instead of answering.
 
+        aiohttp's client sends a GET, PUT or DELETE whose connection was cut once
+        more by itself, so a lost answer to a read takes ``times=2`` to be noticed.
+
         Args:
             after_processing: True: the request is carried out and its answer is
                 lost; False: nothing is carried out.

@@ -28,6 +28,7 @@ _WORDS = {
     429: ("RATE_LIMIT_EXCEEDED", "Rate limit exceeded."),
     500: ("INTERNAL_ERROR", "An unexpected error occurred."),
 }
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
 
 
 @frozen(kw_only=True)
@@ -111,4 +112,4 @@ def duplicate(status: int, name: str) -> Refusal:
 
 def encode(envelope: Any) -> bytes:
     """Return compact UTF-8 JSON, as a JavaScript server would write it."""
-    return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(envelope).encode()
