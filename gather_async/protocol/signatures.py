@@ -1,0 +1,244 @@
+"""Sign and check webhook bytes; what time it is is a parameter.
+
+The header is ``X-Qualifi-Signature: t=<timestamp>,v1=<signature>``; the
+signature is the HMAC-SHA256, in hex, of the timestamp as given, a full stop and
+the payload. Source: /api-reference/webhooks
+"""
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from attrs import frozen
+
+from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
+from gather_async.protocol.javascript import reserialize
+
+__all__ = [
+    "SIGNATURE_HEADER",
+    "Signed",
+    "check",
+    "check_secrets",
+    "check_tolerance",
+    "read_instant",
+    "sign",
+]
+
+SIGNATURE_HEADER: Final = "x-qualifi-signature"
+_LONGEST_HEADER = 4096
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?\Z")
+_ISO = re.compile(r"[0-9][0-9TtWzZ:.+ -]{7,40}\Z")
+# As seconds, the year 5138; as milliseconds, 1973.
+_FIRST_MILLISECOND = 1e11
+
+
+@frozen
+class Signed:
+    """What a valid signature vouches for."""
+
+    text: str
+    """The JSON text that was signed; not always the text that was sent."""
+    sent_at: float
+    """The signature's timestamp, in Unix seconds."""
+
+
+@frozen
+class _Header:
+    """A signature header, taken apart."""
+
+    timestamp: str
+    signatures: tuple[bytes, ...]
+
+
+def sign(body: bytes, *, secret: str, timestamp: str) -> str:
+    """Return the signature header's value for a body.
+
+    Args:
+        body: The bytes that will be sent.
+        secret: The webhook's secret.
+        timestamp: As it goes into the header: no comma, no spaces around it.
+    """
+    signature = _signature(timestamp, body, secret).decode()
+    return f"t={timestamp},v1={signature}"
+
+
+def check(
+    body: Any, header: Any, *, secrets: Sequence[str], tolerance: float, now: float
+) -> Signed:
+    """Return what was signed, if the signature is valid and fresh.
+
+    The bytes count as they are; if their signature doesn't match, then as
+    JavaScript would write them after parsing, because the vendor's samples sign
+    that. Source: /guides/handling-webhooks
+
+    Args:
+        body: The body's bytes, as received.
+        header: The header's value; bytes are tolerated.
+        secrets: One of them must fit; from `check_secrets`.
+        tolerance: Seconds that the timestamp may differ from ``now``, either way.
+        now: Unix seconds.
+
+    Raises:
+        WebhookVerificationError: It is not valid; ``reason`` says which check failed.
+            Nothing else is raised, whatever body and header are.
+    """
+    raw = _bytes_of(body)
+    parts = _read_header(header)
+    sent_at = _read_timestamp(parts.timestamp)
+    _check_age(sent_at, tolerance, now)
+    if _fits(parts, raw, secrets):
+        return Signed(_decode(raw), sent_at)
+    text = _as_stringified(raw)
+    if text is not None and _fits(parts, text.encode(), secrets):
+        return Signed(text, sent_at)
+    raise WebhookVerificationError(
+        "No signature matches: compare the webhook's secret, and pass the body's bytes as "
+        "they came, before any parsing.",
+        reason=WebhookFailure.SIGNATURE_MISMATCH,
+    )
+
+
+def check_secrets(secret: Any) -> tuple[str, ...]:
+    """Return the secrets of a setting: one, or several while one replaces the other.
+
+    Raises:
+        ConfigurationError: There is none, or one is blank: anybody could sign with it.
+    """
+    secrets: tuple[Any, ...] = (secret,) if isinstance(secret, str) else tuple(secret or ())
+    if not secrets or not all(isinstance(each, str) and each.strip() for each in secrets):
+        raise ConfigurationError(
+            "A webhook secret is missing or blank: pass the one that was set up with the URL."
+        )
+    return secrets
+
+
+def check_tolerance(tolerance: Any) -> float:
+    """Return the tolerance, if it is one.
+
+    Raises:
+        ConfigurationError: It is no number, negative or NaN.
+    """
+    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not is_number or not tolerance >= 0:
+        raise ConfigurationError("tolerance must be seconds, 0 or more.")
+    return float(tolerance)
+
+
+def read_instant(value: str) -> float | None:
+    """Return the Unix seconds that a text means: seconds, milliseconds or ISO 8601.
+
+    ISO text without an offset is UTC. None if it is none of them.
+    """
+    if _NUMBER.match(value):
+        number = float(value)
+        return number / 1000 if number >= _FIRST_MILLISECOND else number
+    if not _ISO.match(value):
+        return None
+    try:
+        instant = datetime.fromisoformat(value.upper())
+        aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return aware.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _signature(timestamp: str, payload: bytes, secret: str) -> bytes:
+    message = timestamp.encode() + b"." + payload
+    digest = hmac.new(secret.encode("utf-8", "surrogatepass"), message, hashlib.sha256)
+    return digest.hexdigest().encode()
+
+
+def _fits(header: _Header, payload: bytes, secrets: Sequence[str]) -> bool:
+    """Tell whether any signature is that of any secret, comparing all in constant time."""
+    fits = False
+    for secret in secrets:
+        expected = _signature(header.timestamp, payload, secret)
+        for signature in header.signatures:
+            # Bytes, because compare_digest raises on non-ASCII text.
+            fits |= hmac.compare_digest(expected, signature)
+    return fits
+
+
+def _bytes_of(body: Any) -> bytes:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogatepass")
+    raise WebhookVerificationError(
+        "The body must be the bytes as they came, not something parsed from them.",
+        reason=WebhookFailure.MALFORMED_BODY,
+    )
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise WebhookVerificationError(
+            "The body is signed, but is not UTF-8.", reason=WebhookFailure.MALFORMED_BODY
+        ) from None
+
+
+def _read_header(header: Any) -> _Header:
+    """Take a header apart by names, whatever their order, with spaces around anything."""
+    if isinstance(header, bytes):
+        header = header.decode("latin-1")
+    if header is None or header == "":
+        raise WebhookVerificationError(
+            "There is no X-Qualifi-Signature header.", reason=WebhookFailure.MISSING_HEADER
+        )
+    if not isinstance(header, str) or len(header) > _LONGEST_HEADER:
+        raise _malformed("it is no text of a sane length")
+    parts = [part.partition("=") for part in header.split(",")]
+    named = [(name.strip(" \t"), value.strip(" \t")) for name, _, value in parts]
+    timestamps = {value for name, value in named if name == "t"}
+    signatures = [value for name, value in named if name == "v1" and value]
+    if len(timestamps) != 1:
+        raise _malformed("it needs one t")
+    if not signatures:
+        raise _malformed("it needs a v1")
+    encoded = tuple(value.encode("utf-8", "surrogatepass") for value in signatures)
+    return _Header(timestamps.pop(), encoded)
+
+
+def _malformed(problem: str) -> WebhookVerificationError:
+    return WebhookVerificationError(
+        f"The signature header can't be read: {problem}. It looks like t=<timestamp>,v1=<hex>.",
+        reason=WebhookFailure.MALFORMED_HEADER,
+    )
+
+
+def _read_timestamp(timestamp: str) -> float:
+    sent_at = read_instant(timestamp)
+    if sent_at is None or not math.isfinite(sent_at):
+        raise WebhookVerificationError(
+            "The signature's timestamp is neither Unix time nor ISO 8601.",
+            reason=WebhookFailure.BAD_TIMESTAMP,
+        )
+    return sent_at
+
+
+def _check_age(sent_at: float, tolerance: float, now: float) -> None:
+    """Refuse what may be a replay, and what a wrong clock signed."""
+    if now - sent_at > tolerance:
+        raise WebhookVerificationError(
+            "The signature is too old: a replay, or this machine's clock is ahead.",
+            reason=WebhookFailure.TOO_OLD,
+        )
+    if sent_at - now > tolerance:
+        raise WebhookVerificationError(
+            "The signature is from the future: this machine's clock, or the sender's, is wrong.",
+            reason=WebhookFailure.IN_THE_FUTURE,
+        )
+
+
+def _as_stringified(raw: bytes) -> str | None:
+    """Return the body as JavaScript would write it; None if it is no JSON."""
+    try:
+        return reserialize(raw.decode())
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,125 @@
+"""A look at the server that makes the events of what has changed meanwhile."""
+
+import json
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from gather_async.clock import Clock
+from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.vocabulary import CandidateInterviewStatus
+from gather_async.webhooks.decoding import decode_event
+from gather_async.webhooks.events import (
+    CandidateInterviewCompleted,
+    CandidateInterviewStatusChanged,
+    WebhookEvent,
+)
+from gather_async.webhooks.inbox import Taken
+from gather_async.webhooks.intake import Intake
+
+__all__ = ["Sweepable", "catch_up"]
+
+# Who is here has finished. Source: /api-reference/candidate-interviews
+_FINISHED: Final = frozenset(
+    {
+        CandidateInterviewStatus.NEW_RESPONSE,
+        CandidateInterviewStatus.HAS_REVIEWED,
+        CandidateInterviewStatus.HIRED,
+    }
+)
+
+
+class _CandidateInterviews(Protocol):
+    def list(self) -> AsyncIterable[CandidateInterview]: ...
+
+    async def get(self, id: str) -> CandidateInterview: ...
+
+
+class Sweepable(Protocol):
+    """What a sweep needs of a client; `GatherClient` fits."""
+
+    @property
+    def candidate_interviews(self) -> Any:
+        """The candidate interviews, with ``list()`` and ``get(id)``."""
+
+
+async def catch_up(
+    gather: Sweepable,
+    *,
+    since: datetime,
+    intake: Intake,
+    clock: Clock,
+    can_wait: Callable[[], bool],
+) -> int:
+    """Deliver what the inbox has not seen; return how many events that was."""
+    if since.tzinfo is None:
+        raise ConfigurationError("since must be an aware datetime: give it a tzinfo.")
+    interviews: _CandidateInterviews = gather.candidate_interviews
+    delivered = 0
+    async for item in interviews.list():
+        if not await _unseen(item, intake):
+            continue
+        current = await _changed_since(interviews, item, since)
+        for event, text in () if current is None else await _unseen(current, intake):
+            while (taken := await intake.keep(event, text)) is Taken.FULL:
+                if not can_wait():
+                    raise ClientClosedError("The inbox is full: start the receiver first.")
+                await clock.sleep(1.0)
+            delivered += taken is Taken.NEW
+    return delivered
+
+
+async def _unseen(item: CandidateInterview, intake: Intake) -> Sequence[tuple[WebhookEvent, str]]:
+    """Return the events of an item that somebody wants and nobody has told."""
+    return [
+        (event, text)
+        for event, text in _events_of(item)
+        if intake.is_wanted(event) and not await intake.knows(event, text)
+    ]
+
+
+def _events_of(item: CandidateInterview) -> Iterator[tuple[WebhookEvent, str]]:
+    """Give the events that must have happened for it to be as it is, with their JSON text.
+
+    An invite that is merely out tells nothing: that it is no change is what the
+    documentation's silence suggests.
+    """
+    if item.status is None or item.status == CandidateInterviewStatus.INVITE_SENT:
+        return
+    if item.status in _FINISHED:
+        yield _event(CandidateInterviewCompleted.NAME, item)
+    yield _event(CandidateInterviewStatusChanged.NAME, item)
+
+
+async def _changed_since(
+    interviews: _CandidateInterviews, item: CandidateInterview, since: datetime
+) -> CandidateInterview | None:
+    """Return the candidate interview as it is, if it has changed since then or can't tell.
+
+    The list's example items don't say when they changed; one read of the object does.
+    """
+    if item.updated_at is None and not _is_after(item.created_at, since):
+        item = await interviews.get(item.id)
+    is_old = item.updated_at is not None and item.updated_at < since
+    return None if is_old else item
+
+
+def _is_after(instant: datetime | None, since: datetime) -> bool:
+    return instant is not None and instant >= since
+
+
+def _event(name: str, item: CandidateInterview) -> tuple[WebhookEvent, str]:
+    at = item.updated_at or item.created_at
+    body = {
+        "event": name,
+        "timestamp": None if at is None else at.isoformat(),
+        "data": {
+            "candidateInterviewId": item.id,
+            "candidateId": item.candidate_id,
+            "interviewId": item.interview_id,
+            "status": item.status,
+        },
+    }
+    text = json.dumps(body)
+    return decode_event(text, synthetic=True), text

@@ -1,0 +1,157 @@
+"""Who is called for which event."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from inspect import iscoroutinefunction
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from attrs import field, frozen
+
+from gather_async.errors import ConfigurationError
+from gather_async.webhooks.events import (
+    EVENT_CLASSES,
+    CandidateInterviewCompleted,
+    CandidateInterviewStatusChanged,
+    InterviewCreated,
+    InterviewUpdated,
+    QuestionAudioGenerated,
+    UnknownEvent,
+    WebhookEvent,
+)
+
+__all__ = ["Handler", "Handlers", "Registration"]
+
+E = TypeVar("E", bound=WebhookEvent)
+T = TypeVar("T")
+
+
+@frozen(kw_only=True, eq=False)
+class Handler:
+    """A function, and what it wants to hear of."""
+
+    name: str
+    """Stable from one run of the program to the next."""
+    function: Callable[[Any], Coroutine[Any, Any, object]] = field(repr=False)
+    targets: frozenset[str | None] = frozenset()
+    """Names of events; ``*`` for all, None for those that are not documented."""
+
+    def wants(self, event: WebhookEvent) -> bool:
+        """Tell whether the handler is for this event."""
+        target = None if isinstance(event, UnknownEvent) else event.event
+        return bool(self.targets & {"*", event.event, target})
+
+
+@frozen
+class Registration(Generic[E]):
+    """A decorator that keeps the function as it is; its event's class is type-checked."""
+
+    _add: Callable[[Callable[[Any], Coroutine[Any, Any, object]]], None]
+
+    def __call__(
+        self, handler: Callable[[E], Coroutine[Any, Any, T]]
+    ) -> Callable[[E], Coroutine[Any, Any, T]]:
+        """Register the handler."""
+        self._add(handler)
+        return handler
+
+
+class Handlers:
+    """All handlers of a receiver; what `WebhookReceiver` inherits ``on`` from."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    @overload
+    def on(self, event: type[E], *, name: str | None = None) -> Registration[E]: ...
+    # A known name narrows the decorator's class of events, which pyright calls incompatible.
+    @overload
+    def on(  # pyright: ignore[reportOverlappingOverload]
+        self, event: Literal["question.audio_generated"], *, name: str | None = None
+    ) -> Registration[QuestionAudioGenerated]: ...
+    @overload
+    def on(
+        self, event: Literal["candidate_interview.completed"], *, name: str | None = None
+    ) -> Registration[CandidateInterviewCompleted]: ...
+    @overload
+    def on(
+        self, event: Literal["candidate_interview.status_changed"], *, name: str | None = None
+    ) -> Registration[CandidateInterviewStatusChanged]: ...
+    @overload
+    def on(
+        self, event: Literal["interview.created"], *, name: str | None = None
+    ) -> Registration[InterviewCreated]: ...
+    @overload
+    def on(
+        self, event: Literal["interview.updated"], *, name: str | None = None
+    ) -> Registration[InterviewUpdated]: ...
+    @overload
+    def on(self, event: str, *, name: str | None = None) -> Registration[WebhookEvent]: ...
+
+    def on(self, event: str | type[WebhookEvent], *, name: str | None = None) -> Registration[Any]:
+        """Register the decorated async function for an event.
+
+        Any number of functions may be registered for one event, and one function for
+        several. Each gets each event at least once: with a crash or a lost lease it
+        may run again, so it should be idempotent. Events are in no order.
+
+        Args:
+            event: The event's name on the wire, ``"*"`` for all, or a class of events.
+            name: Under which the inbox remembers that this handler is done with an
+                event; None: module and qualified name. Give one to a function that may
+                be moved or renamed while events wait for it.
+
+        Raises:
+            ConfigurationError: The function isn't async, or another has this name.
+        """
+        target = _target(event)
+
+        def add(function: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
+            self._add(function, target, name)
+
+        return Registration(add)
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """All handlers by their names."""
+        return self._handlers
+
+    def names_for(self, event: WebhookEvent) -> list[str]:
+        """Return the names of the handlers that want an event."""
+        return [handler.name for handler in self._handlers.values() if handler.wants(event)]
+
+    def _add(
+        self,
+        function: Callable[[Any], Coroutine[Any, Any, object]],
+        target: str | None,
+        name: str | None,
+    ) -> None:
+        name = name or _stable_name(function)
+        if not iscoroutinefunction(function) and not iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object may be the handler
+        ):
+            raise ConfigurationError(f"The handler {name} must be an async function.")
+        known = self._handlers.get(name)
+        if known is not None and known.function is not function:
+            raise ConfigurationError(
+                f"Two handlers are named {name}, and the inbox could not tell them apart: "
+                "give one of them on(..., name=...)."
+            )
+        targets = {target} | (known.targets if known else set())
+        self._handlers[name] = Handler(name=name, function=function, targets=frozenset(targets))
+
+
+def _target(event: Any) -> str | None:
+    if isinstance(event, str) and event:
+        return event
+    if event is UnknownEvent:
+        return None
+    if event is WebhookEvent:
+        return "*"
+    for name, event_class in EVENT_CLASSES.items():
+        if event is event_class:
+            return name
+    raise ConfigurationError('on() takes the name of an event, "*", or a class of events.')
+
+
+def _stable_name(function: Any) -> str:
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return f"{owner.__module__}.{owner.__qualname__}"

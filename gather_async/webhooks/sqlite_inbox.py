@@ -1,0 +1,146 @@
+"""An inbox in an SQLite file: committed before the sender hears 200."""
+
+import contextlib
+import sqlite3
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from gather_async.errors import ConfigurationError
+from gather_async.storage import SQLiteStore
+from gather_async.webhooks import sqlite_tasks as tasks_of
+from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
+from gather_async.webhooks.sqlite_schema import SCHEMA_VERSION, migrate
+
+__all__ = ["SQLiteInbox"]
+
+T = TypeVar("T")
+
+# The sender gives up after 5 seconds. Source: /api-reference/webhooks
+_BUSY_TIMEOUT = 3.0
+
+
+class SQLiteInbox:
+    """Events in a file that survives ``kill -9`` and may be shared by processes of one machine.
+
+    It is opened with the first event, in WAL mode; commits of events that come
+    together are grouped. The file holds personal data, so it is made readable
+    for its owner alone. Put it on a local disk: SQLite's locks don't work on
+    most network file systems.
+    """
+
+    is_shared: Literal[True] = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        keep_for: float = 7 * 86_400.0,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
+        """Make an inbox; nothing is opened yet.
+
+        Args:
+            path: The file; made if absent, its folder is not.
+            keep_for: Seconds for which an event that is done with is kept, so that its
+                repetition is recognised; from 3600. Dead letters are kept until they are
+                replayed or discarded.
+            synchronous: ``NORMAL`` is faster, and a power cut, though no crash of the
+                process, may lose events that were answered with 200.
+
+        Raises:
+            ConfigurationError: ``keep_for`` is too short: the sender repeats for minutes.
+        """
+        if not keep_for >= 3600.0:
+            raise ConfigurationError("keep_for must be 3600 seconds or more.")
+        self._path = Path(path)
+        self._keep_for = keep_for
+        self._synchronous: Literal["FULL", "NORMAL"] = synchronous
+        self._store: SQLiteStore | None = None
+
+    async def put(self, event: StoredEvent, handlers: Collection[str]) -> Taken:
+        """Keep an event for handlers; on disk when it returns. See `Inbox.put`."""
+        return await self._run(lambda connection: tasks_of.put(connection, event, handlers))
+
+    async def knows(self, event: StoredEvent) -> bool:
+        """Tell whether `put` would call it a duplicate."""
+        return await self._run(lambda connection: tasks_of.knows(connection, event))
+
+    async def claim(
+        self, handlers: Collection[str], *, limit: int, now: float, until: float
+    ) -> Claimed:
+        """Take due tasks; see `Inbox.claim`."""
+        token = uuid.uuid4().hex
+        return await self._run(
+            lambda connection: tasks_of.claim(
+                connection, handlers, limit=limit, now=now, until=until, token=token
+            )
+        )
+
+    async def renew(self, tasks: Collection[Task], *, until: float) -> None:
+        """Make leases last longer; see `Inbox.renew`."""
+        await self._run(lambda connection: tasks_of.renew(connection, tasks, until))
+
+    async def succeed(self, task: Task, *, now: float) -> None:
+        """Never give this task out again; see `Inbox.succeed`."""
+        await self._run(lambda connection: tasks_of.succeed(connection, task, now))
+
+    async def retry(self, task: Task, *, due_at: float, error: str) -> None:
+        """Count a failure, and give the task out again; see `Inbox.retry`."""
+        await self._run(lambda connection: tasks_of.retry(connection, task, due_at, error))
+
+    async def bury(self, task: Task, *, now: float, error: str) -> None:
+        """Make the task a dead letter; see `Inbox.bury`."""
+        await self._run(lambda connection: tasks_of.bury(connection, task, now, error))
+
+    async def release(self, task: Task) -> None:
+        """Give the task back; see `Inbox.release`."""
+        await self._run(lambda connection: tasks_of.release(connection, task))
+
+    async def dead_letters(self, *, limit: int) -> Sequence[DeadLetter]:
+        """Return the dead letters, oldest first."""
+        return await self._run(lambda connection: tasks_of.dead_letters(connection, limit))
+
+    async def replay(self, letters: Collection[DeadLetter] | None) -> int:
+        """Make dead letters due again; see `Inbox.replay`."""
+        return await self._run(lambda connection: tasks_of.replay(connection, letters))
+
+    async def discard(self, letters: Collection[DeadLetter] | None) -> int:
+        """Give dead letters up; see `Inbox.discard`."""
+        return await self._run(lambda connection: tasks_of.discard(connection, letters))
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many tasks of each handler are neither done nor dead."""
+        return await self._run(tasks_of.waiting)
+
+    async def prune(self, *, now: float) -> int:
+        """Forget events that are done with and older than ``keep_for``; return how many."""
+        forgotten = 0
+        # In bites, so that no sender waits for a long transaction.
+        while bite := await self._run(lambda c: tasks_of.prune(c, now - self._keep_for)):
+            forgotten += bite
+        return forgotten
+
+    async def aclose(self) -> None:
+        """Finish what was asked for, and close the file; the next use opens it again."""
+        store, self._store = self._store, None
+        if store is not None:
+            await store.aclose()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteInbox {'closed' if self._store is None else 'open'}>"
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._store is None:
+            # If it can't be made here, the store says so in its own words.
+            with contextlib.suppress(OSError):
+                self._path.touch(mode=0o600)
+            self._store = SQLiteStore(
+                self._path,
+                schema_version=SCHEMA_VERSION,
+                migrate=migrate,
+                synchronous=self._synchronous,
+                busy_timeout=_BUSY_TIMEOUT,
+            )
+        return await self._store.run(work)

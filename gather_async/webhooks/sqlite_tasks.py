@@ -1,0 +1,248 @@
+"""The statements of an inbox file; each function runs inside one transaction."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
+
+__all__ = [
+    "bury",
+    "claim",
+    "dead_letters",
+    "discard",
+    "knows",
+    "prune",
+    "put",
+    "release",
+    "renew",
+    "replay",
+    "retry",
+    "succeed",
+    "waiting",
+]
+
+# No lease and no pause is longer, so what seems due later was written before the clock went back.
+_HORIZON: Final = 7200.0
+_BITE: Final = 500
+
+
+def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection[str]) -> Taken:
+    """Keep an event and a task for each handler, unless it is known."""
+    if _is_told(connection, event):
+        return Taken.DUPLICATE
+    inserted = connection.execute(
+        "INSERT INTO events (key, text, default_event, received_at, synthetic, signed)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        (
+            event.key,
+            event.text,
+            event.default_event,
+            event.received_at,
+            event.synthetic,
+            event.signed,
+        ),
+    )
+    if not inserted.rowcount:
+        return Taken.DUPLICATE
+    if event.subject is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO subjects VALUES (?, ?, ?)",
+            (event.subject, event.state, event.synthetic),
+        )
+    connection.executemany(
+        "INSERT INTO tasks (event_id, handler, due_at) VALUES (?, ?, 0)",
+        [(inserted.lastrowid, name) for name in sorted(set(handlers))],
+    )
+    return Taken.NEW
+
+
+def knows(connection: sqlite3.Connection, event: StoredEvent) -> bool:
+    """Tell whether `put` would call it a duplicate."""
+    row = connection.execute("SELECT 1 FROM events WHERE key = ?", (event.key,)).fetchone()
+    return row is not None or _is_told(connection, event)
+
+
+def claim(
+    connection: sqlite3.Connection,
+    handlers: Collection[str],
+    *,
+    limit: int,
+    now: float,
+    until: float,
+    token: str,
+) -> Claimed:
+    """Take due tasks under a new token."""
+    names = json.dumps(sorted(handlers))
+    rows = connection.execute(
+        "SELECT t.event_id, t.handler, t.failures, t.starts,"
+        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
+        " FROM tasks t JOIN events e ON e.id = t.event_id"
+        " WHERE t.state = 'pending' AND (t.due_at <= ? OR t.due_at > ?)"
+        " AND t.handler IN (SELECT value FROM json_each(?))"
+        " ORDER BY t.due_at, t.event_id LIMIT ?",
+        (now, now + _HORIZON, names, limit),
+    ).fetchall()
+    connection.executemany(
+        "UPDATE tasks SET due_at = ?, starts = starts + 1, token = ?"
+        " WHERE event_id = ? AND handler = ?",
+        [(until, token, row[0], row[1]) for row in rows],
+    )
+    (next_due,) = connection.execute(
+        "SELECT min(due_at) FROM tasks WHERE state = 'pending'"
+        " AND handler IN (SELECT value FROM json_each(?))",
+        (names,),
+    ).fetchone()
+    return Claimed(tasks=[_task(row, token) for row in rows], next_due=next_due)
+
+
+def renew(connection: sqlite3.Connection, tasks: Collection[Task], until: float) -> None:
+    """Make leases last longer."""
+    for task in tasks:
+        _change_held(connection, task, "due_at = ?", until)
+
+
+def succeed(connection: sqlite3.Connection, task: Task, now: float) -> None:
+    """End a task, whoever holds it: its handler did succeed."""
+    connection.execute(
+        "UPDATE tasks SET state = 'done', ended_at = ?, error = NULL"
+        " WHERE event_id = (SELECT id FROM events WHERE key = ?) AND handler = ?",
+        (now, task.event.key, task.handler),
+    )
+
+
+def retry(connection: sqlite3.Connection, task: Task, due_at: float, error: str) -> None:
+    """Count a failure, and make the task due then."""
+    change = "failures = failures + 1, due_at = ?, error = ?, token = NULL"
+    _change_held(connection, task, change, due_at, _storable(error))
+
+
+def bury(connection: sqlite3.Connection, task: Task, now: float, error: str) -> None:
+    """Count a failure, and make the task a dead letter."""
+    change = "state = 'dead', failures = failures + 1, ended_at = ?, error = ?"
+    _change_held(connection, task, change, now, _storable(error))
+
+
+def release(connection: sqlite3.Connection, task: Task) -> None:
+    """Give a task back, due at once."""
+    _change_held(connection, task, "starts = starts - 1, due_at = 0, token = NULL")
+
+
+def dead_letters(connection: sqlite3.Connection, limit: int) -> Sequence[DeadLetter]:
+    """Return the dead letters, oldest first."""
+    rows = connection.execute(
+        "SELECT t.handler, t.failures, t.ended_at, t.error,"
+        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
+        " FROM tasks t JOIN events e ON e.id = t.event_id"
+        " WHERE t.state = 'dead' ORDER BY t.ended_at, t.event_id LIMIT ?",
+        (limit,),
+    )
+    return [
+        DeadLetter(
+            event=_event(row[4:]).decode(),
+            handler=row[0],
+            key=row[4],
+            failures=row[1],
+            died_at=row[2],
+            error=row[3] or "",
+        )
+        for row in rows
+    ]
+
+
+def replay(connection: sqlite3.Connection, letters: Collection[DeadLetter] | None) -> int:
+    """Make dead letters due again."""
+    return _change_dead(
+        connection,
+        "state = 'pending', failures = 0, starts = 0, token = NULL, ended_at = NULL, due_at = 0",
+        letters,
+    )
+
+
+def discard(connection: sqlite3.Connection, letters: Collection[DeadLetter] | None) -> int:
+    """Give dead letters up: done, though nothing was."""
+    return _change_dead(connection, "state = 'done'", letters)
+
+
+def waiting(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the number of pending tasks of each handler."""
+    return dict(
+        connection.execute(
+            "SELECT handler, count(*) FROM tasks WHERE state = 'pending' GROUP BY handler"
+        ).fetchall()
+    )
+
+
+def prune(connection: sqlite3.Connection, before: float) -> int:
+    """Forget some events that are old and done with; return how many."""
+    return connection.execute(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events e WHERE received_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM tasks WHERE event_id = e.id AND state != 'done')"
+        " ORDER BY received_at LIMIT ?)",
+        (before, _BITE),
+    ).rowcount
+
+
+def _is_told(connection: sqlite3.Connection, event: StoredEvent) -> bool:
+    if event.subject is None:
+        return False
+    latest = connection.execute(
+        "SELECT state, synthetic FROM subjects WHERE subject = ?", (event.subject,)
+    ).fetchone()
+    return latest is not None and latest[0] == event.state and (latest[1] or event.synthetic)
+
+
+def _change_dead(
+    connection: sqlite3.Connection,
+    change: str,
+    letters: Collection[DeadLetter] | None,
+) -> int:
+    statement = f"UPDATE tasks SET {change} WHERE state = 'dead'"  # noqa: S608 - our own words
+    if letters is None:
+        return connection.execute(statement).rowcount
+    one = " AND handler = ? AND event_id = (SELECT id FROM events WHERE key = ?)"
+    return sum(
+        connection.execute(statement + one, (letter.handler, letter.key)).rowcount
+        for letter in letters
+    )
+
+
+def _change_held(
+    connection: sqlite3.Connection, task: Task, change: str, *values: float | str
+) -> None:
+    """Change a task whose claim still holds."""
+    connection.execute(
+        f"UPDATE tasks SET {change}"  # noqa: S608 - our own words
+        " WHERE event_id = (SELECT id FROM events WHERE key = ?) AND handler = ?"
+        " AND token = ? AND state = 'pending'",
+        (*values, task.event.key, task.handler, task.token),
+    )
+
+
+def _task(row: Sequence[Any], token: str) -> Task:
+    _, handler, failures, starts = row[:4]
+    return Task(
+        event=_event(row[4:]),
+        handler=handler,
+        failures=failures,
+        crashes=starts - failures,
+        token=token,
+    )
+
+
+def _event(row: Sequence[Any]) -> StoredEvent:
+    key, text, default_event, received_at, synthetic, signed = row
+    return StoredEvent(
+        key=key,
+        text=text,
+        default_event=default_event,
+        received_at=received_at,
+        synthetic=bool(synthetic),
+        signed=bool(signed),
+    )
+
+
+def _storable(error: str) -> str:
+    """Return a message that SQLite can keep: it refuses lone surrogates."""
+    return error.encode("utf-8", "backslashreplace").decode()
