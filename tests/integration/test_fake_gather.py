@@ -191,6 +191,24 @@ async def test_an_error_may_hide_a_success(fake_gather: FakeGather) -> None:
     assert fake_gather.requests[0].was_processed
 
 
+async def test_a_refusal_over_quota_can_be_asked_for(fake_gather: FakeGather) -> None:
+    """``fail_next(429)`` looks like the documented refusal, without any limits configured."""
+    fake_gather.fail_next(429, headers={"Retry-After": "1"})
+    async with session_of(fake_gather) as session:
+        status, body = await post(session)
+    details = json.loads(body)["error"]["details"]
+    assert status == 429
+    assert details.keys() == {"limit", "remaining", "resetAt"}
+
+
+async def test_a_read_with_a_body_is_refused(fake_gather: FakeGather) -> None:
+    """No documented GET has a body, so one is a mistake of the client."""
+    body = {"page": 1}
+    async with session_of(fake_gather) as session, session.get(CANDIDATES, json=body) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]["details"]["field"] == "body"
+
+
 @pytest.mark.parametrize("after_processing", [True, False])
 async def test_an_answer_can_be_lost(after_processing: bool) -> None:
     """``drop_next`` cuts the connection, before or after the request is carried out."""

@@ -318,6 +318,24 @@ async def test_audio_events_come_when_the_audio_is_ready() -> None:
     assert [each.at for each in target.deliveries] == sorted(each.at for each in target.deliveries)
 
 
+async def test_closing_stops_timers_and_starting_sets_them_again() -> None:
+    """A closed server holds no timer; audio that is still being made is told of after a restart."""
+    clock = VirtualClock(autojump=False)
+    async with (
+        receiving(accept) as (url, arrived),
+        serving(clock=clock, audio_seconds=60.0) as (fake, call),
+    ):
+        target = fake.send_webhook_to(url, "secret")
+        question = await ask(call, fake)
+        assert clock.sleepers == 1
+        await fake.aclose()
+        assert clock.sleepers == 0
+        await fake.start()
+        await clock.advance(60.0)
+        await target.wait_until_settled()
+        assert [json.loads(body)["data"] for _, body in arrived] == [{"questionId": question["id"]}]
+
+
 async def test_an_unreachable_receiver_is_a_failed_attempt() -> None:
     """A refused connection is tried three times like any other failure."""
     async with receiving(accept) as (url, _):
