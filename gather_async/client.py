@@ -156,7 +156,7 @@ class GatherClient(View):
         default_region: str | Unset | None = UNSET,
         user_id: str | Unset | None = UNSET,
         limiter: Limiter | None = None,
-    ) -> "GatherClient":
+    ) -> Self:
         """Return a view of this client with other options.
 
         A view is cheap and shares the session, the limiter and the waits: closing

@@ -98,10 +98,10 @@ class Transport:
     A session that the caller lent is used as it is and never closed.
     """
 
-    _base: str
-    _borrowed: aiohttp.ClientSession | None = None
-    _trust_env: bool = False
-    _trace_configs: Sequence[aiohttp.TraceConfig] = ()
+    _base: str = field(alias="base")
+    _borrowed: aiohttp.ClientSession | None = field(default=None, alias="borrowed")
+    _trust_env: bool = field(default=False, alias="trust_env")
+    _trace_configs: Sequence[aiohttp.TraceConfig] = field(default=(), alias="trace_configs")
     _trace: aiohttp.TraceConfig = field(factory=_sending_trace, init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)

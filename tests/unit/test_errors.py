@@ -31,6 +31,7 @@ from gather_async.errors import (
     RateLimitedError,
     ResponseDecodeError,
     ServerError,
+    WaitTimeoutError,
     WebhookFailure,
     WebhookVerificationError,
 )
@@ -82,6 +83,7 @@ def one_of_each() -> Iterator[GatherError]:
     yield ResponseDecodeError("nonsense", body="<html>", path="$.data.id", maybe_processed=True)
     yield AudioGenerationError("failed", question=QUESTION)
     yield AudioTimeoutError("late", question=QUESTION, waited=300.0)
+    yield WaitTimeoutError("late", last=QUESTION, waited=300.0)
     yield WebhookVerificationError("no", reason=WebhookFailure.TOO_OLD)
 
 
@@ -141,6 +143,7 @@ def test_the_repr_shows_the_message_and_no_evidence(error: GatherError) -> None:
         (GatherConnectionError, ConnectionError),
         (GatherTimeoutError, TimeoutError),
         (AudioTimeoutError, TimeoutError),
+        (WaitTimeoutError, GatherTimeoutError),
         (BadRequestError, GatherAPIError),
         (RateLimitedError, GatherAPIError),
         (ServerError, GatherAPIError),

@@ -41,6 +41,7 @@ from gather_async.models import (
 from gather_async.models.audio import FAILED_WORDS, READY_WORDS, audio_state_of
 from gather_async.models.rate_limit import QueueStatus, WindowStatus
 from gather_async.models.vocabulary import CandidateInterviewStatus, OpenEnum
+from gather_async.unset import UNSET
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 EXTRA = {"new": {"deep": [1, None]}}
@@ -303,3 +304,10 @@ def test_extra_never_makes_two_objects_equal_or_unhashable() -> None:
     one, other = Team(id="t", extra={"a": [1]}), Team(id="t", extra={"a": [2]})
     assert one != other
     assert len({one, other}) == 2
+
+
+def test_the_mark_of_an_argument_not_given_is_one_and_says_so() -> None:
+    """UNSET stays itself in copies and pickles, and reads well in help texts."""
+    assert repr(UNSET) == "UNSET"
+    assert copy.deepcopy(UNSET) is UNSET
+    assert pickle.loads(pickle.dumps(UNSET)) is UNSET
