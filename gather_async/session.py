@@ -32,6 +32,7 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Options", "Session"]
 
 _LOG = logging.getLogger("gather_async")
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LOOKS_AFTER_ERROR = 2  # the server answered, so it isn't still working on it
 _LOOKS_AFTER_SILENCE = 4
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
@@ -49,10 +50,8 @@ class Options:
     """Seconds; None waits for the quota as long as it takes."""
 
 
-@frozen
-class _Reply:
-    payload: Any
-    headers: Mapping[str, str]
+_Reply = tuple[Any, Mapping[str, str]]
+"""An answer's JSON, and its headers."""
 
 
 @define(eq=False, kw_only=True, repr=False)
@@ -103,7 +102,8 @@ class Session:
             ClientClosedError: The client is closed, or busy in another loop.
         """
         limit = self.options.timeout if timeout is UNSET else client_timeout(timeout)
-        return (await self._send(request, limit, idempotent=idempotent)).payload
+        payload, _ = await self._send(request, limit, idempotent=idempotent)
+        return payload
 
     async def _send(self, request: Request, timeout: ClientTimeout, *, idempotent: bool) -> _Reply:
         body = _encode(request.body)
@@ -129,7 +129,7 @@ class Session:
             if failure.is_ambiguous and request.lookup is not None and not repeatable:
                 looks = _LOOKS_AFTER_SILENCE if failure.status is None else _LOOKS_AFTER_ERROR
                 found = await self._reconcile(
-                    request.lookup, timeout, error, began=began, looks=looks
+                    request.lookup(), timeout, error, began=began, looks=looks
                 )
                 if found is not None:
                     return found
@@ -158,28 +158,8 @@ class Session:
     async def _attempt(
         self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
     ) -> _Reply:
-        """Send once, and read a 2xx answer's JSON."""
-        answer = await self._exchange(request, body, slot, timeout)
-        _LOG.debug("%s: %d", request, answer.status)
-        if not 200 <= answer.status < 300:
-            raise api_error(
-                answer, str(request), is_write=request.is_write, now=self._server_now(answer)
-            )
-        payload = parse_json(answer.body, is_write=request.is_write)
-        if payload is None and request.needs_answer:
-            raise ResponseDecodeError(
-                f"{request}: the server said {answer.status}, but its answer has no body.",
-                body="",
-                path="$",
-                maybe_processed=request.is_write,
-            )
-        return _Reply(payload, answer.headers)
-
-    async def _exchange(
-        self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
-    ) -> Answer:
-        """Send once and settle the slot, whatever happens."""
-        sending = Sending(on_resent=slot.resent)
+        """Send once, settle the slot whatever happens, and read a 2xx answer's JSON."""
+        sending = Sending(slot.resent)
         answer: Answer | None = None
         try:
             answer = await self.transport.exchange(
@@ -197,7 +177,24 @@ class Session:
                 slot.lost()
             else:
                 slot.returned()
-        return answer
+        return self._read(request, answer)
+
+    def _read(self, request: Request, answer: Answer) -> _Reply:
+        """Return what a 2xx answer holds; raise what any other means."""
+        _LOG.debug("%s: %d", request, answer.status)
+        if not 200 <= answer.status < 300:
+            now = server_time(answer.headers)
+            now = self.clock.wall() if now is None else now
+            raise api_error(answer, str(request), is_write=request.is_write, now=now)
+        payload = parse_json(answer.body, is_write=request.is_write)
+        if payload is None and request.needs_answer:
+            raise ResponseDecodeError(
+                f"{request}: the server said {answer.status}, but its answer has no body.",
+                body="",
+                path="$",
+                maybe_processed=request.is_write,
+            )
+        return payload, answer.headers
 
     async def _reconcile(
         self,
@@ -218,17 +215,17 @@ class Session:
             pause = min(self.options.retry.cap, self.options.retry.base * 2.0**look_number)
             await self.clock.sleep(pause)
             try:
-                reply = await self._send(lookup.request, timeout, idempotent=True)
+                payload, headers = await self._send(lookup.request, timeout, idempotent=True)
             except GatherError as error:
                 raise lost from error
             seen = look(
                 lookup,
-                reply.payload,
-                server_now=server_time(reply.headers),
+                payload,
+                server_now=server_time(headers),
                 elapsed=self.clock.monotonic() - began,
             )
             if seen.verdict is Sighting.FOUND:
-                return _Reply({"data": seen.item}, reply.headers)
+                return {"data": seen.item}, headers
             if seen.verdict is Sighting.UNPROVEN:
                 raise lost
         return None
@@ -246,18 +243,14 @@ class Session:
             return Failure(was_sent=True, status=200)
         return Failure(was_sent=bool(getattr(error, "maybe_processed", False)))
 
-    def _server_now(self, answer: Answer) -> float:
-        """Return the server's wall time: its reset times are by its own clock."""
-        now = server_time(answer.headers)
-        return self.clock.wall() if now is None else now
-
     def _quota(self, answer: Answer) -> ServerQuota | None:
         """Return what the headers say of the quota, its reset by our own clock."""
         quota = read_rate_headers(answer.headers)
         if quota is None or quota.reset_at is None:
             return quota
-        skew = self._server_now(answer) - self.clock.wall()
-        if abs(skew) <= _FORGIVEN_SKEW:
+        server_now = server_time(answer.headers)
+        skew = 0.0 if server_now is None else server_now - self.clock.wall()
+        if -_FORGIVEN_SKEW <= skew <= _FORGIVEN_SKEW:
             return quota
         return attrs.evolve(quota, reset_at=quota.reset_at - skew)
 
@@ -266,8 +259,7 @@ def _encode(body: Any) -> bytes | None:
     if body is None:
         return None
     try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode()
+        return _JSON.encode(body).encode()
     except (ValueError, RecursionError):
         raise InvalidRequestError(
             "The body can't be JSON: it holds NaN, an infinity, a lone surrogate or a cycle."

@@ -14,6 +14,7 @@ __all__ = ["ServerQuota", "read_rate_headers"]
 
 _COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
 _SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
+_LONGEST_COUNT = 16
 _SMALLEST_UNIX = 1e9  # 2001; a smaller number isn't Unix seconds, and what it means is unknown
 _SMALLEST_MILLIS = 1e11  # the year 5138 in seconds, 1973 in milliseconds
 
@@ -63,7 +64,11 @@ def _find(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def _count(value: str | None) -> int | None:
-    match = _COUNT.fullmatch(value) if value is not None else None
+    if value is None:
+        return None
+    if len(value) < _LONGEST_COUNT and value.isascii() and value.isdigit():
+        return int(value)  # as documented, and so nearly always
+    match = _COUNT.fullmatch(value)
     return int(match[1]) if match else None
 
 

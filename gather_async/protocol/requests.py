@@ -42,8 +42,9 @@ class Request:
     """Unencoded; entries that are None are not sent."""
     body: Any = field(default=None, repr=False)
     """JSON; None sends no body."""
-    lookup: Lookup | None = field(default=None, repr=False)
-    """How a lost answer to a write can be reconciled; None if it can't."""
+    lookup: Callable[[], Lookup] | None = field(default=None, repr=False)
+    """How a lost answer to a write can be reconciled; None if it can't. A function,
+    since hardly any answer is lost."""
     needs_answer: bool = True
     """Whether a 2xx without a readable body is a lost answer too."""
 
@@ -59,6 +60,8 @@ class Request:
         Raises:
             InvalidRequestError: A parameter is no single value, or can't be encoded.
         """
+        if not self.query:
+            return self.path
         query = {name: _text(value) for name, value in self.query.items() if value is not None}
         try:
             return f"{self.path}?{urlencode(query)}" if query else self.path

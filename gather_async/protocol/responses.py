@@ -42,7 +42,7 @@ def parse_json(body: bytes, *, is_write: bool) -> Any:
     if not body.strip():
         return None
     try:
-        return json.loads(body)
+        return json.loads(str(body, "utf-8"))  # RFC 8259, section 8.1: always UTF-8
     except (ValueError, RecursionError) as error:
         problem = "it is nested too deep" if isinstance(error, RecursionError) else "it is not JSON"
         raise _senseless("$", problem, body, is_write=is_write) from None

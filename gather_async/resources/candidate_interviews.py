@@ -4,6 +4,7 @@ Source: /api-reference/candidate-interviews, /guides/sending-invites
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -100,7 +101,7 @@ class CandidateInterviews:
         }
         return await self._endpoint.create(
             with_extra(body, extra),
-            lookup=self._lookup(candidate_id, interview_id),
+            lookup=partial(self._lookup, candidate_id, interview_id),
             timeout=timeout,
             idempotent=idempotent,
         )

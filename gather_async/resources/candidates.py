@@ -1,6 +1,7 @@
 """Candidates. Source: /api-reference/candidates."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, overload
 
 from attrs import Factory, evolve, field, frozen
@@ -110,7 +111,7 @@ class Candidates:
         checked = self._checked(candidate, fields)
         return await self._endpoint.create(
             with_extra(to_wire(checked), extra),
-            lookup=self._lookup(checked.external_id),
+            lookup=partial(self._lookup, checked.external_id) if checked.external_id else None,
             timeout=timeout,
             idempotent=idempotent,
         )
@@ -221,10 +222,8 @@ class Candidates:
     def _e164(self, phone: str) -> str:
         return to_e164(phone, self._default_region, self._phone_policy)
 
-    def _lookup(self, external_id: str | None) -> Lookup | None:
+    def _lookup(self, external_id: str) -> Lookup:
         """Return how the candidate of a lost answer is found."""
-        if not external_id:
-            return None
         return Lookup(
             request=self._endpoint.list_request({"externalId": external_id}),
             plural="candidates",

@@ -1,6 +1,6 @@
 """What all API resources do alike: read one, list, create."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -64,7 +64,7 @@ class Endpoint(Generic[T]):
         self,
         body: Mapping[str, Any],
         *,
-        lookup: Lookup | None = None,
+        lookup: Callable[[], Lookup] | None = None,
         timeout: Timeout | Unset = UNSET,
         idempotent: bool = False,
     ) -> T:
