@@ -125,10 +125,10 @@ async def _next_free_slot() -> tuple[float, float]:
     return late, due or 0.0
 
 
-async def _cost(quota: ServerQuota | None, number: int = 50_000) -> float:
-    """Return microseconds per uncontended acquire and answer, best of five."""
+async def _cost(quota: ServerQuota | None, number: int = 5_000) -> float:
+    """Return microseconds per uncontended acquire and answer, best of forty short runs."""
     clock, best = SystemClock(), float("inf")
-    for _ in range(5):
+    for _ in range(40):  # other work on the machine hits some of them
         limiter = InProcessLimiter(
             [RateLimit(100_000, per=60), RateLimit(1_000_000, per=3600)], clock=clock
         )
@@ -142,16 +142,18 @@ async def _cost(quota: ServerQuota | None, number: int = 50_000) -> float:
 
 async def _documented_cost() -> float:
     """Return the same on the documented windows with their headers, full and sliding."""
-    clock, number = VirtualClock(autojump=False), 50_000
+    clock, number, best = VirtualClock(autojump=False), 2_000, float("inf")
     limiter = InProcessLimiter(_DOCUMENTED, clock=clock)
-    spent = 0.0
-    for _ in range(number):
-        clock.jump(3.7)
-        began = time.perf_counter()
-        slot = await limiter.acquire(priority="interactive", max_wait=None)
-        slot.answered(_HEADERS)
-        spent += time.perf_counter() - began
-    return spent / number * 1e6
+    for _ in range(40):
+        spent = 0.0
+        for _ in range(number):
+            clock.jump(3.7)
+            began = time.perf_counter()
+            slot = await limiter.acquire(priority="interactive", max_wait=None)
+            slot.answered(_HEADERS)
+            spent += time.perf_counter() - began
+        best = min(best, spent)
+    return best / number * 1e6
 
 
 async def _waiting(number: int = 100_000) -> tuple[float, float, float]:
