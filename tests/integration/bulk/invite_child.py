@@ -33,5 +33,5 @@ async def main(base_url: str, api_key: str, interview_id: str, journal: str, cou
 
 
 if __name__ == "__main__":
-    *texts, number = sys.argv[1:]
-    sys.exit(asyncio.run(main(*texts, int(number))))
+    url, key, interview, file, number = sys.argv[1:]
+    sys.exit(asyncio.run(main(url, key, interview, file, int(number))))

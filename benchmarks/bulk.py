@@ -1,0 +1,191 @@
+"""What bulk invites cost: requests, time beside the ideal, memory, and CPU.
+
+    python -m benchmarks.bulk
+
+Memory is the growth of the peak resident set of a process of its own, from a
+client that has sent nothing to the report of a dry run: every row is read,
+checked and entered in the journal, none is sent. CPU is that of a client
+process whose server runs in another.
+"""
+
+import asyncio
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.figure import Figure, table
+from gather_async.bulk import BulkInvite, InviteReport
+from gather_async.client import GatherClient
+from gather_async.protocol.windows import RateLimit
+from gather_async.testing import FakeGather, VirtualClock
+
+__all__ = ["figures"]
+
+_REAL = (RateLimit(100, per=60), RateLimit(1000, per=3600))
+_NONE = (RateLimit(10_000_000, per=60),)
+_RESERVE = 5
+_FAULTS = {"errors_500": 0.03, "html_503": 0.02, "cut_before": 0.03, "cut_after": 0.06}
+_MEGABYTE = 1024  # in the kilobytes of ru_maxrss
+
+
+def figures() -> Iterator[Figure]:
+    """Yield the figures; about three minutes."""
+    yield _requests("clean wire", {}, at_most=2.0)
+    yield _requests("14 % of requests failing", _FAULTS, at_most=None)
+    yield _schedule(10_000)
+    for rows in (10_000, 1_000_000):
+        yield from _memory(rows)
+    yield _cpu(1_000)
+
+
+def _rows(count: int) -> Iterator[dict[str, str]]:
+    for number in range(count):
+        yield {
+            "first_name": "Person",
+            "last_name": str(number),
+            "email": f"row-{number}@example.com",
+            "phone": f"+1202{number:07d}",
+        }
+
+
+async def _interview(gather: GatherClient, fake: FakeGather) -> str:
+    """Make an interview, and return its id."""
+    question = await gather.questions.create(
+        title="Why?",
+        question_script="Why?",
+        user_id=fake.user_id,
+        audio_url="https://example.com/a.mp3",
+    )
+    interview = await gather.interviews.create(
+        title="Job", display_name="Job", question_ids=[question.id]
+    )
+    return interview.id
+
+
+async def _invite(
+    count: int,
+    *,
+    limits: Sequence[RateLimit],
+    faults: dict[str, float],
+    latency: float = 0.1,
+) -> tuple[InviteReport, float]:
+    """Return the report and the virtual seconds of a job; everyone got one invite."""
+    clock = VirtualClock()
+    async with FakeGather(clock=clock, rate_limits=limits) as fake:
+        options: dict[str, Any] = {"clock": clock, "rng": random.Random(0), "reserve": _RESERVE}
+        async with GatherClient(fake.api_key, base_url=fake.base_url, **options) as gather:
+            interview_id = await _interview(gather, fake)
+        await clock.sleep(3700)
+        fake.set_latency(latency, latency)
+        fake.chaos(**faults)
+        began = clock.monotonic()
+        options["rate_limits"] = limits
+        async with GatherClient(fake.api_key, base_url=fake.base_url, **options) as gather:
+            report = await BulkInvite(gather, _rows(count), interview_id=interview_id)
+        took = clock.monotonic() - began
+        if len(fake.invites_by_person) != count or set(fake.invites_by_person.values()) != {1}:
+            raise AssertionError("somebody was not invited exactly once")
+    return report, took
+
+
+def _requests(name: str, faults: dict[str, float], *, at_most: float | None) -> Figure:
+    report, _ = asyncio.run(_invite(500, limits=_NONE, faults=faults))
+    each = report.requests / report.invited
+    return Figure(
+        f"bulk: requests per invite, {name}",
+        f"{each:.2f}",
+        None if at_most is None else f"<= {at_most:.2f}",
+        None if at_most is None else each <= at_most,
+    )
+
+
+def _ideal(requests: int) -> float:
+    """Return when the last of so many requests could start, were each answered at once."""
+    at: list[float] = []
+    for number in range(requests):
+        starts = [
+            at[number - each.limit + _RESERVE] + each.per
+            for each in _REAL
+            if number >= each.limit - _RESERVE
+        ]
+        at.append(max(starts, default=0.0))
+    return at[-1]
+
+
+def _schedule(count: int) -> Figure:
+    _, took = asyncio.run(_invite(count, limits=_REAL, faults={}))
+    ratio = took / _ideal(2 * count)
+    return Figure(
+        f"bulk: {count:,} invites in {took / 3600:.2f} virtual hours",
+        f"{ratio:.4f} x ideal",
+        "<= 1.01",
+        ratio <= 1.01,
+    )
+
+
+def _peak() -> float:
+    """Return the peak resident set of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MEGABYTE if sys.platform != "darwin" else peak / _MEGABYTE**2
+
+
+async def _dry(count: int) -> None:
+    """Print the growth in MB and the rows a second of a dry run; in a process of its own."""
+    async with GatherClient("key", base_url="http://127.0.0.1:9") as gather:
+        before, began = _peak(), time.process_time()
+        report = await BulkInvite(gather, _rows(count), interview_id="i", dry_run=True)
+        rate = count / (time.process_time() - began)
+        print(_peak() - before, rate if report.ready == count else 0.0)
+
+
+def _memory(count: int) -> Iterator[Figure]:
+    grown, rate = map(float, _child("dry", str(count)).split())
+    yield Figure(
+        f"bulk: memory over the start, {count:,} rows", f"{grown:.1f} MB", "<= 60 MB", grown <= 60
+    )
+    yield Figure(f"bulk: {count:,} rows read, checked, entered", f"{rate:,.0f} rows/s of CPU")
+
+
+def _child(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.bulk", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+async def _send(base_url: str, api_key: str, interview_id: str, count: int) -> None:
+    """Print the CPU seconds of inviting; in a process of its own."""
+    async with GatherClient(api_key, base_url=base_url, rate_limits=_NONE) as gather:
+        await BulkInvite(gather, _rows(50), interview_id=interview_id)
+        began = time.process_time()
+        report = await BulkInvite(gather, list(_rows(50 + count))[50:], interview_id=interview_id)
+        print(time.process_time() - began if report.invited == count else "nan")
+
+
+async def _serve(count: int) -> str:
+    async with FakeGather() as fake:
+        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+            interview_id = await _interview(gather, fake)
+        arguments = ("send", fake.base_url, fake.api_key, interview_id, str(count))
+        return await asyncio.to_thread(_child, *arguments)
+
+
+def _cpu(count: int) -> Figure:
+    seconds = float(asyncio.run(_serve(count)))
+    return Figure(
+        "bulk: client CPU without a quota, journal in memory",
+        f"{1000 * seconds / count:.2f} ms/invite, {count / seconds:.0f}/s",
+    )
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["dry", count]:
+            asyncio.run(_dry(int(count)))
+        case ["send", base_url, api_key, interview_id, count]:
+            asyncio.run(_send(base_url, api_key, interview_id, int(count)))
+        case _:
+            for line in table(figures()):
+                print(line, flush=True)
