@@ -12,7 +12,7 @@ import pytest
 
 from gather_async.errors import ConfigurationError
 from gather_async.testing import FakeGather, VirtualClock
-from gather_async.testing.serve import main, serve
+from gather_async.testing.serve import serve
 
 USER_TEST = """
 {mark}
@@ -98,10 +98,13 @@ def test_the_server_runs_on_its_own() -> None:
     assert (server.returncode, out, err) == (0, b"", b"")
 
 
-def test_a_server_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    """A blank key ends the command with status 1 and one line."""
-    assert main(["--api-key", " "]) == 1
-    assert "api_key" in capsys.readouterr().err
+def test_a_server_that_cannot_start_says_why() -> None:
+    """A blank key ends the command with status 1 and one line that names it."""
+    command = [sys.executable, "-m", "gather_async.testing.serve", "--api-key", " "]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert len(run.stderr.splitlines()) == 1
+    assert "api_key" in run.stderr
 
 
 async def test_a_blank_key_is_refused() -> None:
