@@ -13,6 +13,7 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Keep the callback from being called; harmless if it already was."""
+        ...
 
 
 class Clock(Protocol):
@@ -20,15 +21,19 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never go back; only differences mean anything."""
+        ...
 
     def wall(self) -> float:
         """Return Unix seconds; may jump either way."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds of `monotonic`; at once if not positive."""
+        ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back once in the running loop, after that many seconds of `monotonic`."""
+        ...
 
 
 class SystemClock:

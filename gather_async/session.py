@@ -16,6 +16,7 @@ from gather_async.errors import (
     GatherError,
     GatherTimeoutError,
     InvalidRequestError,
+    QuotaWaitError,
     RateLimitedError,
     ResponseDecodeError,
 )
@@ -109,11 +110,10 @@ class Session:
         body = _encode(request.body)
         repeatable = idempotent or not request.is_write
         attempt, elapsed = 0, 0.0
+        error: GatherError | None = None
         while True:
             attempt += 1
-            slot = await self.limiter.acquire(
-                priority=self.options.priority, max_wait=self.options.max_wait
-            )
+            slot = await self._slot(after=error)
             began = self.clock.monotonic()
             try:
                 return await self._attempt(request, body, slot, timeout)
@@ -123,7 +123,7 @@ class Session:
                 GatherAPIError,
                 ResponseDecodeError,
             ) as caught:
-                error: GatherError = caught
+                error = caught
             elapsed += self.clock.monotonic() - began
             failure = self._failure(error)
             if failure.is_ambiguous and request.lookup is not None and not repeatable:
@@ -146,6 +146,15 @@ class Session:
                 raise error
             _LOG.info("%s: attempt %d: %s; trying again", request, attempt, type(error).__name__)
             elapsed += await self._pause(retry)
+
+    async def _slot(self, *, after: GatherError | None) -> Slot:
+        """Return leave to send; a refusal names the failure that made this a second try."""
+        try:
+            return await self.limiter.acquire(
+                priority=self.options.priority, max_wait=self.options.max_wait
+            )
+        except QuotaWaitError as refused:
+            raise refused from after
 
     async def _pause(self, retry: Retry) -> float:
         """Wait before the next attempt; return the seconds that count as elapsed."""

@@ -253,6 +253,18 @@ async def test_quota_wait_is_refused_before_it_begins(
         assert len(fake.requests) == 2
 
 
+async def test_refused_second_try_names_what_went_wrong_first(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock
+) -> None:
+    """A 429 whose hold exceeds max_wait raises at once, and the 429 is its cause."""
+    reset = {"X-RateLimit-Reset": str(int(clock.wall()) + 600)}
+    fake.fail_next(status=429, headers=reset)
+    with pytest.raises(QuotaWaitError) as caught:
+        await gather.with_options(max_wait=5.0).teams.list()
+    assert isinstance(caught.value.__cause__, RateLimitedError)
+    assert caught.value.wait > 500.0
+
+
 async def test_server_stricter_than_configured_still_serves_all(clock: VirtualClock) -> None:
     """60 concurrent calls succeed against a fifth of the configured limits."""
     strict = [RateLimit(20, per=60), RateLimit(200, per=3600)]
