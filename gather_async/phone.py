@@ -46,7 +46,7 @@ _ADVICE: Final = {
     "letters": "Write digits instead of letters, and nothing else than the number.",
     "no country calling code": (
         "Start the phone number with + and the country calling code (not 00), or name the region"
-        " of national numbers (region= here, default_region= of the client)."
+        " of national numbers (region=, default_region= or --region)."
     ),
     "unexpected characters": (
         "Give one phone number: + and digits; spaces, dots, hyphens and one pair of"

@@ -1,0 +1,178 @@
+"""``invite FILE``: invite everyone in a file, once."""
+
+import argparse
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from gather_async.bulk import BulkInvite, InviteReport, read_candidates
+from gather_async.cli.connection import connect
+from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.invite_progress import watching
+from gather_async.cli.invite_summary import show_plan, show_report
+from gather_async.cli.problem import explain, status_of
+from gather_async.cli.screen import Screen
+from gather_async.client import GatherClient
+from gather_async.errors import ConfigurationError, GatherError
+from gather_async.phone import known_region
+
+__all__ = ["add_to"]
+
+_WAYS = ("email", "sms")
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser(
+        "invite",
+        help="invite everyone in a CSV or JSON Lines file, nobody twice",
+        description="Create a candidate and send an invite for each row of a file."
+        " With --journal, the same command goes on after any stop or crash.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=_existing, metavar="FILE", help="CSV, or JSON Lines (.jsonl)")
+    parser.add_argument("--interview", required=True, metavar="ID")
+    parser.add_argument(
+        "--via", type=_ways, default=["email"], metavar="email,sms", help="email by default"
+    )
+    parser.add_argument("--journal", metavar="PATH", help="remembers who was invited; keep it")
+    parser.add_argument("--dry-run", action="store_true", help="check every row, send nothing")
+    parser.add_argument(
+        "--region", type=_region, metavar="US", help="where national phone numbers belong"
+    )
+    parser.add_argument("--report", type=Path, metavar="OUT.csv", help="one line for each row")
+    parser.add_argument("--expiry-days", type=int, metavar="N", help="days until the links die")
+    parser.add_argument("--redirect-uri", metavar="URL", help="where candidates land afterwards")
+    parser.add_argument(
+        "--on-existing",
+        choices=("reuse", "skip", "error"),
+        default="reuse",
+        help="what to do with people whom the server knows by their external id",
+    )
+    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="16 by default")
+    parser.set_defaults(command=_run)
+
+
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError("there is no such file")
+    return path
+
+
+def _ways(text: str) -> list[str]:
+    ways = [word.strip().lower() for word in text.split(",")]
+    if not set(ways) <= set(_WAYS):
+        raise argparse.ArgumentTypeError("choose email, sms or email,sms")
+    return ways
+
+
+def _region(text: str) -> str:
+    try:
+        return known_region(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(options: argparse.Namespace, screen: Screen) -> int:
+    if options.journal is None and not options.dry_run:
+        screen.note("Without --journal, a run that was stopped can't be continued.", style="yellow")
+    return asyncio.run(_Invite(options, screen).run())
+
+
+@frozen
+class _Invite:
+    """One run of the command."""
+
+    options: argparse.Namespace
+    screen: Screen
+
+    async def run(self) -> int:
+        """Run the job to its end, or to the first Ctrl-C."""
+        async with connect(default_region=self.options.region) as gather:
+            with watching(gather, self.screen) as watch:
+                job = self._job(gather, watch)
+                error = await self._ended(job)
+            status = self._finish(job.report)
+            if isinstance(error, asyncio.CancelledError):
+                raise error
+        if isinstance(error, GatherError):
+            self.screen.fail(explain(error))
+            return status_of(error)
+        if error is not None:
+            self.screen.fail(f"The file or the journal can't be used: {error}")
+        return status
+
+    def _job(self, gather: GatherClient, watch: Any) -> BulkInvite:
+        options = self.options
+        return BulkInvite(
+            gather,
+            read_candidates(options.file),
+            interview_id=options.interview,
+            delivery_types=options.via,
+            expiry_days=options.expiry_days,
+            external_redirect_uri=options.redirect_uri,
+            journal=options.journal,
+            concurrency=options.concurrency,
+            on_progress=watch,
+            dry_run=options.dry_run,
+            on_existing=options.on_existing,
+        )
+
+    async def _ended(self, job: BulkInvite) -> BaseException | None:
+        """Wait for the job, and return what ended it early, which is to be shown after the bar.
+
+        Being cancelled lets requests on the wire end first.
+        """
+
+        async def run() -> InviteReport:
+            return await job
+
+        task = asyncio.create_task(run())
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as cancelled:
+            self.screen.note("Stopping once what is on its way has ended; Ctrl-C again leaves now.")
+            job.stop()
+            await asyncio.wait({task})
+            return cancelled
+        except (GatherError, OSError, sqlite3.Error) as error:
+            return error
+        return None
+
+    def _finish(self, report: InviteReport | None) -> ExitStatus:
+        """Show what came of it and how to go on; return the exit status."""
+        if report is None:
+            return ExitStatus.FAILURE
+        show_plan(report, self.screen)
+        show_report(report, self.screen)
+        self._write_report(report)
+        if report.error is not None:
+            self.screen.fail(f"Too many failures in a row. The last: {report.error}")
+        if report.unfinished or report.stopped:
+            self._tell_how_to_resume()
+        is_good = not (report.rejected or report.failed or report.unfinished or report.stopped)
+        return ExitStatus.OK if is_good else ExitStatus.FAILURE
+
+    def _write_report(self, report: InviteReport) -> None:
+        path = self.options.report
+        if path is None:
+            return
+        try:
+            report.to_csv(path)
+        except (OSError, sqlite3.Error) as error:
+            self.screen.fail(f"The report can't be written to {path}: {error}")
+        else:
+            self.screen.note(f"One line for each row: {path}")
+
+    def _tell_how_to_resume(self) -> None:
+        if self.options.journal is None:
+            self.screen.note("There was no --journal, so nothing remembers who was invited here.")
+        else:
+            self.screen.note(
+                f"To go on, run the same command again with --journal {self.options.journal};"
+                " nobody is invited twice."
+            )

@@ -1,0 +1,47 @@
+"""The live bar of ``invite``."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gather_async.bulk import InviteProgress
+from gather_async.cli.screen import Screen
+from gather_async.client import GatherClient
+
+__all__ = ["describe", "watching"]
+
+
+@contextmanager
+def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteProgress], None]]:
+    """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=screen.err,
+        disable=not screen.err.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(progress: InviteProgress) -> None:
+            bar.update(
+                task,
+                completed=progress.done,
+                total=progress.total,
+                description=describe(progress, quota=gather.rate_limit_status.remaining),
+            )
+
+        yield show
+
+
+def describe(progress: InviteProgress, *, quota: int) -> str:
+    """Return counts, rate, quota left and finish time in one line."""
+    counts = ", ".join(f"{count} {status.value}" for status, count in progress.counts.items())
+    rate = 60 * progress.done / progress.elapsed if progress.elapsed > 0 else 0.0
+    finish = progress.finish_at.astimezone().strftime("%a %H:%M")
+    parts = [counts, f"{rate:.0f}/min", f"quota {quota}", f"until {finish}"]
+    return "  ".join(part for part in parts if part)
