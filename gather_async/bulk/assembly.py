@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,8 +68,8 @@ class Assembly:
             self.tally.total = settings.total
             if settings.total is None:
                 self.tally.total = await count_of(settings.candidates)
-            with TemporaryDirectory(prefix="gather-async-") as scratch:
-                journal = await self._open(Path(scratch))
+            with ExitStack() as scratch:
+                journal = await self._open(scratch)
                 try:
                     await self._run_with(journal)
                 finally:
@@ -80,17 +81,18 @@ class Assembly:
         assert self.report is not None  # noqa: S101 - set by _run_with
         return self.report
 
-    async def _open(self, scratch: Path) -> Journal:
+    async def _open(self, scratch: ExitStack) -> Journal:
         """Open the journal; a dry run works on a copy of it, so that nothing is changed."""
         settings, path = self._settings, self._settings.journal
         if settings.is_dry and path is not None:
-            copy = scratch / "dry-run.db"
+            folder = TemporaryDirectory(prefix="gather-async-")
+            copy = Path(scratch.enter_context(folder), "dry-run.db")
             path = copy if await asyncio.to_thread(copy_file, path, copy) else None
         return await Journal.open(
             path,
             Purpose(interview_id=settings.invitation.interview_id, server=self._gather.base_url),
             keeps_candidates=settings.keeps_candidates,
-            owner=_OWNERS.setdefault(self._gather.limiter, uuid.uuid4().hex),
+            owner=_owner_of(self._gather.limiter),
         )
 
     async def _run_with(self, journal: Journal) -> None:
@@ -214,6 +216,14 @@ class Assembly:
 
     def _duration(self, requests: int) -> timedelta:
         return self._view.estimate(requests) if requests else timedelta(0)
+
+
+def _owner_of(limiter: Limiter) -> str:
+    """Return what names a limiter for as long as it lives."""
+    name = uuid.uuid4().hex
+    with suppress(TypeError):  # it can't be a weak key, and is told of requests each time
+        return _OWNERS.setdefault(limiter, name)
+    return name
 
 
 def _people(view: Gather, journal: Journal, tally: Tally) -> Directory:

@@ -26,9 +26,10 @@ class BulkInvite:
     as it ends, those that ended in earlier runs included; the job goes no faster
     than the loop takes them. Leaving the loop early doesn't stop the job: `stop` does.
 
-    Cancelling a task that awaits the job stops it: requests on the wire get
-    ``grace`` seconds to end, nothing new is begun, then the journal is closed and
-    the cancellation goes on. The same call with the same journal continues.
+    Cancelling a task that waits for the job, or for its next outcome, stops it:
+    requests on the wire get ``grace`` seconds to end, nothing new is begun, then the
+    journal is closed and the cancellation goes on. Cancelling once more spares the
+    grace. The same call with the same journal continues.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class BulkInvite:
         self._reader = asyncio.current_task()
         task = self._start()
         try:
-            while (outcome := await stream.take()) is not None:
+            while (outcome := await self._take(task)) is not None:
                 yield outcome
         finally:
             self._reader = None
@@ -197,7 +198,24 @@ class BulkInvite:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.done():
-                self.stop()
-                await asyncio.wait({task})
+            await self._end(task)
+            raise
+
+    async def _take(self, task: "asyncio.Task[InviteReport]") -> InviteOutcome | None:
+        """Return the next outcome; being cancelled stops the job, and waits for that."""
+        try:
+            return await self._assembly.stream.take()
+        except asyncio.CancelledError:
+            self._assembly.stream.detach()
+            await self._end(task)
+            raise
+
+    async def _end(self, task: "asyncio.Task[InviteReport]") -> None:
+        """Stop in good order; being cancelled once more stops at once."""
+        self.stop()
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
             raise

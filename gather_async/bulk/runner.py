@@ -129,7 +129,9 @@ class Runner:
         for entry, record in zip(entries, records, strict=True):
             candidate = entry.checked if isinstance(entry.checked, NewCandidate) else None
             if candidate is None or record.has_ended or self.is_dry:
-                await self._tell(record, candidate, earlier=record.state is not RowState.REJECTED)
+                # A rejected row was checked anew; whatever else has ended did so before.
+                earlier = record.has_ended and record.state is not RowState.REJECTED
+                await self._tell(record, candidate, earlier=earlier)
             else:
                 await self._begin(record, candidate)
 

@@ -169,7 +169,7 @@ def test_bytes_that_windows_1252_lacks_stay_in_their_row(tmp_path: Path) -> None
     assert good == _ZOE
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     rows=st.lists(
         st.tuples(

@@ -244,7 +244,7 @@ def _row(number: int, kind: str) -> NewCandidate:
     return NewCandidate("A", "B", f"p{number}@example.com", "+12025550123", own)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     kinds=st.lists(
         st.sampled_from(["derived", "own", "existing", "invited"]), min_size=1, max_size=4

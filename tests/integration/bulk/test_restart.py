@@ -130,6 +130,82 @@ async def test_cancelling_lets_requests_end_and_goes_on_later(
     assert len(bench.sent) - before <= 80
 
 
+async def test_cancelling_who_reads_outcomes_stops_the_job(bench: Bench, journal: Path) -> None:
+    """A task that is cancelled while it waits for the next outcome takes the job along."""
+    bench.fake.set_latency(0.1, 0.4)
+    job = bench.job(people(40), journal=journal)
+
+    async def read() -> None:
+        async for _ in job:
+            pass
+
+    running = asyncio.ensure_future(read())
+    await bench.fake.wait_for_requests(bench.before + 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert job.report is not None
+    assert job.report.stopped is StopReason.ASKED
+    sent = len(bench.sent)
+    await bench.clock.sleep(3600)
+    assert len(bench.sent) == sent
+    assert (await bench.job(people(40), journal=journal)).invited == 40
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_cancelling_twice_spares_the_grace(bench: Bench, journal: Path) -> None:
+    """Who can't wait for what is on the wire cancels again; the journal is closed all the same."""
+    bench.fake.slow_next(math.inf, times=math.inf)
+    job = bench.job(people(5), journal=journal, grace=1000.0, client=bench.client(timeout=9999.0))
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + 1)
+    bench.clock.autojump = False
+    running.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    bench.clock.autojump = True
+    bench.fake.clear_faults()
+    assert (await bench.job(people(5), journal=journal)).invited == 5
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_journal_that_cant_be_written_ends_the_job(bench: Bench, journal: Path) -> None:
+    """A broken or full disk raises; nothing is sent that could not be written down."""
+    job = bench.job(people(100), journal=journal)
+
+    async def break_it() -> None:
+        async for _ in job:
+            with sqlite3.connect(journal) as connection:
+                connection.execute("ALTER TABLE rows RENAME TO gone")
+            connection.close()
+            await job
+
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await break_it()
+    with sqlite3.connect(journal) as connection:
+        connection.execute("ALTER TABLE gone RENAME TO rows")
+    connection.close()
+    assert (await bench.job(people(100), journal=journal)).invited == 100
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_interactive_calls_go_ahead_of_a_waiting_job(bench: Bench) -> None:
+    """A job that has used its share of the quota leaves the reserve to others."""
+    client = bench.client(rate_limits=[RateLimit(20, per=3600)], reserve=5)
+    job = bench.job(people(50), client=client)
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.fake.wait_for_requests(bench.before + 15)
+    began = bench.clock.monotonic()
+    await client.candidates.list()
+    assert bench.clock.monotonic() - began < 1.0
+    job.stop()
+    assert (await running).requests == 15
+
+
 async def test_a_request_that_outlasts_the_grace_is_looked_up(bench: Bench, journal: Path) -> None:
     """The grace is bounded; what it cut off is found by the next run, not sent again."""
     bench.fake.slow_next(math.inf, after_processing=True, path="/qsi/gather/candidate-interviews")
