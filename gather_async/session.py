@@ -63,9 +63,9 @@ class Session:
     limiter: Limiter
     clock: Clock
     options: Options
-    _rng: random.Random
-    _api_key: str
-    _user_agent: str
+    _rng: random.Random = field(alias="rng")
+    _api_key: str = field(alias="api_key")
+    _user_agent: str = field(alias="user_agent")
     _headers: Mapping[str, str] = field(init=False)
     _headers_with_body: Mapping[str, str] = field(init=False)
 
@@ -171,7 +171,7 @@ class Session:
         sending = Sending(slot.resent)
         answer: Answer | None = None
         try:
-            answer = await self.transport.exchange(
+            answer = received = await self.transport.exchange(
                 request.method,
                 request.target,
                 headers=self._headers if body is None else self._headers_with_body,
@@ -186,7 +186,7 @@ class Session:
                 slot.lost()
             else:
                 slot.returned()
-        return self._read(request, answer)
+        return self._read(request, received)
 
     def _read(self, request: Request, answer: Answer) -> _Reply:
         """Return what a 2xx answer holds; raise what any other means."""
@@ -194,7 +194,13 @@ class Session:
         if not 200 <= answer.status < 300:
             now = server_time(answer.headers)
             now = self.clock.wall() if now is None else now
-            raise api_error(answer, str(request), is_write=request.is_write, now=now)
+            raise api_error(
+                answer,
+                str(request),
+                is_write=request.is_write,
+                now=now,
+                secret=self._api_key,
+            )
         payload = parse_json(answer.body, is_write=request.is_write)
         if payload is None and request.needs_answer:
             raise ResponseDecodeError(

@@ -60,7 +60,7 @@ NOT_ON_THE_WIRE = {"extra", "status_code"}
 WORDS = [InterviewType, CandidateInterviewStatus, DeliveryType, SummaryStatus, EvaluationType]
 
 # These laws are checked once for each model, so each time needs fewer examples.
-FEWER = settings(max_examples=25)
+FEWER = settings(max_examples=12)
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
