@@ -7,7 +7,7 @@ from gather_async.bulk.columns import recognised
 
 __all__ = ["guess_dialect"]
 
-_DELIMITERS = ",;\t|:"
+_DELIMITERS = ",;\t|: "
 _QUOTES = "\"'"
 
 Dialect = type[csv.Dialect]
@@ -42,14 +42,19 @@ def _candidates(sample: str) -> Iterator[Dialect]:
 
 def _like(dialect: Dialect, **changes: str) -> Dialect:
     """Return a dialect that reads doubled quotes, and quotes after a delimiter and a space."""
-    return type("_Like", (dialect,), {"doublequote": True, "skipinitialspace": True, **changes})
+    delimiter = changes.get("delimiter", dialect.delimiter)
+    rules = {"doublequote": True, "skipinitialspace": delimiter != " ", **changes}
+    return type("_Like", (dialect,), rules)
 
 
 def _sense(dialect: Dialect, lines: list[str]) -> Sense:
     """Return the fields that the header names, lines cut like it, and no quotes left over."""
     header: list[str] = []
     alike = wrapped = 0
-    rows = csv.reader(lines, dialect)
+    try:
+        rows = csv.reader(lines, dialect)
+    except (csv.Error, TypeError, ValueError):  # the Sniffer may name a line break
+        return 0, 0, 0
     while True:
         try:
             row = next(rows)

@@ -26,7 +26,7 @@ def _write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", ":"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", ":", " "])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 def test_a_file_is_read_whatever_its_delimiter_and_encoding(
     tmp_path: Path, delimiter: str, encoding: str

@@ -8,6 +8,7 @@ process. What was on the wire then arrives at once, late, or never.
 import math
 import sqlite3
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -239,6 +240,13 @@ def _steps(
     yield from live(row).__await__()
 
 
+def _new_journal() -> sqlite3.Connection:
+    """Return an empty journal in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, 0)
+    return connection
+
+
 def _row(number: int, kind: str) -> NewCandidate:
     own = None if kind == "derived" else f"own-{number}"
     return NewCandidate("A", "B", f"p{number}@example.com", "+12025550123", own)
@@ -261,8 +269,14 @@ def test_everyone_is_invited_exactly_once_whatever_crashes(
             made = world.create(f"own-{number}")
             if kind == "invited":
                 world.invite(made)
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection, 0)
+    with closing(_new_journal()) as connection:
+        _live_and_die(kinds, data, world, connection)
+
+
+def _live_and_die(
+    kinds: list[str], data: st.DataObject, world: World, connection: sqlite3.Connection
+) -> None:
+    """Crash a few times at drawn points, then run to the end."""
     process = Process(
         world, connection, [_row(number, kind) for number, kind in enumerate(kinds, start=1)]
     )
@@ -288,28 +302,25 @@ def test_everyone_is_invited_exactly_once_whatever_crashes(
         RowState.ALREADY_INVITED if kind == "invited" else RowState.INVITED for kind in kinds
     ]
     assert states == expected
-    connection.close()
 
 
 def test_a_crash_between_any_two_points_costs_no_second_invite() -> None:
     """Dying once at each of the points in turn, with the request on the wire arriving late."""
     for last_point in range(40):
         world = World(lambda options: "late" if "late" in options else options[0], is_calm=True)
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        migrate(connection, 0)
-        process = Process(world, connection, [_row(1, "derived")])
-        process.start()
-        for _ in range(last_point):
-            if process.running:
+        with closing(_new_journal()) as connection:
+            process = Process(world, connection, [_row(1, "derived")])
+            process.start()
+            for _ in range(last_point):
+                if process.running:
+                    process.step(1)
+            process.die()
+            process.start()
+            while process.running:
                 process.step(1)
-        process.die()
-        process.start()
-        while process.running:
-            process.step(1)
         world.arrive()
         assert len(world.invites) == 1, f"dying at point {last_point}"
         assert [len(ids) for ids in world.people.values()] == [1]
-        connection.close()
 
 
 def test_a_row_that_has_ended_cannot_be_given_up() -> None:
