@@ -20,7 +20,7 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.codec import MismatchError, decode
-from gather_async.protocol.rate_headers import read_rate_headers
+from gather_async.protocol.rate_headers import read_reset
 from gather_async.protocol.responses import Answer, kept_text
 
 __all__ = ["api_error", "seconds_until_reset", "server_time"]
@@ -99,9 +99,9 @@ def seconds_until_reset(
     ``X-RateLimit-Reset`` goes before ``details.resetAt``, and that before
     ``Retry-After``. Source: /getting-started/rate-limits
     """
-    quota = read_rate_headers(headers)
-    if quota is not None and quota.reset_at is not None:
-        return max(0.0, quota.reset_at - now)
+    reset_at = read_reset(headers)
+    if reset_at is not None:
+        return max(0.0, reset_at - now)
     try:
         return max(0.0, decode(details.get("resetAt"), datetime).timestamp() - now)
     except MismatchError:

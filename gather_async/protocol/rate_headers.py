@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import attrs
 
-__all__ = ["ServerQuota", "read_rate_headers"]
+__all__ = ["ServerQuota", "read_rate_headers", "read_reset"]
 
 _COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
 _SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
@@ -48,8 +48,12 @@ def read_rate_headers(headers: Mapping[str, str]) -> ServerQuota | None:
     remaining = _count(_find(headers, "X-RateLimit-Remaining"))
     if limit is None or remaining is None or limit < 1:
         return None
-    reset_at = _unix_seconds(_find(headers, "X-RateLimit-Reset"))
-    return ServerQuota(limit, min(max(remaining, 0), limit), reset_at)
+    return ServerQuota(limit, min(max(remaining, 0), limit), read_reset(headers))
+
+
+def read_reset(headers: Mapping[str, str]) -> float | None:
+    """Return ``X-RateLimit-Reset`` in Unix seconds; None if it is absent or senseless."""
+    return _unix_seconds(_find(headers, "X-RateLimit-Reset"))
 
 
 def _find(headers: Mapping[str, str], name: str) -> str | None:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -73,6 +74,8 @@ class Exchanges:
                 await self.pauses.sleep(after)
         except (_Cut, Closing):
             return _cut(request)
+        # aiohttp's own Date would be the machine's, and its resets this server's.
+        answer.headers.setdefault("Date", formatdate(self.world.clock.wall(), usegmt=True))
         if answer.is_truncated:
             return await _send_half(request, answer)
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)

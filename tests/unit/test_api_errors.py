@@ -238,7 +238,7 @@ def test_a_huge_message_takes_no_quadratic_time(text: str) -> None:
         # The first that says anything decides.
         (quota(NOW + 30, **{"retry-after": "5"}), {"resetAt": iso(50)}, 30.0),
         (quota("soon", **{"retry-after": "5"}), {"resetAt": iso(50)}, 50.0),
-        ({"x-ratelimit-reset": str(NOW + 30)}, {"resetAt": iso(50)}, 50.0),
+        ({"x-ratelimit-reset": str(NOW + 30)}, {"resetAt": iso(50)}, 30.0),
         ({"retry-after": "5"}, {"resetAt": iso(50)}, 50.0),
         ({"retry-after": "5"}, {"resetAt": iso(-50)}, 0.0),
         ({"retry-after": "5"}, {"resetAt": "soon"}, 5.0),
