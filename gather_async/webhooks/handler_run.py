@@ -39,8 +39,7 @@ async def run_handler(handler: Handler, task: Task, timeout: float, clock: Clock
     failure = _failure_of(run, timeout if deadline.is_set() else None)
     if failure is not None:
         _log.warning(
-            "The webhook handler %s failed on %s: %s (failure %d). Its traceback is in the "
-            "inbox's dead letters after the last attempt, and in the debug log.",
+            "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
             handler.name,
             task.event.key,
             failure.partition("\n")[0].partition(":")[0],

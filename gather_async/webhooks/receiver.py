@@ -253,6 +253,11 @@ class WebhookReceiver(Handlers):
         return self._intake.listeners.subscribe(listener)
 
     @property
+    def inbox(self) -> Inbox:
+        """Where events wait."""
+        return self._inbox
+
+    @property
     def alive(self) -> bool:
         """Whether it is started and not closed, so that signals can be expected."""
         return self._loop is not None and not self._is_closed
