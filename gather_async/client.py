@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from gather_async.phone import PhonePolicy
 from gather_async.protocol.base_url import PRODUCTION, check_base_url
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.windows import RateLimit
-from gather_async.quota.in_process import InProcessLimiter
+from gather_async.quota.in_process import InProcessLimiter, Pace
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.session import Options, Session
 from gather_async.settings import (
@@ -67,6 +68,7 @@ class GatherClient(View):
         signals: Signals | None = None,
         max_wait: float | None = None,
         reserve: int = 5,
+        pace: Pace = "burst",
         trust_env: bool = False,
         allow_insecure: bool = False,
         trace_configs: Sequence[HTTPTrace] = (),
@@ -82,8 +84,8 @@ class GatherClient(View):
             timeout: For each attempt: seconds in all, or aiohttp's ``ClientTimeout``.
             retry: How failures are tried again.
             rate_limits: The rolling windows of the key.
-            limiter: Replaces the in-process limiter, and with it ``rate_limits`` and
-                ``reserve``.
+            limiter: Replaces the in-process limiter, and with it ``rate_limits``,
+                ``reserve`` and ``pace``.
             phone_policy: How much must be true of a phone number.
             default_region: Such as ``"US"``: national numbers of this region are
                 normalised instead of refused.
@@ -91,6 +93,8 @@ class GatherClient(View):
             signals: A `WebhookReceiver`, or anything that wakes waiting calls.
             max_wait: Seconds to wait for the quota at most; None: as long as it takes.
             reserve: Requests of each window that bulk work never takes.
+            pace: ``"burst"`` lets bulk work use what is free, ``"even"`` spreads it over
+                the longest window.
             trust_env: Whether proxies come from the environment, as in aiohttp.
             allow_insecure: Whether the key may go by plain HTTP to another machine.
             trace_configs: aiohttp traces of your own.
@@ -111,7 +115,8 @@ class GatherClient(View):
                 trust_env=trust_env,
                 trace_configs=trace_configs,
             ),
-            limiter=limiter or InProcessLimiter(rate_limits, reserve=reserve, clock=clock),
+            limiter=limiter
+            or InProcessLimiter(rate_limits, reserve=reserve, clock=clock, pace=pace),
             clock=clock,
             base_url=url,
         )
@@ -134,10 +139,14 @@ class GatherClient(View):
             phone_policy=phone_policy, default_region=default_region, user_id=user_id
         )
         self._show(shared, bare, defaults)
-        polls = self.with_options(priority="bulk", retry=RetryPolicy(attempts=1), max_wait=None)
+
+        @cache
+        def polls(priority: Priority) -> GatherClient:
+            once = RetryPolicy(attempts=1)
+            return self.with_options(priority=priority, retry=once, max_wait=None)
+
         shared.waits = Waits(
-            questions=polls.questions,
-            candidate_interviews=polls.candidate_interviews,
+            views=polls,
             limiter_status=shared.limiter.status,
             rate_limits=rate_limits,
             clock=clock,

@@ -1,0 +1,216 @@
+"""Which request tells most about what is awaited: a page of the list, or one read.
+
+The list of questions is known from one sample call. Its page size is the
+server's own, new items may come first or last, ``page`` may be ignored, and
+items may be missing. So all of it is learned from the pages that are read.
+Source: /getting-started/authentication (the sample call)
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from attrs import define, field, frozen
+
+__all__ = ["ListMap", "ReadOne", "ReadPage", "Sought", "cost_of_a_look", "next_step"]
+
+_MOST_FRUITLESS = 8  # pages in a row without anything awaited before a search is given up
+_MOST_MISSES = 3  # searches in a row given up before the list is left alone
+_LEFT_ALONE = 600.0  # seconds
+
+
+@define(eq=False)
+class Sought:
+    """One awaited id, and where in the list it is."""
+
+    id: str
+    since: float
+    """When it was last found missing from where it should be, or first awaited."""
+    page: int | None = None
+    """The page it was on when last seen; None if unknown."""
+    near: int | None = None
+    """The page it was on before it got lost."""
+
+
+@frozen
+class ReadPage:
+    """Read one page of the list."""
+
+    number: int
+    is_search: bool
+    """Whether it is read to find out who is on it."""
+
+
+@frozen
+class ReadOne:
+    """Read one object."""
+
+    id: str
+
+
+@define(eq=False)
+class ListMap:
+    """What is known of a list."""
+
+    pages: int | None = None
+    """How many there are; None while unknown."""
+    is_trusted: bool = False
+    """Whether an item that names no state was found to be the same in a single read."""
+    _size: int = 0
+    _first_ids: AbstractSet[str] = frozenset()
+    _read_at: dict[int, float] = field(factory=dict)
+    _found_on: int | None = None
+    _fruitless: int = 0
+    _searched_for: float = -math.inf
+    _misses: int = 0
+    _usable_from: float = -math.inf
+
+    def is_usable(self, now: float) -> bool:
+        """Whether reading the list makes sense."""
+        return now >= self._usable_from
+
+    def leave_alone(self, now: float, seconds: float = _LEFT_ALONE) -> None:
+        """Read single objects for a while: the list fails, or says too little."""
+        self._usable_from = now + seconds
+        self._misses = self._fruitless = 0
+
+    def saw(
+        self, number: int, ids: AbstractSet[str], *, total: int | None, has_next: bool, at: float
+    ) -> None:
+        """Take in what a page says of the list's size.
+
+        Args:
+            number: The page's number.
+            ids: All ids on it.
+            total: Items in the whole list, if the answer said so.
+            has_next: Whether there may be another page.
+            at: When it was asked for.
+        """
+        self._read_at[number] = at
+        if number == 1:
+            self._first_ids = ids
+        elif ids and ids <= self._first_ids:
+            self.pages = 1  # the server ignores the page's number
+            return
+        self._size = max(self._size, len(ids))
+        if total is not None and self._size:
+            self.pages = max(1, math.ceil(total / self._size))
+        elif not ids and number > 1:
+            self.pages = number - 1
+        elif not has_next or (self.pages is not None and self.pages <= number):
+            self.pages = None if has_next else number
+
+    def searched(self, number: int, *, found: bool, wanted: int, since: float, at: float) -> None:
+        """Take in how a search went on.
+
+        Args:
+            number: The page that was read.
+            found: Whether anything sought was on it.
+            wanted: How many ids are still sought.
+            since: Since when the newest of them is sought.
+            at: When the page was asked for.
+        """
+        if since > self._searched_for:
+            self._searched_for, self._fruitless = since, 0
+        if found:
+            self._found_on, self._fruitless, self._misses = number, 0, 0
+            return
+        self._fruitless += 1
+        if wanted and self.next_to_search(wanted, since=since, near=()) is None:
+            self._misses += 1
+            if self._misses >= _MOST_MISSES:
+                self.leave_alone(at)
+
+    def next_to_search(self, wanted: int, *, since: float, near: Sequence[int]) -> int | None:
+        """Return the page on which what is sought most likely is; None if single reads cost less.
+
+        Args:
+            wanted: How many ids are sought.
+            since: Since when the newest of them is sought.
+            near: Pages that lost one of them.
+        """
+        fruitless = self._fruitless if since <= self._searched_for else 0
+        if fruitless >= max(2, min(_MOST_FRUITLESS, wanted // 4)):
+            unread = sum(1 for _ in self._unread(range(1, (self.pages or 0) + 1), since))
+            if self.pages is None or unread >= wanted:
+                return None
+        return next(self._unread(self._likely(near), since), None)
+
+    def _likely(self, near: Sequence[int]) -> Iterator[int]:
+        """Give page numbers, the likeliest first; some may be given twice, or not exist."""
+        if not self._read_at:
+            yield 1
+        for page in near:
+            yield from (page, page + 1, page - 1)
+        if self._found_on is not None:
+            yield from (self._found_on, self._found_on + 1, self._found_on - 1)
+        yield 1
+        if self.pages is not None:  # new items come first or last
+            yield self.pages
+            yield from range(self.pages - 1, 1, -1)
+        else:
+            yield from range(2, max(self._read_at, default=1) + 2)
+
+    def _unread(self, numbers: "Iterator[int] | range", since: float) -> Iterator[int]:
+        """Give those that exist and were not read since."""
+        for number in numbers:
+            exists = number >= 1 and (self.pages is None or number <= self.pages)
+            if exists and self._read_at.get(number, -math.inf) < since:
+                yield number
+
+
+def next_step(
+    due: Sequence[Sought],
+    awaited_on: Mapping[int, int],
+    list_map: ListMap | None,
+    *,
+    busy_pages: AbstractSet[int],
+    is_searching: bool,
+) -> ReadPage | ReadOne | None:
+    """Return the best next request; None if what is under way may answer it all.
+
+    A page that holds two or more awaited ids is worth more than single reads. What
+    is not yet located is searched for while there is reason to hope.
+
+    Args:
+        due: What should be looked at, the most urgent first.
+        awaited_on: How many awaited ids, due or not, each page holds.
+        list_map: What is known of the list; None if there is none to read.
+        busy_pages: Pages being read.
+        is_searching: Whether one of them is a search.
+    """
+    lost = [each for each in due if each.page is None]
+    for each in due:
+        if list_map is None:
+            return ReadOne(each.id)
+        if each.page is not None:
+            if each.page in busy_pages:
+                continue
+            is_shared = awaited_on.get(each.page, 0) > 1
+            return ReadPage(each.page, is_search=False) if is_shared else ReadOne(each.id)
+        if len(lost) > 1:
+            if is_searching:
+                continue
+            page = _search(lost, list_map)
+            if page in busy_pages:
+                continue
+            if page is not None:
+                return ReadPage(page, is_search=True)
+        return ReadOne(each.id)
+    return None
+
+
+def _search(lost: Sequence[Sought], list_map: ListMap) -> int | None:
+    since = max(each.since for each in lost)
+    near = list(dict.fromkeys(each.near for each in lost if each.near is not None))
+    return list_map.next_to_search(len(lost), since=since, near=near)
+
+
+def cost_of_a_look(awaited_on: Mapping[int, int], awaited: int) -> int:
+    """Return the requests that one look at everything awaited takes.
+
+    >>> cost_of_a_look({1: 50, 2: 1}, awaited=53)
+    4
+    """
+    located = sum(awaited_on.values())
+    return len(awaited_on) + max(0, awaited - located)

@@ -1,0 +1,234 @@
+"""Which request should go next, and what came of it, for all that is awaited of one kind.
+
+Told the time; sends nothing and waits for nothing.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from gather_async.errors import GatherError
+from gather_async.models.audio import AudioState
+from gather_async.protocol.poll_plan import ReadOne, ReadPage, cost_of_a_look, next_step
+from gather_async.waiting.allowance import Allowance
+from gather_async.waiting.gate import Gate
+from gather_async.waiting.kind import Kind, Listed
+from gather_async.waiting.listing import Listing, Step
+from gather_async.waiting.roster import Roster
+from gather_async.waiting.trouble import Trouble, is_final, is_for_all
+from gather_async.waiting.waiter import Awaited, Timing, Waiter
+
+__all__ = ["Board"]
+
+T = TypeVar("T")
+
+
+class Board(Generic[T]):
+    """Plans polls, and hands what they bring to those who wait.
+
+    Args:
+        kind: What is awaited.
+        roster: Who waits.
+        allowance: What polling may spend.
+        rng: Where the jitter comes from.
+        is_slow: Tells whether events announce what is awaited.
+    """
+
+    def __init__(
+        self,
+        kind: Kind[T],
+        roster: Roster[T],
+        allowance: Allowance,
+        rng: random.Random,
+        is_slow: Callable[[], bool],
+    ) -> None:
+        self._kind = kind
+        self._roster = roster
+        self._allowance = allowance
+        self._rng = rng
+        self._is_slow = is_slow
+        self._listing = Listing(kind, roster)
+        self._gate = Gate()
+        self._under_way: set[Step] = set()
+        self._latency = 0.0
+        self.trouble = Trouble()
+
+    def forget_steps(self) -> None:
+        """Forget what was under way."""
+        self._under_way.clear()
+
+    # What to do next
+
+    def plan(self, now: float) -> Step | float:
+        """Return the next request, begun, or the seconds until it is worth asking again."""
+        pause = self.trouble.pause_until - now
+        if pause > 0:
+            return pause
+        due, later = self._due(now)
+        wait = later
+        for candidates in (due, [each for each in due if each.place.page is not None]):
+            request = self._best(candidates, now)
+            if request is None:
+                continue
+            is_page = isinstance(request, ReadPage)
+            delay = 0.0
+            if not self._is_urgent(request, candidates):
+                delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
+            if delay <= 0:
+                return self._begin(request, due, now)
+            wait = min(wait, delay)
+        return wait
+
+    def _due(self, now: float) -> tuple[Sequence[Awaited[T]], float]:
+        """Return what should be looked at, the most urgent first, and the seconds until more."""
+        busy = {each.request.id for each in self._under_way if isinstance(each.request, ReadOne)}
+        cost = cost_of_a_look(self._listing.awaited_on(now), len(self._roster))
+        pace = self._allowance.pace(cost, now, self._roster.share)
+        due, later = [], math.inf
+        for each in self._roster:
+            at = each.due_at(pace, now, self._latency)
+            if at > now:
+                later = min(later, at)
+            elif each.id not in busy:
+                due.append(each)
+        wait = later - now
+        if any(each.is_new and not each.is_admitted and not each.is_told for each in due):
+            delay = self._gate.wait(now, self._roster.first)
+            if delay > 0:
+                due = [each for each in due if not each.is_new or each.is_admitted or each.is_told]
+                wait = min(wait, delay)
+            for each in due:
+                each.is_admitted = True
+        due.sort(key=lambda each: (self._rank(each, now), each.due))
+        return due, wait
+
+    def _rank(self, awaited: Awaited[T], now: float) -> int:
+        if awaited.is_told or awaited.needs_own_read:
+            return 0
+        return 1 if awaited.is_last_look(now, self._latency) else 2
+
+    def _best(self, due: Sequence[Awaited[T]], now: float) -> ReadPage | ReadOne | None:
+        """Return the request that tells most; what an event named gets a read of its own."""
+        doubted = self._listing.doubted
+        if doubted is not None and self._roster.get(doubted) is not None:
+            is_free = any(each.id == doubted for each in due)
+            return ReadOne(doubted) if is_free else None
+        told_on = Counter(each.place.page for each in due if each.is_told)
+        told_on[None] = 0
+        for each in due:
+            if each.needs_own_read or (each.is_told and told_on[each.place.page] < 2):
+                return ReadOne(each.id)
+        pages = [each.request for each in self._under_way if isinstance(each.request, ReadPage)]
+        return next_step(
+            [each.place for each in due],
+            self._listing.awaited_on(now),
+            self._listing.map(now),
+            busy_pages={each.number for each in pages},
+            is_searching=any(each.is_search for each in pages),
+        )
+
+    def _is_urgent(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]]) -> bool:
+        """Whether an event asked for this, so that it needs no allowance."""
+        if isinstance(request, ReadOne):
+            return any(
+                each.id == request.id and (each.is_told or each.needs_own_read) for each in due
+            )
+        return any(each.is_told and each.place.page == request.number for each in due)
+
+    def _begin(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float) -> Step:
+        lost = [each.place for each in due if each.place.page is None]
+        step = Step(
+            request,
+            began=now,
+            sought=frozenset(each.id for each in lost),
+            since=max((each.since for each in lost), default=now),
+        )
+        self._under_way.add(step)
+        self._allowance.spend(now, self._roster.share, is_page=isinstance(request, ReadPage))
+        return step
+
+    def spend(self, now: float) -> None:
+        """Count one request more."""
+        self._allowance.spend(now, self._roster.share, is_page=False)
+
+    # What came of it
+
+    def over(self, step: Step, now: float) -> None:
+        """Take a request from under way, whatever came of it."""
+        if step in self._under_way:
+            self._under_way.discard(step)
+            self._latency = max(now - step.began, 0.9 * self._latency)
+
+    def saw_one(self, step: Step, id: str, item: T | None, now: float) -> None:
+        """Take in a single read; None means that it isn't there yet."""
+        self.trouble.over()
+        self._listing.saw_one(id, item, now)
+        awaited = self._roster.get(id)
+        if awaited is not None:
+            awaited.needs_own_read = False
+            self._look(awaited, item, step, self._timing(now), is_whole=True)
+
+    def saw_page(self, step: Step, page: ReadPage, listed: Listed[T], now: float) -> None:
+        """Take in a page of the list."""
+        self.trouble.over()
+        told = self._listing.saw(step, page, listed, now)
+        timing, is_whole = self._timing(now), self._kind.is_listed_whole
+        for awaited, item in told:
+            self._look(awaited, item, step, timing, is_whole=is_whole)
+
+    def _timing(self, now: float) -> Timing:
+        """Return what the next looks depend on; one draw for all keeps a page together."""
+        return Timing(
+            now=now,
+            draw=self._rng.random(),
+            latency=self._latency,
+            is_slow=self._is_slow(),
+        )
+
+    def _look(
+        self, awaited: Awaited[T], item: T | None, step: Step, timing: Timing, *, is_whole: bool
+    ) -> None:
+        """Take in what was seen of one object, then end waits or choose the next look."""
+        awaited.looked_at = timing.now
+        if awaited.is_told and awaited.told_at <= step.began:
+            awaited.is_told = False
+        if item is not None:
+            if is_whole or awaited.last is None:
+                awaited.last = item
+            for waiter in list(awaited.waiters):
+                self._judge(awaited, waiter, item, is_whole=is_whole)
+        if awaited.is_told or awaited.needs_own_read:
+            awaited.due = timing.now
+        else:
+            awaited.reschedule(timing)
+
+    def _judge(self, awaited: Awaited[T], waiter: Waiter[T], item: T, *, is_whole: bool) -> None:
+        state = self._kind.judge(item, waiter.policy)
+        if state is AudioState.PROCESSING:
+            return
+        if not is_whole:
+            awaited.needs_own_read = True
+        elif state is AudioState.READY:
+            self._roster.end(waiter, item)
+        else:
+            self._roster.end(waiter, self._kind.failed(item))
+
+    def failed(self, step: Step, error: GatherError, now: float, wall: float) -> None:
+        """Take in a failure: it ends all waits, or one, or is endured."""
+        if is_for_all(error):
+            self._roster.end_all(error)
+            return
+        request = step.request
+        if isinstance(request, ReadPage):
+            if self._listing.failed(error, now):
+                return
+        else:
+            awaited = self._roster.get(request.id)
+            if awaited is not None and is_final(error):
+                self._roster.end_each(awaited, error)
+                return
+            if awaited is not None:
+                self._look(awaited, None, step, self._timing(now), is_whole=False)
+        self.trouble.happened(error, list(self._roster.policies), now, wall, self._rng.random())

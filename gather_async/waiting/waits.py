@@ -1,0 +1,183 @@
+"""What the waiting calls of a client's resources are answered by."""
+
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from gather_async.clock import Clock
+from gather_async.errors import AudioGenerationError, InvalidRequestError
+from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.question import Question
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.protocol.polling import PollPolicy
+from gather_async.protocol.windows import RateLimit
+from gather_async.quota.limiter import Priority
+from gather_async.waiting.allowance import Allowance
+from gather_async.waiting.coordinator import Coordinator
+from gather_async.waiting.ending import as_each_ends
+from gather_async.waiting.kind import Reads, audio, completion, summary
+from gather_async.waiting.signals import Signals, subscribe_weakly
+
+__all__ = ["Waits"]
+
+
+class Waits:
+    """All waits of a client and its views, which share their polls.
+
+    One task polls for each kind of wait while somebody waits; it ends with the
+    last. It may be used in several event loops one after the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Callable[[Priority], Reads],
+        limiter_status: Callable[[], RateLimitStatus],
+        rate_limits: Sequence[RateLimit],
+        clock: Clock,
+        rng: random.Random,
+        signals: Signals | None = None,
+        poll: PollPolicy | None = None,
+    ) -> None:
+        """Wire everything up, and listen to the signals from now on. Nothing runs yet.
+
+        Args:
+            views: Returns what polls of a priority are sent through. It should retry
+                nothing and wait for the quota as long as it takes.
+            limiter_status: Tells which rate limits are in force.
+            rate_limits: The limits where the limiter doesn't say.
+            clock: Where time comes from.
+            rng: Where the jitter comes from.
+            signals: What tells of webhooks.
+            poll: The policy of calls that bring none.
+        """
+        self._poll = poll or PollPolicy()
+
+        def limits() -> Sequence[RateLimit]:
+            windows = limiter_status().windows
+            return [RateLimit(each.limit, per=each.period) for each in windows] or rate_limits
+
+        allowance = Allowance(limits)
+
+        def is_alive() -> bool:
+            return signals is not None and signals.alive
+
+        def coordinator(kind: Any) -> Coordinator[Any]:
+            return Coordinator(kind, allowance=allowance, clock=clock, rng=rng, is_alive=is_alive)
+
+        self._audio: Coordinator[Question] = coordinator(audio(views))
+        self._completion: Coordinator[CandidateInterview] = coordinator(completion(views))
+        self._summary: Coordinator[InterviewResults] = coordinator(summary(views))
+        self._all = (self._audio, self._completion, self._summary)
+        self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._hear)
+
+    async def audio_ready(
+        self, question: Question | str, *, timeout: float, poll: PollPolicy | None = None
+    ) -> Question:
+        """Return the question once its audio is ready.
+
+        Raises:
+            AudioGenerationError: Generation failed.
+            AudioTimeoutError: It was not over in time.
+            GatherError: See `Questions.wait_until_audio_ready`.
+        """
+        key, seen = _split(question)
+        return await self._audio.wait(
+            key, timeout=_checked(timeout), policy=poll or self._poll, seen=seen
+        )
+
+    async def all_audio_ready(
+        self,
+        questions: Iterable[Question | str],
+        *,
+        timeout: float,
+        poll: PollPolicy | None = None,
+    ) -> AsyncIterator[Question | AudioGenerationError]:
+        """Give each question as its audio generation ends, each once.
+
+        Raises:
+            GatherError: What else ended a wait, once all the others have ended.
+        """
+        seconds, policy = _checked(timeout), poll or self._poll
+        awaited = dict(_split(question) for question in _listed(questions))
+        waiters = [
+            self._audio.join(key, timeout=seconds, policy=policy, seen=seen)
+            for key, seen in awaited.items()
+        ]
+        failure: BaseException | None = None
+        try:
+            async with aclosing(as_each_ends(waiters)) as all_ended:
+                async for ended in all_ended:
+                    error = ended.exception()
+                    if error is None:
+                        yield ended.result()
+                    elif isinstance(error, AudioGenerationError):
+                        yield error
+                    elif failure is None:
+                        failure = error
+        finally:
+            for waiter in waiters:
+                self._audio.leave(waiter)
+            await self._audio.settle()
+        if failure is not None:
+            raise failure
+
+    async def completed(
+        self, id: str, *, timeout: float, poll: PollPolicy | None = None
+    ) -> CandidateInterview:
+        """Return the candidate interview once the candidate has finished.
+
+        Raises:
+            WaitTimeoutError: The candidate had not finished in time.
+            GatherError: See `CandidateInterviews.wait_until_completed`.
+        """
+        return await self._completion.wait(
+            id, timeout=_checked(timeout), policy=poll or self._poll, seen=None
+        )
+
+    async def summarized(
+        self, id: str, *, timeout: float, poll: PollPolicy | None = None
+    ) -> InterviewResults:
+        """Return the results once the summary is over.
+
+        Raises:
+            WaitTimeoutError: The summary was not over in time.
+            GatherError: See `CandidateInterviews.wait_until_summarized`.
+        """
+        return await self._summary.wait(
+            id, timeout=_checked(timeout), policy=poll or self._poll, seen=None
+        )
+
+    async def close(self) -> None:
+        """End all waits with `ClientClosedError`; harmless to repeat."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for coordinator in self._all:
+            await coordinator.close()
+
+    def _hear(self, event: str, ids: frozenset[str]) -> None:
+        for coordinator in self._all:
+            coordinator.hear(event, ids)
+
+
+def _split(question: Question | str) -> tuple[str, Question | None]:
+    if isinstance(question, Question):
+        return question.id, question
+    return question, None
+
+
+def _listed(questions: Iterable[Question | str]) -> Iterable[Question | str]:
+    if isinstance(questions, str | Question):
+        raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
+    return questions
+
+
+def _checked(timeout: float | None) -> float:
+    """Return the seconds; None and ``inf`` mean for ever."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidRequestError("timeout must be seconds, 0 or more.")
+    return float(timeout)
