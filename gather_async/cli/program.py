@@ -14,6 +14,7 @@ from gather_async.cli import (
     quickstart,
     results,
     wait_audio,
+    webhooks,
 )
 from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.problem import explain, status_of
@@ -25,8 +26,9 @@ __all__ = ["run"]
 
 _ENVIRONMENT = """\
 environment:
-  GATHER_API_KEY    the API key; quickstart and fake-server work without one
-  GATHER_BASE_URL   the server; production by default
+  GATHER_API_KEY         the API key; quickstart and fake-server work without one
+  GATHER_BASE_URL        the server; production by default
+  GATHER_WEBHOOK_SECRET  the secret of the webhooks commands
 
 exit status:
   0 done, 1 failed in whole or part, 2 wrong usage, 3 API key missing or not accepted
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         wait_audio,
         invite,
         results,
+        webhooks,
         fake_server,
         doctor,
     ):
