@@ -1,12 +1,12 @@
 """How FakeGather decides what the documentation leaves open."""
 
 from collections.abc import Callable, Collection
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import field, frozen
-from attrs.validators import in_
+from attrs import Attribute, field, frozen
 
 from gather_async.errors import ConfigurationError
+from gather_async.testing.fake_quota import HeadersDescribe
 
 __all__ = ["AudioWords", "Behaviour", "Edition", "QuestionsList"]
 
@@ -26,26 +26,43 @@ class AudioWords:
     error: str = "error"
 
 
-def _status(_: object, field: object, value: object) -> None:
-    if value not in {200, 201, 202}:
-        raise ConfigurationError(f"created_status must be 200, 201 or 202, not {value!r}.")
+def _one_of(*words: object) -> Callable[[object, "Attribute[Any]", object], None]:
+    """Return a validator that lets only these values pass."""
+
+    def check(_: object, option: "Attribute[Any]", value: object) -> None:
+        if value not in words:
+            listed = ", ".join(map(repr, words))
+            raise ConfigurationError(f"{option.name} must be one of {listed}, not {value!r}.")
+
+    return check
+
+
+def _positive(_: object, option: "Attribute[int]", value: int) -> None:
+    if not value >= 1:
+        raise ConfigurationError(f"{option.name} must be at least 1, not {value!r}.")
 
 
 @frozen(kw_only=True)
 class Behaviour:
     """Every choice in one place; `FakeGather` documents them."""
 
-    edition: Edition = field(default="A", validator=in_(("A", "B")))
+    edition: Edition = field(default="A", validator=_one_of("A", "B"))
     audio_seconds: float | Callable[[], float] = 0.2
     fail_audio_for: Collection[str] = ()
     audio_words: AudioWords = AudioWords()
     summary_seconds: float = 0.2
-    created_status: int = field(default=201, validator=_status)
+    created_status: int = field(default=201, validator=_one_of(200, 201, 202))
     questions_list: QuestionsList = field(
-        default="paged", validator=in_(("paged", "unpaged", "missing", "empty"))
+        default="paged", validator=_one_of("paged", "unpaged", "missing", "empty")
     )
-    questions_page_size: int = 50
+    questions_page_size: int = field(default=50, validator=_positive)
     page_counts: bool = True
-    duplicate_status: int | None = field(default=None, validator=in_((None, 400, 409)))
-    early_results: Literal["processing", "missing"] = "processing"
+    duplicate_status: int | None = field(default=None, validator=_one_of(None, 400, 409))
+    early_results: Literal["processing", "missing"] = field(
+        default="processing", validator=_one_of("processing", "missing")
+    )
     strict_users: bool = False
+    headers_describe: HeadersDescribe = field(
+        default="tightest", validator=_one_of("tightest", "shortest", "longest")
+    )
+    count_refused: bool = False

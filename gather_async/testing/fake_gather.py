@@ -103,8 +103,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
             count_refused: Whether requests answered 429 count in the windows as well.
 
         Raises:
-            ConfigurationError: ``created_status`` can't be a success, or ``api_key`` is blank.
-            ValueError: An option is not one of its words.
+            ConfigurationError: An option has a value that it can't have.
         """
         ids, chance = random.Random(seed), random.Random(~seed)  # noqa: S311 - repeatable
         self.clock: Clock = clock or SystemClock()
@@ -123,6 +122,8 @@ class FakeGather(FaultMethods, ScenarioMethods):
             duplicate_status=duplicate_status,
             early_results=early_results,
             strict_users=strict_users,
+            headers_describe=headers_describe,
+            count_refused=count_refused,
         )
         self._world = World(behaviour, self.clock, ids, self._webhooks.emit)
         populate(self._world)
@@ -217,13 +218,17 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """All requests in the order of arrival, those in progress as well."""
         return tuple(self._exchanges.log.records)
 
+    def clear_requests(self) -> None:
+        """Start the log of requests anew, such as after a test's preparations."""
+        self._exchanges.log.clear()
+
     async def wait_for_requests(
         self, count: int, *, path: str | None = None, method: str | None = None
     ) -> None:
         """Return once ``count`` requests have arrived in all.
 
         Args:
-            count: How many, from the start of the log.
+            count: How many, from the start of the log, or since `clear_requests`.
             path: Only requests of this path count; may hold ``*``.
             method: Only requests of this method count.
         """

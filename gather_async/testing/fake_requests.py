@@ -46,22 +46,29 @@ class RequestLog:
 
     def __init__(self) -> None:
         self.records: list[ReceivedRequest] = []
+        self._forgotten = 0
         self._waiters: set[Callable[[], None]] = set()
 
     def arrive(self, record: ReceivedRequest) -> int:
-        """Keep a request; returns its place."""
+        """Keep a request; returns its place among all there ever were."""
         self.records.append(record)
         for look in tuple(self._waiters):
             look()
-        return len(self.records) - 1
+        return self._forgotten + len(self.records) - 1
+
+    def clear(self) -> None:
+        """Forget all requests; those in progress are not noted any more."""
+        self._forgotten += len(self.records)
+        self.records.clear()
 
     def finish(
         self, place: int, *, status: int | None, fault: str | None, was_processed: bool
     ) -> None:
         """Note how a request was answered."""
-        if place < len(self.records):  # the log may have been cleared meanwhile
-            self.records[place] = evolve(
-                self.records[place], status=status, fault=fault, was_processed=was_processed
+        index = place - self._forgotten
+        if index >= 0:
+            self.records[index] = evolve(
+                self.records[index], status=status, fault=fault, was_processed=was_processed
             )
 
     def count(self, method: str | None, path: str | None) -> int:

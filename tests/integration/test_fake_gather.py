@@ -168,6 +168,20 @@ async def test_requests_in_progress_are_in_the_log(fake_gather: FakeGather) -> N
         await asyncio.gather(call, return_exceptions=True)
 
 
+async def test_the_log_can_be_started_anew(fake_gather: FakeGather) -> None:
+    """After ``clear_requests`` only later requests are there, whatever was in progress."""
+    fake_gather.slow_next(float("inf"))
+    async with session_of(fake_gather) as session:
+        early = asyncio.create_task(post(session))
+        await fake_gather.wait_for_requests(1)
+        fake_gather.clear_requests()
+        assert not fake_gather.requests
+        assert (await post(session))[0] == 201
+        await fake_gather.aclose()
+        await asyncio.gather(early, return_exceptions=True)
+    assert [request.status for request in fake_gather.requests] == [201]
+
+
 async def test_an_error_status_is_answered_as_often_as_asked(fake_gather: FakeGather) -> None:
     """``fail_next`` fails the next requests of that path, and carries none of them out."""
     fake_gather.fail_next(status=500, times=2, path=CANDIDATES)
@@ -352,16 +366,32 @@ async def test_faults_use_quota() -> None:
         lambda fake: fake.set_latency(2, 1),
         lambda fake: fake.send_webhook_to("http://127.0.0.1:1/", ""),
         lambda fake: fake.send_webhook_to("http://127.0.0.1:1/", "s", events=["x"]),
-        lambda _: FakeGather(created_status=404),
-        lambda _: FakeGather(api_key=" "),
-        lambda _: FakeGather(edition="C"),  # type: ignore[arg-type]  # the point of the test
     ],
 )
 def test_senseless_arguments_are_refused(wrong: Any) -> None:
     """A value that can't work raises at once, before anything is changed."""
     fake = FakeGather()
-    with pytest.raises((ConfigurationError, ValueError)):
+    with pytest.raises(ConfigurationError):
         wrong(fake)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"created_status": 404},
+        {"api_key": " "},
+        {"edition": "C"},
+        {"questions_list": "gone"},
+        {"headers_describe": "both"},
+        {"early_results": "soon"},
+        {"questions_page_size": 0},
+        {"duplicate_status": 200},
+    ],
+)
+def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
+    """An option with a value that it can't have is refused at construction, by name."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        FakeGather(**options)
 
 
 async def test_unknown_objects_are_named() -> None:
