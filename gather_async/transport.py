@@ -72,15 +72,19 @@ class _CountingConnector(aiohttp.TCPConnector):
 
     async def connect(self, *args: Any, **options: Any) -> Any:
         connection = await super().connect(*args, **options)
-        sending = _SENDING.get()
-        if sending is not None:
-            sending.leave()
+        _note_leaving()
         return connection
 
 
-async def _headers_sent(_: Any, context: Any, __: aiohttp.TraceRequestHeadersSentParams) -> None:
-    if isinstance(context.trace_request_ctx, Sending):
-        context.trace_request_ctx.leave()
+async def _headers_sent(_: Any, __: Any, ___: aiohttp.TraceRequestHeadersSentParams) -> None:
+    _note_leaving()
+
+
+def _note_leaving() -> None:
+    """Tell the exchange of this task, if it is one of ours, that its request leaves."""
+    sending = _SENDING.get()
+    if sending is not None:
+        sending.leave()
 
 
 def _sending_trace() -> aiohttp.TraceConfig:
@@ -145,7 +149,6 @@ class Transport:
                     headers=headers,
                     allow_redirects=False,
                     timeout=timeout,
-                    trace_request_ctx=sending,
                 ) as response:
                     return Answer(response.status, response.headers, await response.read())
             except (aiohttp.ClientError, OSError, RuntimeError) as error:

@@ -1,0 +1,178 @@
+"""Answers that no documented server gives, one canned answer a test, by aioresponses."""
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+from gather_async import (
+    BulkUpdateResult,
+    GatherAPIError,
+    GatherClient,
+    InterviewStatus,
+    NewTeam,
+    ResponseDecodeError,
+    RetryPolicy,
+    ServerError,
+    Team,
+)
+
+BASE = "https://api.example.test"
+Can = Callable[..., None]
+
+
+class CannedResponse(aiohttp.ClientResponse):
+    """Has the argument that aioresponses 0.7.9 doesn't give to aiohttp 3.14."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
+            kwargs.setdefault("stream_writer", SimpleNamespace(output_size=0))
+        super().__init__(*args, **kwargs)
+
+
+@pytest.fixture
+def can() -> Iterator[Can]:
+    """Give a function that cans the next answer of a method and path."""
+    with aioresponses() as canned:
+
+        def add(method: str, path: str, **answer: Any) -> None:
+            canned.add(
+                f"{BASE}/qsi/gather/{path}",
+                method=method,
+                response_class=CannedResponse,
+                **answer,
+            )
+
+        yield add
+
+
+@pytest.fixture
+async def gather() -> AsyncIterator[GatherClient]:
+    """Give a client that sends once."""
+    async with GatherClient(
+        "qapi_key", base_url=BASE, retry=RetryPolicy(attempts=1), user_id="u"
+    ) as gather:
+        yield gather
+
+
+@pytest.mark.parametrize("data", [[{"id": "i", "status": 2}], {"interviews": [{"id": "i"}]}])
+async def test_list_may_be_bare_or_keyed_and_without_meta(
+    gather: GatherClient, can: Can, data: object
+) -> None:
+    """Both forms of a list are read, with a number or no status, and no meta."""
+    can("GET", "interviews?limit=100&page=1", payload={"data": data})
+    page = await gather.interviews.list()
+    assert [item.id for item in page.items] == ["i"]
+    assert page.total is None
+    assert page.items[0].status in {None, InterviewStatus.CLOSED}
+
+
+async def test_bulk_update_without_meta_shows_a_partial_failure(
+    gather: GatherClient, can: Can
+) -> None:
+    """A 200 that reports errors is told apart from success."""
+    data = {"success": True, "updatedCount": 1, "errors": [{"id": "b"}]}
+    can("PATCH", "interviews/bulk-update", payload={"data": data})
+    result = await gather.interviews.bulk_update(["a", "b"], mode="merge", title="t")
+    assert result == BulkUpdateResult(success=True, updated_count=1, errors=({"id": "b"},))
+    assert not result.is_complete
+
+
+@pytest.mark.parametrize("answer", [{"status": 204}, {"payload": {"data": {"ok": True}}}])
+async def test_status_change_without_an_object_is_read_again(
+    gather: GatherClient, can: Can, answer: dict[str, Any]
+) -> None:
+    """Whatever the undocumented answer is, the caller gets the object."""
+    can("PATCH", "candidate-interviews/x/status", **answer)
+    can("GET", "candidate-interviews/x", payload={"data": {"id": "x", "status": "hired"}})
+    changed = await gather.candidate_interviews.update_status("x", "hired")
+    assert (changed.id, changed.status) == ("x", "hired")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"payload": {"data": {"teams": [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}]}}},
+        {"payload": {"data": [{"id": "2", "name": "b"}, {"id": "1", "name": "a"}]}},
+        {"status": 201, "body": ""},
+    ],
+)
+async def test_created_teams_come_in_the_order_asked_for(
+    gather: GatherClient, can: Can, answer: dict[str, Any]
+) -> None:
+    """A batch's answer may be keyed, bare, shuffled or empty; then the list is read."""
+    can("POST", "teams", **answer)
+    listed = [{"id": "1", "name": "a"}, {"id": "0", "name": "old"}, {"id": "2", "name": "b"}]
+    can("GET", "teams", payload={"data": {"teams": listed}})
+    teams = await gather.teams.create([NewTeam("a"), NewTeam("b")])
+    assert [team.id for team in teams] == ["1", "2"]
+
+
+async def test_one_created_team_may_be_answered_alone(gather: GatherClient, can: Can) -> None:
+    """A single object under ``data.team`` is the one that was created."""
+    can("POST", "teams", payload={"data": {"team": {"id": "1", "name": "a"}}})
+    team = await gather.teams.create(name="a")
+    assert team == Team(id="1", name="a")
+
+
+async def test_created_team_that_is_nowhere_to_be_seen_is_told(
+    gather: GatherClient, can: Can
+) -> None:
+    """A creation that can't be confirmed says so, and that it may have happened."""
+    can("POST", "teams", status=201, body="")
+    can("GET", "teams", payload={"data": {"teams": []}})
+    with pytest.raises(ResponseDecodeError) as caught:
+        await gather.teams.create(name="a")
+    assert caught.value.maybe_processed is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "path"),
+    [
+        ({"body": ""}, "$"),
+        ({"body": "null"}, "$"),
+        ({"body": "[]"}, "$"),
+        ({"body": "{"}, "$"),
+        ({"body": "<html>"}, "$"),
+        ({"body": "[" * 100_000}, "$"),
+        ({"payload": {}}, "$.data"),
+        ({"payload": {"data": None}}, "$.data"),
+        ({"payload": {"data": {"question": None}}}, "$.data.question"),
+        ({"payload": {"data": {"question": {}}}}, "$.data.question.id"),
+        ({"payload": {"data": {"question": {"id": 7}}}}, "$.data.question.id"),
+        ({"payload": {"data": {"id": "q", "title": False}}}, "$.data.title"),
+    ],
+)
+async def test_senseless_answer_names_its_place(
+    gather: GatherClient, can: Can, answer: dict[str, Any], path: str
+) -> None:
+    """Whatever is wrong with a 2xx body, the error says where."""
+    can("GET", "questions/q", **answer)
+    with pytest.raises(ResponseDecodeError) as caught:
+        await gather.questions.get("q")
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(("status", "kind"), [(302, GatherAPIError), (418, GatherAPIError)])
+async def test_undocumented_status_is_an_api_error(
+    gather: GatherClient, can: Can, status: int, kind: type[GatherAPIError]
+) -> None:
+    """A status that no page lists goes by its class, and is never followed."""
+    can("GET", "questions/q", status=status, headers={"Location": "/elsewhere"})
+    with pytest.raises(kind) as caught:
+        await gather.questions.get("q")
+    assert type(caught.value) is GatherAPIError
+    assert caught.value.status == status
+
+
+async def test_error_page_of_a_proxy_keeps_its_text(gather: GatherClient, can: Can) -> None:
+    """A 502 in HTML is a ServerError with the body for the log."""
+    can("GET", "questions/q", status=502, body="<h1>Bad Gateway</h1>", content_type="text/html")
+    with pytest.raises(ServerError) as caught:
+        await gather.questions.get("q")
+    assert caught.value.body == "<h1>Bad Gateway</h1>"
+    assert caught.value.code is None
