@@ -7,6 +7,7 @@ from typing import Any
 from attrs import define, field
 
 from gather_async.clock import Clock
+from gather_async.errors import InvalidRequestError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
@@ -132,9 +133,12 @@ class View:
             The decoded JSON, envelope and all; None if the answer has no body.
 
         Raises:
-            InvalidRequestError: The path is no path, or the body can't be JSON.
+            InvalidRequestError: The method is no word, the path no path, or the body
+                can't be JSON.
             GatherError: The request failed.
         """
+        if not (isinstance(method, str) and method.isascii() and method.isalpha()):
+            raise InvalidRequestError('A method is a word, such as "GET".')
         request = Request(
             method=method.upper(),
             path=raw_path(path),

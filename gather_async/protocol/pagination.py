@@ -23,7 +23,8 @@ class Paging:
     """The list's own name for the page size; None if none is documented."""
     max_size: int = 100
     is_paged: bool = True
-    """False: the list takes no ``page`` and comes whole."""
+    """False: no paging is documented, so the list comes whole, unless its answer counts
+    pages after all."""
 
     @classmethod
     def whole(cls) -> "Paging":
@@ -47,8 +48,6 @@ def page_query(paging: Paging, page: int) -> dict[str, int]:
     documented, the first page is asked for without any parameter.
     """
     query: dict[str, int] = {}
-    if not paging.is_paged:
-        return query
     if page > 1 or paging.size_parameter is not None:
         query["page"] = page
     if paging.size_parameter is not None:
@@ -91,7 +90,7 @@ def has_next(
         ids: The ids on this page.
         seen: The ids on the pages before it.
     """
-    if not paging.is_paged or ids <= seen:
+    if ids <= seen or (not paging.is_paged and counts.total_pages is None):
         return False
     if counts.total_pages is not None:
         return page < counts.total_pages

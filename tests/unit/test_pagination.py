@@ -115,8 +115,14 @@ def test_a_server_that_ignores_the_page_is_asked_twice_at_most(told: PageCounts)
 
 
 def test_a_list_without_paging_takes_one_request() -> None:
-    """Where no paging is documented, none is sent, whatever the counts say."""
-    assert read_all(WHOLE, lambda _: ([1], PageCounts(total=5, total_pages=5))) == ([1], 1)
+    """Where no paging is documented, none is asked for."""
+    assert read_all(WHOLE, lambda _: ([1], PageCounts(total=5))) == ([1], 1)
+
+
+def test_a_list_that_counts_its_pages_after_all_is_read_to_the_last() -> None:
+    """A server that says that there are more pages is believed, documented or not."""
+    counts = PageCounts(total=3, total_pages=3)
+    assert read_all(WHOLE, lambda page: ([page], counts)) == ([1, 2, 3], 3)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_a_list_without_paging_takes_one_request() -> None:
         (UNSIZED, 1, {}),
         (UNSIZED, 2, {"page": 2}),
         (WHOLE, 1, {}),
-        (WHOLE, 2, {}),
+        (WHOLE, 2, {"page": 2}),
     ],
 )
 def test_a_page_is_asked_for_in_the_lists_own_words(
