@@ -205,6 +205,7 @@ class Assembly:
         remaining = self._duration(left)
         return InviteProgress(
             done=self.tally.done,
+            earlier=self.tally.earlier,
             total=self.tally.total,
             counts=MappingProxyType(dict(self.tally.counts)),
             requests_sent=self._watch.requests,

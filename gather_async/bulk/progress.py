@@ -21,6 +21,8 @@ class InviteProgress:
 
     done: int
     """Rows that ended, however they did, in this run or an earlier one."""
+    earlier: int
+    """Those of them that earlier runs had ended; the rest is this run's own work."""
     total: int | None
     """Rows in the source; None while unknown, as it is for a generator until its end."""
     counts: Mapping[InviteStatus, int]

@@ -37,7 +37,7 @@ class RowCheck:
     def read(self, row: object) -> NewCandidate | GatherError:
         """Return the row as a candidate, or why it can't be one. Never raises for a bad row."""
         try:
-            candidate = row if isinstance(row, NewCandidate) else self._candidate(row)
+            candidate = self._again(row) if isinstance(row, NewCandidate) else self._new(row)
             if self.needs_opt_in and candidate.sms_opt_in is not True:
                 raise InviteNotDeliverableError(
                     "An SMS invite needs a candidate who agreed to text messages:"
@@ -49,7 +49,12 @@ class RowCheck:
             return error.with_traceback(None)
         return candidate
 
-    def _candidate(self, row: object) -> NewCandidate:
+    def _again(self, candidate: NewCandidate) -> NewCandidate:
+        """Return a candidate under the client's phone policy, which may ask for more."""
+        phone = to_e164(candidate.phone, self.region, self.policy)
+        return candidate if phone == candidate.phone else evolve(candidate, phone=phone)
+
+    def _new(self, row: object) -> NewCandidate:
         if isinstance(row, UnreadableRow):
             raise InvalidRequestError(row.reason)
         if not isinstance(row, Mapping):

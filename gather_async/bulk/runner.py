@@ -207,6 +207,7 @@ class Runner:
         """Count a row that has ended, and pass its outcome on."""
         if candidate is not None and record.external_id is not None and self.stream.is_read:
             candidate = with_external_id(candidate, record.external_id)
+        self.tally.earlier += earlier
         if self.is_dry and not record.has_ended:
             self.tally.counts[InviteStatus.READY] += 1
         else:

@@ -17,6 +17,8 @@ class Tally:
 
     total: int | None = None
     """Rows in the source; None until known."""
+    earlier: int = 0
+    """Rows that an earlier run had ended."""
     read: int = 0
     """Rows read so far."""
     counts: Counter[InviteStatus] = field(factory=Counter)

@@ -61,6 +61,15 @@ class ThreadedRows:
         """End the thread once its step is over; the iterable's own ``close`` runs there."""
         self._orders.put(None)
 
+    def join(self, timeout: float) -> None:
+        """Wait, blocking, for the thread to end; ``timeout`` in seconds."""
+        self._thread.join(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread hasn't ended yet."""
+        return self._thread.is_alive()
+
     def _serve(self) -> None:
         while (order := self._orders.get()) is not None:
             loop, answer, work = order

@@ -75,6 +75,14 @@ def test_national_numbers_follow_the_clients_region() -> None:
     assert read.phone == "+12025550123"
 
 
+def test_the_clients_phone_policy_holds_for_ready_candidates_too() -> None:
+    """A `NewCandidate` is E.164 already, and still rejected if the policy asks for more."""
+    ready = NewCandidate("Ada", "Lovelace", "ada@example.com", "+1234567890")
+    assert _CHECK.read(ready) is ready
+    strict = RowCheck(policy=PhonePolicy.VALID, region=None, needs_opt_in=False)
+    assert isinstance(strict.read(ready), InvalidPhoneNumberError)
+
+
 def test_what_is_no_row_is_rejected_too() -> None:
     """A source may yield anything; nothing of it stops the job."""
     assert "mapping" in str(_CHECK.read(42))

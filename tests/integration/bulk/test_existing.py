@@ -7,6 +7,7 @@ import pytest
 
 from gather_async import errors
 from gather_async.bulk import InviteStatus, Lookups
+from gather_async.testing import FakeGather
 
 from .conftest import Bench, names_in, people
 
@@ -120,6 +121,35 @@ async def test_rows_of_unknown_number_cost_at_most_twice_the_best(bench: Bench) 
     await job
     assert job.plan.lookups is Lookups.LIST
     assert bench.sent.count(LIST) <= 2 * 10 + 16  # those on the wire at the turn
+
+
+async def test_a_server_without_counts_is_asked_for_each(bench: Bench) -> None:
+    """Where the list doesn't say how long it is, each row is looked up."""
+    async with FakeGather(clock=bench.clock, page_counts=False, edition="B") as fake:
+        other = Bench(fake, bench.clock)
+        await other.open()
+        fake.add_candidates(150)
+        job = other.job(_known(160))
+        report = await job
+        assert report.invited == 160
+        assert len(fake.candidates) == 160
+        assert job.plan.lookups is Lookups.EACH
+        await other.aclose()
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_a_server_that_refuses_duplicates_is_understood(bench: Bench, status: int) -> None:
+    """On a faulty wire, a refusal of what was carried out before is no failure."""
+    async with FakeGather(clock=bench.clock, duplicate_status=status, seed=3) as fake:
+        other = Bench(fake, bench.clock)
+        await other.open()
+        fake.chaos(errors_500_after=0.1, cut_after=0.1, cut_before=0.05)
+        report = await other.job(people(60))
+        assert report.failed == 0
+        assert report.invited + report.already_invited == 60
+        assert set(other.invited.values()) == {1}
+        assert len(fake.candidates) == 60
+        await other.aclose()
 
 
 async def test_a_list_that_fails_is_read_on_later(bench: Bench, tmp_path: Path) -> None:

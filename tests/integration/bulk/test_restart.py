@@ -36,10 +36,12 @@ async def test_a_second_run_sends_nothing_and_tells_the_same(bench: Bench, journ
     first = await bench.job(people(20), journal=journal)
     sent = len(bench.sent)
     job = bench.job(people(20), journal=journal)
+    assert job.progress.earlier == 0
     outcomes = [outcome async for outcome in job]
     second = await job
     assert len(bench.sent) == sent
     assert second.requests == 0
+    assert (job.progress.done, job.progress.earlier) == (20, 20)
     assert (second.invited, second.total) == (first.invited, first.total) == (20, 20)
     assert all(outcome.earlier for outcome in outcomes)
     assert [o.candidate_interview_id for o in first.outcomes] == [
