@@ -9,6 +9,7 @@ __all__ = [
     "EvaluationType",
     "InterviewStatus",
     "InterviewType",
+    "OpenEnum",
     "SummaryStatus",
 ]
 

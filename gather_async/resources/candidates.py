@@ -98,6 +98,7 @@ class Candidates:
                 ``phone_policy`` and ``default_region`` allow.
 
         Raises:
+            TypeError: Both were passed, or a field is unknown or missing.
             InvalidPhoneNumberError: The phone number is refused; nothing was sent.
             InvalidEmailError: The email address is refused; nothing was sent.
             ConflictError: The server knows this candidate already.

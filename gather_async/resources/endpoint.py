@@ -20,7 +20,7 @@ from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Endpoint", "with_extra"]
+__all__ = ["Endpoint", "Identified", "with_extra"]
 
 T = TypeVar("T", bound="Identified")
 

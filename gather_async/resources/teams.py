@@ -87,6 +87,7 @@ class Teams:
             The team, or the teams in the order given.
 
         Raises:
+            TypeError: Both were passed, or a field is unknown or missing.
             InvalidRequestError: There is no team to create.
             BadRequestError: The server refused a field.
             ResponseDecodeError: The server doesn't show what it created.

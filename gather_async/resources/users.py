@@ -94,6 +94,7 @@ class Users:
             The user, or the users in the order given.
 
         Raises:
+            TypeError: Both were passed, or a field is unknown or missing.
             InvalidRequestError: There is no user to create.
             InvalidPhoneNumberError: The phone number is refused; nothing was sent.
             InvalidEmailError: The email address is refused; nothing was sent.
