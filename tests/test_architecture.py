@@ -41,6 +41,7 @@ ERROR_ARGUMENTS: dict[str, Any] = {
     "path": "$.data",
     "question": {"id": "q"},
     "waited": 2.5,
+    "last": {"id": "i"},
     "last": {"id": "c"},
 }
 

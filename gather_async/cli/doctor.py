@@ -31,7 +31,7 @@ _MOST_SKEW = 150.0
 
 
 @frozen
-class Finding:
+class _Finding:
     """One thing that was looked at."""
 
     mark: Mark
@@ -62,26 +62,26 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
     return worst
 
 
-def _environment() -> Iterator[Finding]:
+def _environment() -> Iterator[_Finding]:
     """Look at what needs no network."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield Finding("ok", "version", f"gather-async {__version__}, {packages}")
+    yield _Finding("ok", "version", f"gather-async {__version__}, {packages}")
     system = f"Python {platform.python_version()} on {platform.system()}, {ssl.OPENSSL_VERSION}"
-    yield Finding("ok", "python", system)
+    yield _Finding("ok", "python", system)
     if not has_key():
-        yield Finding("FAILED", "key", "GATHER_API_KEY is not set.", ExitStatus.AUTHENTICATION)
+        yield _Finding("FAILED", "key", "GATHER_API_KEY is not set.", ExitStatus.AUTHENTICATION)
     elif not os.environ["GATHER_API_KEY"].startswith("qapi_"):
         # Contradictions in the documentation: keys may come as id:key, so this is no failure.
-        yield Finding("warning", "key", "GATHER_API_KEY doesn't start with qapi_, as keys do.")
+        yield _Finding("warning", "key", "GATHER_API_KEY doesn't start with qapi_, as keys do.")
     else:
-        yield Finding("ok", "key", "GATHER_API_KEY is set.")
+        yield _Finding("ok", "key", "GATHER_API_KEY is set.")
     proxies = [name for name in os.environ if name.lower() in {"https_proxy", "all_proxy"}]
     if proxies:
         names = ", ".join(sorted(proxies))
-        yield Finding("warning", "proxy", f"{names} is only used with trust_env=True.")
+        yield _Finding("warning", "proxy", f"{names} is only used with trust_env=True.")
 
 
-async def _connection() -> list[Finding]:
+async def _connection() -> list[_Finding]:
     """Make one request, and look at how it went."""
     if not has_key():
         return []
@@ -101,7 +101,7 @@ async def _connection() -> list[Finding]:
     except GatherError as error:
         subject = "settings" if isinstance(error, ConfigurationError) else "request"
         return [
-            Finding("FAILED", subject, explain(error), status_of(error)),
+            _Finding("FAILED", subject, explain(error), status_of(error)),
             *_clock(dates, time.time()),
         ]
     windows = ", ".join(
@@ -109,13 +109,13 @@ async def _connection() -> list[Finding]:
         for window in status.windows
     )
     return [
-        Finding("ok", "request", f"the server took the key and answered in {took * 1e3:.0f} ms"),
-        Finding("ok", "quota", f"left: {windows}"),
+        _Finding("ok", "request", f"the server took the key and answered in {took * 1e3:.0f} ms"),
+        _Finding("ok", "quota", f"left: {windows}"),
         *_clock(dates, time.time()),
     ]
 
 
-def _clock(dates: list[str], now: float) -> Iterator[Finding]:
+def _clock(dates: list[str], now: float) -> Iterator[_Finding]:
     """Compare this machine's clock with the server's: webhook signatures carry a time."""
     try:
         skew = now - parsedate_to_datetime(dates[-1]).timestamp()
@@ -123,6 +123,6 @@ def _clock(dates: list[str], now: float) -> Iterator[Finding]:
         return
     if abs(skew) > _MOST_SKEW:
         text = f"this machine is {skew:+.0f} s off: webhooks will be refused as too old or too new."
-        yield Finding("warning", "clock", text)
+        yield _Finding("warning", "clock", text)
     else:
-        yield Finding("ok", "clock", f"within {_MOST_SKEW:.0f} s of the server's")
+        yield _Finding("ok", "clock", f"within {_MOST_SKEW:.0f} s of the server's")

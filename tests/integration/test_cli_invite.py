@@ -1,0 +1,226 @@
+"""The invite command, run for real against FakeGather."""
+
+import asyncio
+import csv
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gather_async import GatherClient
+from gather_async.bulk import InviteProgress, InviteStatus
+from gather_async.cli import main
+from gather_async.cli.invite_progress import describe, watching
+from gather_async.cli.screen import Screen
+from gather_async.testing import FakeGather
+
+
+@pytest.fixture
+async def interview(
+    fake_gather: FakeGather, gather_client: GatherClient, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Return the id of an interview on the server that the environment names."""
+    monkeypatch.setenv("GATHER_API_KEY", fake_gather.api_key)
+    monkeypatch.setenv("GATHER_BASE_URL", fake_gather.base_url)
+    return (await gather_client.interviews.create(title="I", interview_type="standard")).id
+
+
+def _rows(folder: Path, *phones: str) -> str:
+    """Write a file of candidates with these phone numbers; return its path."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["firstName", "lastName", "email", "phone"])
+    for number, phone in enumerate(phones):
+        writer.writerow([f"P{number}", "Doe", f"p{number}@example.com", phone])
+    path = folder / "candidates.csv"
+    path.write_text(file.getvalue(), encoding="utf-8")
+    return str(path)
+
+
+async def _invite(*argv: str) -> int:
+    return await asyncio.to_thread(main, ["invite", *argv])
+
+
+async def test_everyone_is_invited_once(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All good rows give 0; the same command again sends nothing more."""
+    file = _rows(tmp_path, "+12025550123", "+12025550124", "+12025550125")
+    journal = str(tmp_path / "j.db")
+    assert await _invite(file, "--interview", interview, "--journal", journal) == 0
+    assert "3  invited" in capsys.readouterr().out
+    sent = len(fake_gather.requests)
+    assert await _invite(file, "--interview", interview, "--journal", journal) == 0
+    assert (len(fake_gather.requests), fake_gather.invites.total()) == (sent, 3)
+
+
+async def test_a_bad_row_is_named_and_the_rest_invited(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rejected rows give 1, their numbers and why; the report has a line for each row."""
+    file = _rows(tmp_path, "+12025550123", *["(202) 555-0199 x5"] * 9)
+    report = tmp_path / "out.csv"
+    assert await _invite(file, "--interview", interview, "--report", str(report)) == 1
+    shown = capsys.readouterr()
+    assert "9  rejected" in shown.out
+    assert "rows 2, 3, 4, 5, 6, 7, 8, 9 and 1 more: rejected: Leave out the extension" in shown.err
+    assert "Without --journal" in shown.err
+    assert "0199" not in shown.out + shown.err
+    with report.open(encoding="utf-8", newline="") as lines:
+        assert [row["status"] for row in csv.DictReader(lines)] == ["invited"] + ["rejected"] * 9
+    assert fake_gather.invites.total() == 1
+
+
+async def test_a_dry_run_sends_nothing(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run tells requests and time; national numbers are read in --region."""
+    file = _rows(tmp_path, *["(202) 555-0123"] * 3)
+    before = len(fake_gather.requests)
+    options = ["--interview", interview, "--region", "us", "--dry-run"]
+    assert await _invite(file, *options) == 0
+    shown = capsys.readouterr().out
+    assert "Nothing was sent. It would take 6 requests" in shown
+    assert "3  ready" in shown
+    assert len(fake_gather.requests) == before
+
+
+async def test_a_refused_key_stops_at_once(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """401 gives 3 and how to go on."""
+    fake_gather.revoke_key()
+    file, journal = _rows(tmp_path, "+12025550123"), str(tmp_path / "j.db")
+    assert await _invite(file, "--interview", interview, "--journal", journal) == 3
+    shown = capsys.readouterr().err
+    assert "GATHER_API_KEY" in shown
+    assert f"run the same command again with --journal {journal}" in shown
+
+
+async def test_a_journal_that_is_none_is_reported(
+    interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal in a folder that doesn't exist gives one line and 1."""
+    file, journal = _rows(tmp_path, "+12025550123"), str(tmp_path / "no" / "j.db")
+    assert await _invite(file, "--interview", interview, "--journal", journal) == 1
+    assert "can't be used" in capsys.readouterr().err
+
+
+async def test_a_report_that_cannot_be_written_is_reported(
+    interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The invites are out, and the missing report is no secret."""
+    file = _rows(tmp_path, "+12025550123")
+    assert await _invite(file, "--interview", interview, "--report", str(tmp_path)) == 0
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--via", "fax"],
+        ["--region", "XX"],
+        ["--concurrency", "0"],
+        ["--on-existing", "shout"],
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_sends_nothing(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, options: list[str]
+) -> None:
+    """An option that can't work gives 2."""
+    before = len(fake_gather.requests)
+    file = _rows(tmp_path, "+12025550123")
+    assert await _invite(file, "--interview", interview, *options) == 2
+    assert len(fake_gather.requests) == before
+
+
+async def test_a_missing_file_is_wrong_usage(interview: str, tmp_path: Path) -> None:
+    """A file that isn't there gives 2."""
+    assert await _invite(str(tmp_path / "none.csv"), "--interview", interview) == 2
+
+
+async def test_ctrl_c_ends_what_is_on_its_way_and_tells_how_to_go_on(
+    fake_gather: FakeGather, interview: str, tmp_path: Path
+) -> None:
+    """After Ctrl-C the counts are shown, the status is 130, and the next run invites the rest."""
+    people = 30  # few enough for the quota of a minute, slow enough to be interrupted
+    fake_gather.slow_next(0.05, times=math.inf)
+    file = _rows(tmp_path, *[f"+1202555{number:04}" for number in range(people)])
+    command = ["invite", file, "--interview", interview, "--journal", str(tmp_path / "j.db")]
+    command += ["--concurrency", "2"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gather_async", *command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    # The interview is the first request.
+    await fake_gather.wait_for_requests(8)
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == 130, err.decode()
+    assert "run the same command again" in err.decode()
+    assert "invited" in out.decode()
+    assert 0 < fake_gather.invites.total() < people
+    assert await asyncio.to_thread(main, command) == 0
+    assert sorted(fake_gather.invites_by_person.values()) == [1] * people
+
+
+def _progress(**changes: object) -> InviteProgress:
+    values: dict[str, object] = {
+        "done": 30,
+        "total": 100,
+        "counts": {InviteStatus.INVITED: 29, InviteStatus.REJECTED: 1},
+        "requests_sent": 58,
+        "requests_left": 140,
+        "remaining": timedelta(minutes=2),
+        "finish_at": datetime(2025, 6, 1, 12, tzinfo=UTC),
+        "elapsed": 60.0,
+    }
+    return InviteProgress(**(values | changes))  # type: ignore[arg-type]  # a table of fields
+
+
+def test_the_bar_tells_counts_rate_quota_and_finish() -> None:
+    """One line says all that a person asks while waiting."""
+    line = describe(_progress(), quota=42)
+    assert line.startswith("29 invited, 1 rejected  30/min  quota 42  until ")
+    assert describe(_progress(counts={}, elapsed=0.0), quota=1).startswith("0/min  quota 1")
+
+
+async def test_the_bar_is_drawn_on_a_terminal_only(
+    gather_client: GatherClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A log file gets no bar."""
+    with watching(gather_client, Screen()) as show:
+        show(_progress())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with watching(gather_client, Screen()) as show:
+        show(_progress())
+    assert "29 invited" in capsys.readouterr().err
+
+
+async def test_the_json_lines_of_a_file_are_read(
+    fake_gather: FakeGather, interview: str, tmp_path: Path
+) -> None:
+    """A .jsonl file works as well, and --via sms needs people who agreed to it."""
+    row = {"firstName": "A", "lastName": "B", "email": "a@example.com", "phone": "+12025550123"}
+    path = tmp_path / "c.jsonl"
+    lines = [row | {"smsOptIn": True}, row | {"email": "b@example.com", "smsOptIn": False}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert await _invite(str(path), "--interview", interview, "--via", "email,sms") == 1
+    assert [invite.delivery_types for invite in fake_gather.invite_log] == [("email", "sms")]
