@@ -1,0 +1,1 @@
+"""What the wire means: decided from arguments alone, without waiting."""
