@@ -127,9 +127,9 @@ class Inbox(Protocol):
     ) -> Claimed:
         """Take due tasks of these handlers, oldest first, for as long as the lease lasts.
 
-        No pause and no lease is longer than an hour, except a lease that is infinite
-        because the inbox isn't shared: what seems due much later was written before
-        the clock went back, and is due now.
+        No pause and no lease is longer than an hour, except the endless lease of an
+        inbox that isn't shared: what seems due much later was written before the
+        clock went back, and must not wait that long.
         """
         ...
 

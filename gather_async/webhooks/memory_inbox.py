@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Literal
@@ -16,8 +15,6 @@ __all__ = ["MemoryInbox"]
 
 _TaskName = tuple[str, str]
 _AT_ONCE: Final = 0.0
-# No pause is longer, so what seems due later was written before the clock went back.
-_HORIZON: Final = 7200.0
 
 
 class MemoryInbox:
@@ -45,6 +42,7 @@ class MemoryInbox:
         self._capacity = capacity
         self._remember = remember
         self._numbers = itertools.count()
+        self._now = 0.0
         self._open: dict[str, int] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._subjects: OrderedDict[str, tuple[str, bool]] = OrderedDict()
@@ -80,9 +78,10 @@ class MemoryInbox:
         self, handlers: Collection[str], *, limit: int, now: float, until: float
     ) -> Claimed:
         """Take due tasks; see `Inbox.claim`."""
+        self._follow(now)
         tasks: list[Task] = []
         others: list[tuple[float, int, _TaskName]] = []
-        while self._due and len(tasks) < limit and _is_due(self._due[0][0], now):
+        while self._due and len(tasks) < limit and self._due[0][0] <= now:
             entry = heapq.heappop(self._due)
             state = self._tasks.get(entry[2])
             if state is None or state.entry != entry[1]:
@@ -185,6 +184,15 @@ class MemoryInbox:
         latest = None if event.subject is None else self._subjects.get(event.subject)
         return latest is not None and latest[0] == event.state and (latest[1] or event.synthetic)
 
+    def _follow(self, now: float) -> None:
+        """Move what is scheduled with a clock that went back."""
+        back = self._now - now
+        self._now = now
+        if back > 0:
+            for name, state in self._tasks.items():
+                if state.due_at > _AT_ONCE:
+                    self._schedule(name, state, state.due_at - back)
+
     def _schedule(self, name: _TaskName, state: "_State", due_at: float) -> None:
         state.entry, state.due_at = next(self._numbers), due_at
         heapq.heappush(self._due, (due_at, state.entry, name))
@@ -258,10 +266,6 @@ class _Dead:
     failures: int
     died_at: float
     error: str
-
-
-def _is_due(due_at: float, now: float) -> bool:
-    return due_at <= now or now + _HORIZON < due_at < math.inf
 
 
 def _trim(items: OrderedDict[Any, Any], most: int) -> None:

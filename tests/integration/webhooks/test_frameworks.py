@@ -1,0 +1,289 @@
+"""Real servers over real sockets, signed by Node: each framework takes, refuses and drains."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from aiohttp import web
+
+from gather_async.webhooks import WebhookEvent, WebhookReceiver, sample
+
+SECRET = "s3cret"
+NODE = shutil.which("node") or shutil.which("nodejs")
+PATH = "/webhooks/gather"
+
+# The vendor's sample in its own words: the signature is over JSON.stringify of the body.
+SENDER = """
+const { createHmac } = require("crypto");
+const http = require("http");
+const { url, secret, payload, pretty } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const t = String(Math.floor(Date.now() / 1000));
+const v1 = createHmac("sha256", secret).update(`${t}.${JSON.stringify(payload)}`).digest("hex");
+const headers = {
+  "Content-Type": "application/json",
+  "X-Qualifi-Signature": `t=${t},v1=${v1}`,
+  "Connection": "close",
+};
+const request = http.request(url, { method: "POST", headers }, answer => {
+  answer.resume();
+  answer.on("end", () => console.log(answer.statusCode));
+});
+request.end(JSON.stringify(payload, null, pretty ? 2 : 0));
+"""
+
+
+class Service:
+    """A receiver, and what its handler got."""
+
+    def __init__(self) -> None:
+        self.hooks = WebhookReceiver(SECRET, max_body=10_000, body_timeout=0.3)
+        self.seen: list[WebhookEvent] = []
+
+        @self.hooks.on("*")
+        async def note(event: WebhookEvent) -> None:
+            self.seen.append(event)
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_serving(app: Any, *, lifespan: Any = "on") -> AsyncIterator[str]:
+    """Serve an ASGI application on a free port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, lifespan=lifespan, log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        assert not serving.done()
+        await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
+
+
+@contextlib.asynccontextmanager
+async def serving_fastapi(service: Service) -> AsyncIterator[str]:
+    """Serve FastAPI: mounted, and started by its lifespan."""
+    from fastapi import FastAPI  # noqa: PLC0415 - one framework a test
+
+    app = FastAPI(lifespan=service.hooks.lifespan)
+    app.mount(PATH, service.hooks.asgi())
+    async with uvicorn_serving(app) as url:
+        yield f"{url}{PATH}/"
+
+
+@contextlib.asynccontextmanager
+async def serving_starlette(service: Service) -> AsyncIterator[str]:
+    """Serve Starlette: a route of its own, without a slash at the end."""
+    from starlette.applications import Starlette  # noqa: PLC0415 - one framework a test
+    from starlette.routing import Route  # noqa: PLC0415 - one framework a test
+
+    routes = [Route(PATH, service.hooks.asgi())]
+    app = Starlette(routes=routes, lifespan=service.hooks.lifespan)
+    async with uvicorn_serving(app) as url:
+        yield url + PATH
+
+
+@contextlib.asynccontextmanager
+async def serving_litestar(service: Service) -> AsyncIterator[str]:
+    """Serve Litestar: mounted as an ASGI handler."""
+    from litestar import Litestar, asgi  # noqa: PLC0415 - one framework a test
+
+    mounted = asgi(PATH, is_mount=True, copy_scope=True)(service.hooks.asgi())
+    app = Litestar(route_handlers=[mounted], lifespan=[service.hooks.lifespan])
+    async with uvicorn_serving(app) as url:
+        yield url + PATH
+
+
+@contextlib.asynccontextmanager
+async def serving_django(service: Service) -> AsyncIterator[str]:
+    """Serve Django's ASGI application behind the receiver, which keeps the lifespan."""
+    import django  # type: ignore[import-untyped]  # noqa: PLC0415 - one framework a test
+    from django.conf import (  # type: ignore[import-untyped]
+        settings,
+    )
+    from django.core.asgi import (  # type: ignore[import-untyped]
+        get_asgi_application,
+    )
+
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF=(), SECRET_KEY="x", ALLOWED_HOSTS=["*"])
+        django.setup()
+    app = service.hooks.asgi(path=PATH, otherwise=get_asgi_application())
+    async with uvicorn_serving(app) as url, aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/elsewhere") as response:
+            assert response.status == 404
+            assert "Not Found" in await response.text()
+        yield url + PATH
+
+
+@contextlib.asynccontextmanager
+async def serving_alone(service: Service) -> AsyncIterator[str]:
+    """Serve the receiver as the server's own application."""
+    async with uvicorn_serving(service.hooks.asgi()) as url:
+        yield url + PATH
+
+
+@contextlib.asynccontextmanager
+async def serving_aiohttp(service: Service) -> AsyncIterator[str]:
+    """Serve aiohttp.web."""
+    app = web.Application()
+    app.router.add_route("*", PATH, service.hooks.aiohttp_handler())
+    app.cleanup_ctx.append(service.hooks.cleanup_ctx)
+    runner = web.AppRunner(app, lingering_time=0.1)
+    await runner.setup()
+    site = web.SockSite(runner, socket.create_server(("127.0.0.1", 0)))
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}{PATH}"
+    finally:
+        await runner.cleanup()
+
+
+SERVERS = {
+    "fastapi": serving_fastapi,
+    "starlette": serving_starlette,
+    "litestar": serving_litestar,
+    "django": serving_django,
+    "alone": serving_alone,
+    "aiohttp": serving_aiohttp,
+}
+Serving = Callable[[Service], contextlib.AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(params=list(SERVERS))
+def serving(request: pytest.FixtureRequest) -> Serving:
+    """Give each way of serving."""
+    pytest.importorskip(
+        {"alone": "uvicorn", "aiohttp": "aiohttp"}.get(request.param, request.param)
+    )
+    found: Serving = SERVERS[request.param]
+    return found
+
+
+async def send_from_node(url: str, payload: Any, *, pretty: bool) -> int:
+    """Send a signed event as the vendor's sample does; return the status."""
+    assert NODE is not None
+    process = await asyncio.create_subprocess_exec(
+        NODE, "-e", SENDER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    order = {"url": url, "secret": SECRET, "payload": payload, "pretty": pretty}
+    printed, _ = await process.communicate(json.dumps(order).encode())
+    return int(printed)
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not on this machine")
+async def test_signed_by_node(serving: Serving) -> None:
+    """What Node signs and sends is answered with 200, repeated or reformatted, and handled once."""
+    service = Service()
+    payload = {"event": "question.audio_generated", "timestamp": "2026-01-01", "data": {"id": "é"}}
+    async with serving(service) as url:
+        assert service.hooks.alive
+        assert await send_from_node(url, payload, pretty=True) == 200
+        assert await send_from_node(url, payload, pretty=False) == 200
+    assert [event.data for event in service.seen] == [{"id": "é"}]
+    assert not service.hooks.alive
+
+
+async def test_refusals(serving: Serving) -> None:
+    """Forged, malformed, oversized and wrongly sent requests get their status, no handler runs."""
+    service = Service()
+    good, forged = sample("x", secret=SECRET), sample("x", secret=SECRET, tamper=True)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 4096
+
+    async with serving(service) as url, aiohttp.ClientSession() as session:
+        for body, headers, status in (
+            (forged.body, forged.headers, 401),
+            (good.body, {}, 401),
+            (b"x" * 10_001, good.headers, 413),
+            (good.body, good.headers, 200),
+        ):
+            async with session.post(url, data=body, headers=headers) as response:
+                assert response.status == status, await response.text()
+        for method in ("GET", "PUT"):
+            async with session.request(method, url) as response:
+                assert (response.status, response.headers["allow"]) == (405, "POST")
+        # A server may hang up while the body is still being sent.
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            async with session.post(url, data=endless()) as response:
+                assert response.status == 413
+    assert len(service.seen) == 1
+
+
+async def test_slow_senders_hold_nobody_up(serving: Serving) -> None:
+    """While 50 senders drip their bodies another is served; the slow ones are told 408."""
+    service = Service()
+    delivery = sample("x", secret=SECRET)
+    async with serving(service) as url, aiohttp.ClientSession() as session:
+        host, _, path = url.removeprefix("http://").partition("/")
+        name, _, port = host.partition(":")
+        slow = [await asyncio.open_connection(name, int(port)) for _ in range(50)]
+        for _, writer in slow:
+            head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n{{"
+            writer.write(head.encode())
+        async with session.post(url, data=delivery.body, headers=delivery.headers) as response:
+            assert response.status == 200
+        lines = [await reader.readline() for reader, _ in slow]
+        for _, writer in slow:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+    assert {line.split()[1] for line in lines} == {b"408"}
+    assert len(service.seen) == 1
+
+
+async def test_sender_that_hangs_up(serving: Serving) -> None:
+    """A sender that leaves in the middle of its body harms nothing, and the next one is served."""
+    service = Service()
+    delivery = sample("x", secret=SECRET)
+    async with serving(service) as url, aiohttp.ClientSession() as session:
+        host, _, path = url.removeprefix("http://").partition("/")
+        name, _, port = host.partition(":")
+        _, writer = await asyncio.open_connection(name, int(port))
+        writer.write(
+            f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        await writer.drain()
+        writer.transport.abort()
+        async with session.post(url, data=delivery.body, headers=delivery.headers) as response:
+            assert response.status == 200
+    assert len(service.seen) == 1
+
+
+async def test_start_that_fails_stops_the_server() -> None:
+    """A receiver that can't start is reported through the lifespan, not hidden."""
+    hooks = WebhookReceiver(SECRET)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with hooks:
+        await hooks.asgi()({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert "running already" in sent[0]["message"]
+
+
+async def test_websockets_are_refused() -> None:
+    """A websocket is closed at once."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await WebhookReceiver(SECRET).asgi()({"type": "websocket", "path": "/"}, None, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
