@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
 from aiohttp import web
 
 from gather_async.webhooks import WebhookEvent, WebhookReceiver, sample
@@ -54,6 +53,7 @@ class Service:
 @contextlib.asynccontextmanager
 async def uvicorn_serving(app: Any, *, lifespan: Any = "on") -> AsyncIterator[str]:
     """Serve an ASGI application on a free port."""
+    uvicorn = pytest.importorskip("uvicorn")
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, lifespan=lifespan, log_level="error", ws="none")
     server = uvicorn.Server(config)
@@ -72,9 +72,7 @@ async def uvicorn_serving(app: Any, *, lifespan: Any = "on") -> AsyncIterator[st
 @contextlib.asynccontextmanager
 async def serving_fastapi(service: Service) -> AsyncIterator[str]:
     """Serve FastAPI: mounted, and started by its lifespan."""
-    from fastapi import FastAPI  # noqa: PLC0415 - one framework a test
-
-    app = FastAPI(lifespan=service.hooks.lifespan)
+    app = pytest.importorskip("fastapi").FastAPI(lifespan=service.hooks.lifespan)
     app.mount(PATH, service.hooks.asgi())
     async with uvicorn_serving(app) as url:
         yield f"{url}{PATH}/"
@@ -83,11 +81,9 @@ async def serving_fastapi(service: Service) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_starlette(service: Service) -> AsyncIterator[str]:
     """Serve Starlette: a route of its own, without a slash at the end."""
-    from starlette.applications import Starlette  # noqa: PLC0415 - one framework a test
-    from starlette.routing import Route  # noqa: PLC0415 - one framework a test
-
-    routes = [Route(PATH, service.hooks.asgi())]
-    app = Starlette(routes=routes, lifespan=service.hooks.lifespan)
+    applications = pytest.importorskip("starlette.applications")
+    routes = [pytest.importorskip("starlette.routing").Route(PATH, service.hooks.asgi())]
+    app = applications.Starlette(routes=routes, lifespan=service.hooks.lifespan)
     async with uvicorn_serving(app) as url:
         yield url + PATH
 
@@ -95,10 +91,9 @@ async def serving_starlette(service: Service) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_litestar(service: Service) -> AsyncIterator[str]:
     """Serve Litestar: mounted as an ASGI handler."""
-    from litestar import Litestar, asgi  # noqa: PLC0415 - one framework a test
-
-    mounted = asgi(PATH, is_mount=True, copy_scope=True)(service.hooks.asgi())
-    app = Litestar(route_handlers=[mounted], lifespan=[service.hooks.lifespan])
+    litestar = pytest.importorskip("litestar")
+    mounted = litestar.asgi(PATH, is_mount=True, copy_scope=True)(service.hooks.asgi())
+    app = litestar.Litestar(route_handlers=[mounted], lifespan=[service.hooks.lifespan])
     async with uvicorn_serving(app) as url:
         yield url + PATH
 
@@ -106,18 +101,14 @@ async def serving_litestar(service: Service) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_django(service: Service) -> AsyncIterator[str]:
     """Serve Django's ASGI application behind the receiver, which keeps the lifespan."""
-    import django  # type: ignore[import-untyped]  # noqa: PLC0415 - one framework a test
-    from django.conf import (  # type: ignore[import-untyped]
-        settings,
-    )
-    from django.core.asgi import (  # type: ignore[import-untyped]
-        get_asgi_application,
-    )
-
+    django = pytest.importorskip("django")
+    settings = pytest.importorskip("django.conf").settings
     if not settings.configured:
         settings.configure(ROOT_URLCONF=(), SECRET_KEY="x", ALLOWED_HOSTS=["*"])
         django.setup()
-    app = service.hooks.asgi(path=PATH, otherwise=get_asgi_application())
+    app = service.hooks.asgi(
+        path=PATH, otherwise=pytest.importorskip("django.core.asgi").get_asgi_application()
+    )
     async with uvicorn_serving(app) as url, aiohttp.ClientSession() as session:
         async with session.get(f"{url}/elsewhere") as response:
             assert response.status == 404
@@ -162,9 +153,6 @@ Serving = Callable[[Service], contextlib.AbstractAsyncContextManager[str]]
 @pytest.fixture(params=list(SERVERS))
 def serving(request: pytest.FixtureRequest) -> Serving:
     """Give each way of serving."""
-    pytest.importorskip(
-        {"alone": "uvicorn", "aiohttp": "aiohttp"}.get(request.param, request.param)
-    )
     found: Serving = SERVERS[request.param]
     return found
 
