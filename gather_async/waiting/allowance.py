@@ -62,6 +62,11 @@ class Allowance:
                 waits.append(over / _rate(limit, share))
         return max(waits)
 
+    def interval(self, share: float) -> float:
+        """Return the seconds between polls that use that share of the brief windows evenly."""
+        brief = (limit for limit in self._limits() if limit.per <= _BRIEF)
+        return max((limit.per / (limit.limit * share) for limit in brief), default=1.0)
+
     def pace(self, cost: int, now: float, share: float) -> float:
         """Return how far apart looks must be that cost so many polls each; 0.0: as you like."""
         paces = [0.0]

@@ -23,6 +23,9 @@ from gather_async.waiting.waiter import Awaited, Timing, Waiter
 __all__ = ["Board"]
 
 T = TypeVar("T")
+_FIRST_LOOKS = 5  # at once, each at all that is new
+_TOLD_READS = 20  # at once beyond the allowance; then events share pages
+_TOLD_SHARE = 0.5  # of a minute's quota for events by the hundred
 
 
 class Board(Generic[T]):
@@ -50,7 +53,8 @@ class Board(Generic[T]):
         self._rng = rng
         self._is_slow = is_slow
         self._listing = Listing(kind, roster)
-        self._gate = Gate()
+        self._new = Gate(_FIRST_LOOKS)
+        self._told = Gate(_TOLD_READS)
         self._under_way: set[Step] = set()
         self._latency = 0.0
         self.trouble = Trouble()
@@ -73,9 +77,9 @@ class Board(Generic[T]):
             if request is None:
                 continue
             is_page = isinstance(request, ReadPage)
-            delay = 0.0
-            if not self._is_urgent(request, candidates):
-                delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
+            delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
+            if delay > 0 and self._is_urgent(request, candidates):
+                delay = min(delay, self._told.wait(now, self._allowance.interval(_TOLD_SHARE)))
             if delay <= 0:
                 return self._begin(request, due, now)
             wait = min(wait, delay)
@@ -95,7 +99,7 @@ class Board(Generic[T]):
                 due.append(each)
         wait = later - now
         if any(each.is_new and not each.is_admitted and not each.is_told for each in due):
-            delay = self._gate.wait(now, self._roster.first)
+            delay = self._new.wait(now, self._roster.first)
             if delay > 0:
                 due = [each for each in due if not each.is_new or each.is_admitted or each.is_told]
                 wait = min(wait, delay)
@@ -130,7 +134,7 @@ class Board(Generic[T]):
         )
 
     def _is_urgent(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]]) -> bool:
-        """Whether an event asked for this, so that it needs no allowance."""
+        """Whether an event asked for this, so that it may exceed the allowance."""
         if isinstance(request, ReadOne):
             return any(
                 each.id == request.id and (each.is_told or each.needs_own_read) for each in due

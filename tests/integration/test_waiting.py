@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -99,21 +99,12 @@ async def a_world(
         world.began, world.requests_before = clock.monotonic(), len(fake.requests)
         yield world
     assert clock.sleepers == 0, "a timer was left behind"
-
-
-@pytest.fixture(autouse=True)
-def no_task_is_left() -> Iterator[None]:
-    """Every test's loop must end without a coordinator."""
-    before = _coordinators()
-    yield
-    assert _coordinators() == before
+    assert _coordinators() == 0, "a task was left behind"
 
 
 def _coordinators() -> int:
-    try:
-        return sum(1 for task in asyncio.all_tasks() if "waiting for" in task.get_name())
-    except RuntimeError:
-        return 0
+    """Return how many tasks of waits there are."""
+    return sum(1 for task in asyncio.all_tasks() if "waiting for" in task.get_name())
 
 
 def uniform(low: float, high: float, seed: int = 1) -> Callable[[], float]:

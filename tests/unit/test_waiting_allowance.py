@@ -100,7 +100,7 @@ def test_cheap_looks_are_not_slowed_and_dear_ones_are() -> None:
 
 def test_the_gate_lets_five_through_then_one_an_interval() -> None:
     """Waits that begin in a row share first looks instead of having one each."""
-    gate, passed = Gate(), []
+    gate, passed = Gate(5), []
     for tick in range(300):
         now = tick / 100
         if gate.wait(now, 1.0) == 0.0:
@@ -111,7 +111,7 @@ def test_the_gate_lets_five_through_then_one_an_interval() -> None:
 
 def test_the_gate_says_when_it_opens() -> None:
     """The seconds it names are enough, and less isn't."""
-    gate = Gate()
+    gate = Gate(5)
     while gate.wait(10.0, 2.0) == 0.0:
         pass
     delay = gate.wait(10.0, 2.0)
