@@ -4,6 +4,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gather_async.cli import (
     doctor,
@@ -34,6 +35,7 @@ exit status:
   0 done, 1 failed in whole or part, 2 wrong usage, 3 API key missing or not accepted
 """
 
+_Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=18)
 Command = Callable[[argparse.Namespace, Screen], int]
 
 
@@ -41,8 +43,12 @@ def run(argv: Sequence[str] | None) -> int:
     """Run the command that the arguments name, and return the exit status."""
     _never_fail_to_print()
     screen = Screen()
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return ExitStatus.USAGE
     try:
-        options = _parser().parse_args(argv)
+        options = parser.parse_args(argv)
     except SystemExit as done:  # argparse has said what is wrong, or has shown the help
         return int(done.code or 0)
     command: Command = options.command
@@ -68,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gather-async",
         description="The Gather API from the command line.",
         epilog=_ENVIRONMENT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gather-async {__version__}")

@@ -1,6 +1,7 @@
 """Where commands write: results to standard output, everything else to standard error."""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,14 @@ class Screen:
     """The two streams of a command."""
 
     out: Console = field(factory=lambda: _console(stderr=False))
-    err: Console = field(factory=lambda: _console(stderr=True))
+    err: Console = field(init=False)
+
+    @err.default
+    def _separate_unless_seen_together(self) -> Console:
+        """Use one console where one terminal shows both, so that lines go above a live display."""
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            return self.out
+        return _console(stderr=True)
 
     def say(self, text: str, *, style: str = "") -> None:
         """Write one line of a result."""
