@@ -41,7 +41,9 @@ def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteP
 def describe(progress: InviteProgress, *, quota: int) -> str:
     """Return counts, rate, quota left and finish time in one line."""
     counts = ", ".join(f"{count} {status.value}" for status, count in progress.counts.items())
-    rate = 60 * progress.done / progress.elapsed if progress.elapsed > 0 else 0.0
+    rate = (
+        60 * (progress.done - progress.earlier) / progress.elapsed if progress.elapsed > 0 else 0.0
+    )
     finish = progress.finish_at.astimezone().strftime("%a %H:%M")
     parts = [counts, f"{rate:.0f}/min", f"quota {quota}", f"until {finish}"]
     return "  ".join(part for part in parts if part)

@@ -178,7 +178,8 @@ async def test_ctrl_c_ends_what_is_on_its_way_and_tells_how_to_go_on(
 
 def _progress(**changes: object) -> InviteProgress:
     values: dict[str, object] = {
-        "done": 30,
+        "done": 40,
+        "earlier": 10,
         "total": 100,
         "counts": {InviteStatus.INVITED: 29, InviteStatus.REJECTED: 1},
         "requests_sent": 58,
