@@ -136,7 +136,10 @@ class Assembly:
         view, clock = self._view, self._gather.clock
         settle = self._settings.invitation.settle
         # A clock that was set back must not make anybody wait for longer than that.
-        settled_at = min(await journal.last_request(), clock.wall()) + settle
+        settled_at = {
+            run: min(at, clock.wall()) + settle
+            for run, at in (await journal.last_requests()).items()
+        }
         self._people = _people(view, journal, self.tally)
         return Errand(
             invitation=self._settings.invitation,

@@ -128,10 +128,13 @@ class BulkInvite:
         return self._result().__await__()
 
     async def __aiter__(self) -> AsyncGenerator[InviteOutcome, None]:
-        """Run the job and yield each row's outcome as it ends; raises as awaiting does.
+        """Run the job and yield each row's outcome as it ends.
 
         Once the job is over, iterating reads the outcomes back from the journal.
-        One loop at a time.
+
+        Raises:
+            RuntimeError: Another loop iterates over the job at this moment.
+            Exception: As awaiting does, once the outcomes before it were given.
         """
         if self._task is not None and self._task.done():
             for earlier in (await self._result()).outcomes:

@@ -3,7 +3,7 @@
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Journal:
             if lock is not None:
                 lock.release()
             raise
-        return cls(store, lock, identity, RequestTimes(owner))
+        return cls(store, lock, identity, RequestTimes(identity.run, owner))
 
     async def admit(self, entries: Sequence[Entry]) -> list[Record]:
         """Take consecutive rows of the source in, and return where each stands.
@@ -111,8 +111,8 @@ class Journal:
         """Correct a request's time with the next write; None if it never was sent."""
         self._requests.ended.append((number, at))
 
-    async def last_request(self) -> float:
-        """Return when the last request was sent, in Unix seconds; 0 if none was."""
+    async def last_requests(self) -> Mapping[int, float]:
+        """Return when each run of the last hour sent its last request, in Unix seconds."""
         return await self._store.read(self._requests.last)
 
     async def adopt_requests(self, now: float) -> list[float]:

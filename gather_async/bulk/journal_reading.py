@@ -14,7 +14,9 @@ from gather_async.models.candidate import NewCandidate
 
 __all__ = ["load_rows", "outcome_of", "read_outcomes", "values_of"]
 
-_COLUMNS = "row, state, external_id, own_id, candidate_id, candidate_interview_id, reused, error"
+_COLUMNS = (
+    "row, state, external_id, own_id, candidate_id, candidate_interview_id, reused, run, error"
+)
 _PAGE = 500
 
 
@@ -40,14 +42,14 @@ def read_outcomes(
         is_dry: Whether a row that is not done is told as ready.
         after: The row after which to begin.
     """
-    query = f"SELECT {_COLUMNS}, candidate, run FROM rows WHERE row > ? ORDER BY row LIMIT {_PAGE}"  # noqa: S608 - constants
+    query = f"SELECT {_COLUMNS}, candidate FROM rows WHERE row > ? ORDER BY row LIMIT {_PAGE}"  # noqa: S608 - constants
     while page := connection.execute(query, (after,)).fetchall():
-        for *values, candidate, last_run in page:
+        for *values, candidate in page:
             record = _record(values)
             yield outcome_of(
                 record,
                 _candidate(candidate, record.external_id),
-                earlier=record.has_ended and last_run < run,
+                earlier=record.has_ended and record.run < run,
                 is_dry=is_dry,
             )
         after = page[-1][0]
@@ -90,7 +92,7 @@ def values_of(candidate: NewCandidate) -> tuple[str | bool | None, ...]:
 
 
 def _record(values: Sequence[Any]) -> Record:
-    row, state, external_id, own_id, person, invite, reused, error = values
+    row, state, external_id, own_id, person, invite, reused, run, error = values
     return Record(
         row=row,
         state=RowState(state),
@@ -99,6 +101,7 @@ def _record(values: Sequence[Any]) -> Record:
         candidate_id=person,
         candidate_interview_id=invite,
         reused=bool(reused),
+        run=run,
         error=None if error is None else load_error(error),
     )
 

@@ -35,6 +35,7 @@ CREATE UNIQUE INDEX rows_by_id ON rows (id_key) WHERE id_key IS NOT NULL;
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY,
     at REAL NOT NULL,
+    run INTEGER NOT NULL,
     owner TEXT NOT NULL
 );
 CREATE INDEX requests_by_time ON requests (at);

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
-__all__ = ["Lookups", "choose"]
+__all__ = ["Costs", "Lookups", "choose"]
 
 
 class Lookups(StrEnum):

@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 from gather_async.bulk.outcome import InviteStatus
 from gather_async.clock import Clock
 
-__all__ = ["InviteProgress", "ProgressTeller"]
+__all__ = ["InviteProgress", "ProgressTeller", "instant"]
 
 _LOG = logging.getLogger("gather_async.bulk")
 _INTERVAL = 0.1  # seconds: ten calls a second are as many as anybody can see

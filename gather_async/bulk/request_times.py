@@ -13,6 +13,8 @@ _HOUR = 3600.0  # the longest documented window. Source: /getting-started/rate-l
 class RequestTimes:
     """The journal's table of requests. Its methods run on the journal's thread."""
 
+    _run: int
+    """The run that sends them."""
     _owner: str
     """The limiter that counts what is written here; it needs no telling."""
     ended: list[tuple[int, float | None]] = field(factory=list)
@@ -23,7 +25,7 @@ class RequestTimes:
         """Write down a request that is about to be sent, in Unix seconds."""
         self.write_ended(connection)
         written = connection.execute(
-            "INSERT INTO requests (at, owner) VALUES (?, ?)", (at, self._owner)
+            "INSERT INTO requests (at, run, owner) VALUES (?, ?, ?)", (at, self._run, self._owner)
         )
         connection.execute("DELETE FROM requests WHERE at < ?", (at - _HOUR,))
         return int(written.lastrowid or 0)
@@ -38,9 +40,9 @@ class RequestTimes:
             else:
                 connection.execute("UPDATE requests SET at = ? WHERE number = ?", (at, number))
 
-    def last(self, connection: sqlite3.Connection) -> float:
-        """Return when the last request was sent, in Unix seconds; 0 if none was."""
-        return float(connection.execute("SELECT coalesce(max(at), 0) FROM requests").fetchone()[0])
+    def last(self, connection: sqlite3.Connection) -> dict[int, float]:
+        """Return when each run of the last hour sent its last request, in Unix seconds."""
+        return dict(connection.execute("SELECT run, max(at) FROM requests GROUP BY run"))
 
     def adopt(self, connection: sqlite3.Connection, now: float) -> list[float]:
         """Return the last hour's requests of other limiters, and make them this one's."""

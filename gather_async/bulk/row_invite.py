@@ -1,6 +1,6 @@
 """One row, taken from where the journal shows it to its end."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from attrs import define, evolve, field, frozen
@@ -35,7 +35,7 @@ from gather_async.models.candidate import NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.resources import CandidateInterviews, Candidates
 
-__all__ = ["Errand", "RowInvite"]
+__all__ = ["Errand", "Pause", "RowInvite"]
 
 
 class Pause(Protocol):
@@ -57,8 +57,9 @@ class Errand:
     invited: Directory
     now: Callable[[], float]
     """Unix seconds."""
-    settled_at: float
-    """Unix seconds after which no request of an earlier run can arrive any more."""
+    settled_at: Mapping[int, float]
+    """Unix seconds after which no request of an earlier run can arrive any more, by run;
+    a run that isn't there is long settled."""
     pause: Pause
     is_stopping: Callable[[], bool]
     on_change: Callable[[Record, Record], None]
@@ -232,7 +233,7 @@ class RowInvite:
         restart: absence counts only once its time is over.
         """
         errand = self._errand
-        settled_at = max(self._settled_at, errand.settled_at)
+        settled_at = max(self._settled_at, errand.settled_at.get(self.record.run, 0.0))
         early = settled_at - errand.now()
         found = await look()
         if found is not None or early <= 0.0:

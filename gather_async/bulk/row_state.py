@@ -100,6 +100,8 @@ class Record:
     candidate_interview_id: str | None = None
     reused: bool = False
     """Whether the person was there before the row."""
+    run: int = 0
+    """The run that wrote this, when read from the journal."""
     error: GatherError | None = field(default=None, eq=False)
     """Why the row was rejected, refused, or given up for this run."""
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +48,8 @@ class World:
     wire: list[Callable[[], object]] = field(factory=list)
     late: list[tuple[float, Callable[[], object]]] = field(factory=list)
     now: float = 1_000.0
-    last_request: float = 0.0
+    run: int = 0
+    settled_at: dict[int, float] = field(factory=dict)
     is_calm: bool = False
 
     def create(self, external_id: str) -> str:
@@ -81,14 +82,14 @@ class World:
                 case "at once":
                     request()
                 case "late":
-                    self.late.append((self.last_request + _SETTLE, request))
+                    self.late.append((self.settled_at[self.run], request))
         self.wire.clear()
 
     async def exchange(self, request: Callable[[], str]) -> str:
         """Carry one write out, or lose it or its answer."""
         await Point()
         self.pass_time(self.draw([0.0, 3_000.0]))  # for the quota
-        self.last_request = self.now
+        self.settled_at[self.run] = self.now + _SETTLE
         self.wire.append(request)
         await Point()
         self.wire.remove(request)
@@ -107,11 +108,12 @@ class FakeJournal:
     """Commits at once, with a point on each side."""
 
     connection: sqlite3.Connection
+    world: World
 
     async def save(self, record: Record) -> None:
         """Write a record."""
         await Point()
-        save(self.connection, _IDENTITY, record)
+        save(self.connection, evolve(_IDENTITY, run=self.world.run), record)
         await Point()
 
 
@@ -167,6 +169,7 @@ class Process:
 
     def start(self) -> None:
         """Load every row from the journal and begin it."""
+        self.world.run += 1
         entries = [Entry(number, row) for number, row in enumerate(self.rows, start=1)]
         for record, row in zip(admit(self.connection, _IDENTITY, entries), self.rows, strict=True):
             if not record.has_ended:
@@ -209,7 +212,7 @@ class Process:
             return ids[0] if ids else None
 
         fakes: Any = {
-            "journal": FakeJournal(self.connection),
+            "journal": FakeJournal(self.connection, world),
             "candidates": FakeCandidates(world),
             "candidate_interviews": FakeInterviews(world),
             "people": FakeDirectory(person),
@@ -225,7 +228,7 @@ class Process:
                 settle=_SETTLE,
             ),
             now=lambda: world.now,
-            settled_at=min(world.last_request, world.now) + _SETTLE,
+            settled_at=dict(world.settled_at),
             pause=pause,
             is_stopping=lambda: False,
             on_change=lambda before, after: None,
