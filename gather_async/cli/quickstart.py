@@ -84,8 +84,8 @@ async def _connected(candidate: NewCandidate, user_id: str | None, screen: Scree
         else:
             fake = await stack.enter_async_context(FakeGather(audio_seconds=_FAKE_AUDIO_SECONDS))
             screen.say(
-                f"GATHER_API_KEY is not set: this is a fake Gather API on {fake.base_url},"
-                " and no invite leaves this machine."
+                f"No GATHER_API_KEY: a fake Gather API on {fake.base_url} answers,"
+                " and nothing leaves this machine."
             )
             client = GatherClient(
                 fake.api_key, base_url=fake.base_url, user_id=user_id or fake.user_id
@@ -146,7 +146,9 @@ class _Steps:
                 )
             except BadRequestError as error:
                 if "userid" in f"{error.message}{error.details}".lower():
-                    error.add_note("The server wants a creator: pass --user-id.")
+                    error.add_note(
+                        "The server wants a creator: pass --user-id; `gather-async list users` shows them."
+                    )
                 raise
             self._show(step, "question", question.id)
             made.append(question)
