@@ -26,6 +26,7 @@ __all__ = [
     "QuestionAudioGenerated",
     "UnknownEvent",
     "WebhookEvent",
+    "instant_of",
 ]
 
 _EVENT_ID_KEYS = ("id", "eventId", "event_id")

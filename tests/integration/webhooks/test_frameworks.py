@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +21,10 @@ from gather_async.webhooks import WebhookEvent, WebhookReceiver, sample
 SECRET = "s3cret"
 NODE = shutil.which("node") or shutil.which("nodejs")
 PATH = "/webhooks/gather"
+PAGE = Path(__file__).parents[3] / "docs" / "webhooks.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+APPS = [block for block in BLOCKS if "\napp = " in block]
+PROGRAMS = [block for block in BLOCKS if "\napp = " not in block]
 
 # The vendor's sample in its own words: the signature is over JSON.stringify of the body.
 SENDER = """
@@ -129,12 +137,19 @@ async def serving_aiohttp(service: Service) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_route("*", PATH, service.hooks.aiohttp_handler())
     app.cleanup_ctx.append(service.hooks.cleanup_ctx)
+    async with aiohttp_serving(app) as url:
+        yield url + PATH
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_serving(app: web.Application) -> AsyncIterator[str]:
+    """Serve an aiohttp application on a free port."""
     runner = web.AppRunner(app, lingering_time=0.1)
     await runner.setup()
     site = web.SockSite(runner, socket.create_server(("127.0.0.1", 0)))
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}{PATH}"
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
@@ -275,3 +290,44 @@ async def test_websockets_are_refused() -> None:
 
     await WebhookReceiver(SECRET).asgi()({"type": "websocket", "path": "/"}, None, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.parametrize("block", APPS, ids=lambda block: re.findall(r"from (\w+)", block)[0])
+async def test_applications_of_the_page(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each application of the page takes a delivery on a real server, and runs its handlers."""
+    imported = re.findall(r"^from (fastapi|starlette|litestar|django)\b", block, re.MULTILINE)
+    for name in imported:
+        pytest.importorskip(name)
+    monkeypatch.setenv("GATHER_WEBHOOK_SECRET", SECRET)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block, str(PAGE), "exec"), names)
+    seen = asyncio.Event()
+
+    async def note(event: WebhookEvent) -> None:
+        seen.set()
+
+    names["hooks"].on("*", name="note")(note)
+    delivery = sample("candidate_interview.completed", secret=SECRET)
+    serving = uvicorn_serving if imported else aiohttp_serving
+    async with serving(names["app"]) as url, aiohttp.ClientSession() as session:
+        async with session.post(
+            url + PATH, data=delivery.body, headers=delivery.headers
+        ) as response:
+            assert response.status == 200
+        await seen.wait()
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_programs_of_the_page(block: str, tmp_path: Path) -> None:
+    """Each program of the page runs as it is."""
+    arguments = [sys.executable, "-W", "error", "-c", block]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_page_was_found() -> None:
+    """The page has its applications and programs, so that the tests above test something."""
+    assert (len(APPS), len(PROGRAMS)) == (6, 3)
