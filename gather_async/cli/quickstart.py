@@ -147,7 +147,8 @@ class _Steps:
             except BadRequestError as error:
                 if "userid" in f"{error.message}{error.details}".lower():
                     error.add_note(
-                        "The server wants a creator: pass --user-id; `gather-async list users` shows them."
+                        "The server wants a creator: pass --user-id;"
+                        " `gather-async list users` shows who there is."
                     )
                 raise
             self._show(step, "question", question.id)
