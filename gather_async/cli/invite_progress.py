@@ -11,6 +11,9 @@ from gather_async.client import GatherClient
 
 __all__ = ["describe", "watching"]
 
+# Seconds; a rate over less would be that of the first burst, which the quota soon ends.
+_TELLING = 10.0
+
 
 @contextmanager
 def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteProgress], None]]:
@@ -41,9 +44,9 @@ def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteP
 def describe(progress: InviteProgress, *, quota: int) -> str:
     """Return counts, rate, quota left and finish time in one line."""
     counts = ", ".join(f"{count} {status.value}" for status, count in progress.counts.items())
-    rate = (
-        60 * (progress.done - progress.earlier) / progress.elapsed if progress.elapsed > 0 else 0.0
-    )
+    rate = ""
+    if progress.elapsed >= _TELLING:
+        rate = f"{60 * (progress.done - progress.earlier) / progress.elapsed:.0f}/min"
     finish = progress.finish_at.astimezone().strftime("%a %H:%M")
-    parts = [counts, f"{rate:.0f}/min", f"quota {quota}", f"until {finish}"]
+    parts = [counts, rate, f"quota {quota}", f"until {finish}"]
     return "  ".join(part for part in parts if part)

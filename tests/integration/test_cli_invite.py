@@ -195,7 +195,7 @@ def test_the_bar_tells_counts_rate_quota_and_finish() -> None:
     """One line says all that a person asks while waiting."""
     line = describe(_progress(), quota=42)
     assert line.startswith("29 invited, 1 rejected  30/min  quota 42  until ")
-    assert describe(_progress(counts={}, elapsed=0.0), quota=1).startswith("0/min  quota 1")
+    assert describe(_progress(counts={}, elapsed=0.0), quota=1).startswith("quota 1")
 
 
 async def test_the_bar_is_drawn_on_a_terminal_only(
