@@ -62,6 +62,8 @@ class Journal:
         """
         lock = None if path is None else JournalLock(path)
         try:
+            if path is not None:
+                _begin_file(path)
             store = SQLiteStore(
                 "" if path is None else path, schema_version=SCHEMA_VERSION, migrate=migrate
             )
@@ -163,6 +165,12 @@ class Journal:
                 if self._lock is not None:
                     self._lock.release()
                     self._lock = None
+
+
+def _begin_file(path: Path) -> None:
+    """Make the file if need be, for its owner's eyes only: it holds personal data."""
+    if not path.exists():
+        path.touch(mode=0o600)
 
 
 def _identify(connection: sqlite3.Connection, purpose: Purpose, keeps_candidates: bool) -> Identity:

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 import sqlite3
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -458,6 +460,13 @@ async def test_a_journal_can_be_kept_free_of_personal_data(bench: Bench, journal
     assert [outcome.candidate for outcome in report.outcomes] == [None] * 3
     again = await bench.job(people(3), journal=journal, keep_candidates=False)
     assert (again.invited, again.requests) == (3, 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+async def test_a_journal_is_for_its_owners_eyes(bench: Bench, journal: Path) -> None:
+    """A new journal can be read by nobody else, since it holds personal data."""
+    await bench.job(people(1), journal=journal)
+    assert stat.S_IMODE(os.stat(journal).st_mode) == 0o600  # noqa: PTH116 - blocks no longer
 
 
 async def test_an_async_source_is_closed_when_the_job_stops(bench: Bench) -> None:
