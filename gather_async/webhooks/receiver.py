@@ -142,7 +142,8 @@ class WebhookReceiver(Handlers):
         """Return an ASGI application, to be mounted or to be the server's own.
 
         As the server's own it starts and drains this receiver with the server; mounted
-        in another application it does not: give that one `lifespan`.
+        in another application it does not: give that one `lifespan`. Under Starlette's
+        ``mount`` the URL that is set up must end with a slash.
 
         Args:
             path: With ``otherwise``: where deliveries come in.

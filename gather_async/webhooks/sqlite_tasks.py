@@ -25,6 +25,7 @@ __all__ = [
 
 # No lease and no pause is longer, so what seems due later was written before the clock went back.
 _HORIZON: Final = 7200.0
+_NEVER: Final = 1e18
 _BITE: Final = 500
 
 
@@ -75,25 +76,20 @@ def claim(
 ) -> Claimed:
     """Take due tasks under a new token."""
     names = json.dumps(sorted(handlers))
-    rows = connection.execute(
-        "SELECT t.event_id, t.handler, t.failures, t.starts,"
-        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
-        " FROM tasks t JOIN events e ON e.id = t.event_id"
-        " WHERE t.state = 'pending' AND (t.due_at <= ? OR t.due_at > ?)"
-        " AND t.handler IN (SELECT value FROM json_each(?))"
-        " ORDER BY t.due_at, t.event_id LIMIT ?",
-        (now, now + _HORIZON, names, limit),
-    ).fetchall()
+    rows = _due(connection, names, 0.0, now, limit)
+    if len(rows) < limit:
+        rows += _due(connection, names, now + _HORIZON, _NEVER, limit - len(rows))
     connection.executemany(
         "UPDATE tasks SET due_at = ?, starts = starts + 1, token = ?"
         " WHERE event_id = ? AND handler = ?",
         [(until, token, row[0], row[1]) for row in rows],
     )
-    (next_due,) = connection.execute(
-        "SELECT min(due_at) FROM tasks WHERE state = 'pending'"
-        " AND handler IN (SELECT value FROM json_each(?))",
+    following = connection.execute(
+        "SELECT due_at FROM tasks WHERE state = 'pending'"
+        " AND handler IN (SELECT value FROM json_each(?)) ORDER BY due_at LIMIT 1",
         (names,),
     ).fetchone()
+    next_due = None if following is None else following[0]
     return Claimed(tasks=[_task(row, token) for row in rows], next_due=next_due)
 
 
@@ -182,6 +178,21 @@ def prune(connection: sqlite3.Connection, before: float) -> int:
         " ORDER BY received_at LIMIT ?)",
         (before, _BITE),
     ).rowcount
+
+
+def _due(
+    connection: sqlite3.Connection, names: str, first: float, last: float, limit: int
+) -> list[Any]:
+    """Return pending tasks that are due in a range, and their events."""
+    return connection.execute(
+        "SELECT t.event_id, t.handler, t.failures, t.starts,"
+        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
+        " FROM tasks t JOIN events e ON e.id = t.event_id"
+        " WHERE t.state = 'pending' AND t.due_at BETWEEN ? AND ?"
+        " AND t.handler IN (SELECT value FROM json_each(?))"
+        " ORDER BY t.due_at, t.event_id LIMIT ?",
+        (first, last, names, limit),
+    ).fetchall()
 
 
 def _is_told(connection: sqlite3.Connection, event: StoredEvent) -> bool:
