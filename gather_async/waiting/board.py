@@ -23,9 +23,10 @@ from gather_async.waiting.waiter import Awaited, Timing, Waiter
 __all__ = ["Board"]
 
 T = TypeVar("T")
+_NOT_URGENT = 2  # rank; before it come what an event named, and last looks
 _FIRST_LOOKS = 5  # at once, each at all that is new
-_TOLD_READS = 20  # at once beyond the allowance; then events share pages
-_TOLD_SHARE = 0.5  # of a minute's quota for events by the hundred
+_URGENT_READS = 20  # at once beyond the allowance; then events share pages
+_URGENT_SHARE = 0.5  # of a minute's quota for events by the hundred
 
 
 class Board(Generic[T]):
@@ -54,7 +55,7 @@ class Board(Generic[T]):
         self._is_slow = is_slow
         self._listing = Listing(kind, roster)
         self._new = Gate(_FIRST_LOOKS)
-        self._told = Gate(_TOLD_READS)
+        self._urgent = Gate(_URGENT_READS)
         self._under_way: set[Step] = set()
         self._latency = 0.0
         self.trouble = Trouble()
@@ -78,8 +79,8 @@ class Board(Generic[T]):
                 continue
             is_page = isinstance(request, ReadPage)
             delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
-            if delay > 0 and self._is_urgent(request, candidates):
-                delay = min(delay, self._told.wait(now, self._allowance.interval(_TOLD_SHARE)))
+            if delay > 0 and self._is_urgent(request, candidates, now):
+                delay = min(delay, self._urgent.wait(now, self._allowance.interval(_URGENT_SHARE)))
             if delay <= 0:
                 return self._begin(request, due, now)
             wait = min(wait, delay)
@@ -111,12 +112,12 @@ class Board(Generic[T]):
     def _rank(self, awaited: Awaited[T], now: float) -> int:
         if awaited.is_told or awaited.needs_own_read:
             return 0
-        return 1 if awaited.is_last_look(now, self._latency) else 2
+        return 1 if awaited.is_last_look(now, self._latency) else _NOT_URGENT
 
     def _best(self, due: Sequence[Awaited[T]], now: float) -> ReadPage | ReadOne | None:
         """Return the request that tells most; what an event named gets a read of its own."""
         doubted = self._listing.doubted
-        if doubted is not None and self._roster.get(doubted) is not None:
+        if doubted is not None:
             is_free = any(each.id == doubted for each in due)
             return ReadOne(doubted) if is_free else None
         told_on = Counter(each.place.page for each in due if each.is_told)
@@ -133,13 +134,21 @@ class Board(Generic[T]):
             is_searching=any(each.is_search for each in pages),
         )
 
-    def _is_urgent(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]]) -> bool:
-        """Whether an event asked for this, so that it may exceed the allowance."""
+    def _is_urgent(
+        self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float
+    ) -> bool:
+        """Whether this may exceed the allowance: an event asked for it, or it is a last chance.
+
+        One page is the last chance of many; single reads keep to their share.
+        """
         if isinstance(request, ReadOne):
             return any(
                 each.id == request.id and (each.is_told or each.needs_own_read) for each in due
             )
-        return any(each.is_told and each.place.page == request.number for each in due)
+        return any(
+            each.place.page == request.number and self._rank(each, now) < _NOT_URGENT
+            for each in due
+        )
 
     def _begin(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float) -> Step:
         lost = [each.place for each in due if each.place.page is None]
@@ -229,10 +238,12 @@ class Board(Generic[T]):
             if self._listing.failed(error, now):
                 return
         else:
+            self._listing.failed_one(request.id)
             awaited = self._roster.get(request.id)
             if awaited is not None and is_final(error):
                 self._roster.end_each(awaited, error)
                 return
             if awaited is not None:
+                awaited.needs_own_read = False  # others have their turn first
                 self._look(awaited, None, step, self._timing(now), is_whole=False)
         self.trouble.happened(error, list(self._roster.policies), now, wall, self._rng.random())

@@ -122,7 +122,7 @@ class Coordinator(Generic[T]):
         if not event.startswith(self._kind.event_prefix):
             return
         loop = self._loop
-        if loop is None or loop is _running_loop():
+        if loop is None or not loop.is_running() or loop is _running_loop():
             self._take_in(ids)
             return
         try:

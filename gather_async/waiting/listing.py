@@ -36,9 +36,8 @@ class Step:
 class Listing(Generic[T]):
     """What is known of one kind's list. It outlives those who wait.
 
-    Attributes:
-        doubted: The id that is read alone to find out whether an item that names no
-            state is all there is to know; None while there is no doubt.
+    An item that names no state may be all there is to know, or the list may show too
+    little. One object is read alone to find out.
     """
 
     def __init__(self, kind: Kind[T], roster: Roster[T]) -> None:
@@ -46,7 +45,7 @@ class Listing(Generic[T]):
         self._roster = roster
         self._map = ListMap()
         self._failures = 0
-        self.doubted: str | None = None
+        self._doubted: str | None = None
 
     def map(self, now: float) -> ListMap | None:
         """Return the map; None while single reads are better than the list."""
@@ -76,11 +75,13 @@ class Listing(Generic[T]):
         self._locate(items, page.number, now)
         if page.is_search:
             self._searched(step, page.number, items)
-        return [
-            (awaited, items[awaited.id])
-            for awaited in self._roster
-            if awaited.id in items and self._is_believed(awaited, items[awaited.id], now)
-        ]
+        shown = [(each, items[each.id]) for each in self._roster if each.id in items]
+        if self._map.is_trusted:
+            return shown
+        doubtful = [each for each, item in shown if not self._kind.is_telling(item)]
+        if doubtful:
+            self._doubt(doubtful, now)
+        return [(each, item) for each, item in shown if self._kind.is_telling(item)]
 
     def _searched(self, step: Step, number: int, seen: Mapping[str, T]) -> None:
         still = [each for each in step.sought if self._roster.get(each) and each not in seen]
@@ -101,24 +102,33 @@ class Listing(Generic[T]):
             elif place.page == number:
                 place.page, place.near, place.since = None, number, now
 
-    def _is_believed(self, awaited: Awaited[T], item: T, now: float) -> bool:
-        """Tell whether an item says something; where none names a state, one is checked."""
-        if self._map.is_trusted or self._kind.is_telling(item):
-            return True
-        if self.doubted is None:
-            self.doubted = awaited.id
-            awaited.due = now
-        return False
+    def _doubt(self, doubtful: "list[Awaited[T]]", now: float) -> None:
+        """Choose one whose item names no state, to be read alone: the longest not looked at."""
+        if self._doubted is None:
+            chosen = min(doubtful, key=lambda each: each.looked_at)
+            self._doubted, chosen.due = chosen.id, now
+
+    @property
+    def doubted(self) -> str | None:
+        """The awaited id that is to be read alone before the list can be used."""
+        if self._doubted is not None and self._roster.get(self._doubted) is None:
+            self._doubted = None  # nobody waits for it any more
+        return self._doubted
 
     def saw_one(self, id: str, item: T | None, now: float) -> None:
         """Take in a single read, which may settle a doubt."""
-        if id != self.doubted:
+        if id != self._doubted:
             return
-        self.doubted = None
+        self._doubted = None
         if item is not None and self._kind.is_telling(item):
             self._map.leave_alone(now, _SAYS_TOO_LITTLE)
         else:
             self._map.is_trusted = True
+
+    def failed_one(self, id: str) -> None:
+        """Take in a single read that failed: another one may settle the doubt."""
+        if id == self._doubted:
+            self._doubted = None
 
     def failed(self, error: GatherError, now: float) -> bool:
         """Take in a failure of the list; tell whether it is about the list alone."""

@@ -107,9 +107,11 @@ class Awaited(Generic[T]):
 
     def due_at(self, pace: float, now: float, latency: float) -> float:
         """Return when to look at it if looks must be that many seconds apart."""
-        at = max(self.due, self.looked_at + pace)
-        is_pressing = self.is_told or self.needs_own_read or self.is_last_look(now, latency)
-        return self.due if is_pressing else at
+        if self.is_told or self.needs_own_read or self.is_last_look(now, latency):
+            return self.due
+        lasts = (each.last_look(latency) for each in self.waiters)
+        last = min((at for at in lasts if at > self.looked_at), default=math.inf)
+        return max(self.due, min(self.looked_at + pace, last))
 
     def is_last_look(self, now: float, latency: float) -> bool:
         """Whether somebody's deadline is too close to put this off."""

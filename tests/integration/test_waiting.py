@@ -268,6 +268,40 @@ async def test_a_list_that_never_names_a_state_is_believed_once_checked(
         assert len(world.polls) <= 9
 
 
+async def test_a_doubtful_list_is_settled_although_reads_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The read that should settle a doubt may fail or find nothing; another one does it."""
+
+    def stateless(call: Any) -> Any:
+        reply = list_questions(call)
+        for row in reply.data["questions"]:
+            row["transcriptionStatus"] = None
+        return reply
+
+    monkeypatch.setitem(fake_routes._OPERATIONS, ("GET", "questions"), stateless)
+    async with a_world(6, audio_seconds=4.0) as world:
+        prefix = "/qsi/gather/questions/"
+        world.fake.fail_next(500, times=math.inf, path=prefix + world.ids[0])
+        world.fake.fail_next(404, path=prefix + world.ids[1])
+        waits = [asyncio.ensure_future(world.wait(n, timeout=60.0)) for n in range(6)]
+        await asyncio.wait(waits)
+        ends = [type(wait.exception()) for wait in waits]
+        assert ends == [AudioTimeoutError, NotFoundError] + [type(None)] * 4
+        assert sum(1 for each in world.polls if each.path == LIST) <= 3
+
+
+async def test_one_read_that_always_fails_holds_up_nobody_else() -> None:
+    """A question whose read answers 500 for ever costs the others a short pause at most."""
+    async with a_world(5, audio_seconds=4.0, questions_list="missing") as world:
+        world.fake.fail_next(500, times=math.inf, path=f"/qsi/gather/questions/{world.ids[0]}")
+        poisoned = asyncio.ensure_future(world.wait(0, timeout=60.0))
+        await asyncio.gather(*(world.wait(n) for n in range(1, 5)))
+        assert world.waited <= 15.0
+        with pytest.raises(AudioTimeoutError):
+            await poisoned
+
+
 # Trouble
 
 
@@ -413,6 +447,15 @@ async def test_the_last_look_is_made_just_before_the_deadline() -> None:
         question = await world.wait(timeout=60.0)
         assert question.audio_state == "ready"
         assert 59.0 <= world.waited <= 60.0
+
+
+async def test_the_last_look_is_made_although_the_share_is_used_up() -> None:
+    """Where a sweep takes ten pages each quarter of a minute, the last look comes in time."""
+    async with a_world(100, audio_seconds=50.0, questions_page_size=10) as world:
+        waits = (world.wait(n, timeout=55.0) for n in range(100))
+        ready = await asyncio.gather(*waits, return_exceptions=True)
+        assert all(isinstance(each, Question) for each in ready)
+        assert world.waited <= 55.05
 
 
 async def test_looks_grow_apart_to_the_cap() -> None:
