@@ -42,7 +42,6 @@ ERROR_ARGUMENTS: dict[str, Any] = {
     "question": {"id": "q"},
     "waited": 2.5,
     "last": {"id": "i"},
-    "last": {"id": "c"},
 }
 
 
