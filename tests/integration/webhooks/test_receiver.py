@@ -601,3 +601,124 @@ def test_receiver_is_checked(options: Any) -> None:
     with pytest.raises(ConfigurationError):
         WebhookReceiver(SECRET, **options)
     assert SECRET not in repr(WebhookReceiver(SECRET))
+
+
+class FlakyInbox(MemoryInbox):
+    """An inbox whose storage fails, or hangs, when told."""
+
+    failing_claims = 0
+    hold: asyncio.Event | None = None
+
+    async def claim(self, *arguments: Any, **options: Any) -> Any:
+        """Fail some times, then claim."""
+        if self.failing_claims:
+            self.failing_claims -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return await super().claim(*arguments, **options)
+
+    async def put(self, *arguments: Any, **options: Any) -> Any:
+        """Put, and return only when allowed to."""
+        taken = await super().put(*arguments, **options)
+        if self.hold is not None:
+            await self.hold.wait()
+        return taken
+
+
+async def test_worker_outlives_failing_storage(clock: VirtualClock) -> None:
+    """When events can't be claimed for a while, handlers run as soon as they can."""
+    inbox, seen = FlakyInbox(), list[str]()
+    hooks = receiver(clock, inbox=inbox)
+
+    @hooks.on("*")
+    async def note(event: WebhookEvent) -> None:
+        seen.append(event.event)
+
+    inbox.failing_claims = 5
+    async with hooks:
+        await deliver(hooks, clock)
+        await clock.sleep(10)
+        assert seen == ["x"]
+
+
+async def test_cancelled_receive(clock: VirtualClock) -> None:
+    """A delivery whose sender hung up while it was stored is handled all the same."""
+    inbox, handled = FlakyInbox(), asyncio.Event()
+    inbox.hold = asyncio.Event()
+    hooks = receiver(clock, inbox=inbox)
+
+    @hooks.on("*")
+    async def note(event: WebhookEvent) -> None:
+        handled.set()
+
+    async with hooks:
+        receiving = asyncio.create_task(deliver(hooks, clock))
+        await asyncio.sleep(0)
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        await handled.wait()
+
+
+async def test_storage_that_hangs_is_503(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inbox that takes longer than the sender waits is answered in time, with 503."""
+    monkeypatch.setattr("gather_async.webhooks.intake._LONGEST_PUT", 0.01)
+    inbox = FlakyInbox()
+    inbox.hold = asyncio.Event()
+    reply = await deliver(receiver(clock, inbox=inbox), clock)
+    assert (reply.status, json.loads(reply.body)["reason"]) == (503, "inbox_not_writable")
+    assert reply.headers["retry-after"] == "60"
+
+
+async def test_cancelled_catch_up(clock: VirtualClock) -> None:
+    """Cancelling `catch_up` ends it where it is."""
+
+    class Endless(Server):
+        async def _all(self) -> AsyncIterator[CandidateInterview]:
+            await asyncio.Event().wait()
+            yield interview("never", "hired", datetime.now(UTC))
+
+    sweeping = asyncio.create_task(
+        receiver(clock).catch_up(Endless([]), since=datetime(2026, 1, 1, tzinfo=UTC))
+    )
+    await asyncio.sleep(0)
+    sweeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeping
+
+
+def test_loop_that_died(tmp_path: Path) -> None:
+    """A loop that ended without closing the receiver leaves it usable, and its events kept."""
+    inbox, seen = SQLiteInbox(tmp_path / "i.db"), list[str]()
+    hooks = WebhookReceiver(SECRET, inbox=inbox)
+
+    @hooks.on("*")
+    async def note(event: WebhookEvent) -> None:
+        seen.append(event.event)
+
+    async def start_only() -> None:
+        await hooks.start()
+
+    async def again() -> None:
+        body = sample_body("x")
+        await hooks.receive(body, {"x-qualifi-signature": sign(body, secret=SECRET)})
+        async with hooks:
+            assert hooks.alive
+
+    asyncio.run(start_only())
+    asyncio.run(again())
+    assert seen == ["x"]
+
+
+async def test_database_of_something_else(clock: VirtualClock, tmp_path: Path) -> None:
+    """Another program's database is left alone: 503, and the error says what to do."""
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (n)")
+    other.close()
+    inbox = SQLiteInbox(path)
+    assert (await deliver(receiver(clock, inbox=inbox), clock)).status == 503
+    with pytest.raises(ConfigurationError, match="choose another file"):
+        await inbox.waiting()
+    await inbox.aclose()
