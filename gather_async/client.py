@@ -259,12 +259,16 @@ class GatherClient(View):
     async def aclose(self) -> None:
         """Close the client and all its views; harmless to repeat.
 
-        Waiting calls end with `ClientClosedError`. A borrowed session stays open.
+        Calls that wait, for the quota, their next attempt or anything else, end with
+        `ClientClosedError`; those whose request is under way fail as if its connection
+        had broken. A borrowed session stays open.
         """
         await self._shared.waits.close()
+        self._session.closing.close()
         await self._shared.transport.aclose()
 
     async def __aenter__(self) -> Self:
+        self._session.closing.check()
         return self
 
     async def __aexit__(

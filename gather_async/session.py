@@ -10,6 +10,7 @@ import attrs
 from attrs import define, field, frozen
 
 from gather_async.clock import Clock
+from gather_async.closing import Closing
 from gather_async.errors import (
     GatherAPIError,
     GatherConnectionError,
@@ -63,6 +64,7 @@ class Session:
     limiter: Limiter
     clock: Clock
     options: Options
+    closing: Closing = field(factory=Closing)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -150,9 +152,11 @@ class Session:
     async def _slot(self, *, after: GatherError | None) -> Slot:
         """Return leave to send; a refusal names the failure that made this a second try."""
         try:
-            return await self.limiter.acquire(
+            self.closing.check()
+            leave = self.limiter.acquire(
                 priority=self.options.priority, max_wait=self.options.max_wait
             )
+            return await self.closing.bound(leave)
         except QuotaWaitError as refused:
             raise refused from after
 
@@ -161,8 +165,12 @@ class Session:
         if retry.hold:
             self.limiter.hold(self.clock.wall() + retry.wait)
             return 0.0
-        await self.clock.sleep(retry.wait)
+        await self._sleep(retry.wait)
         return retry.wait
+
+    async def _sleep(self, seconds: float) -> None:
+        self.closing.check()
+        await self.closing.bound(self.clock.sleep(seconds))
 
     async def _attempt(
         self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
@@ -228,8 +236,8 @@ class Session:
         """
         for look_number in range(looks):
             pause = min(self.options.retry.cap, self.options.retry.base * 2.0**look_number)
-            await self.clock.sleep(pause)
             try:
+                await self._sleep(pause)
                 payload, headers = await self._send(lookup.request, timeout, idempotent=True)
             except GatherError as error:
                 raise lost from error

@@ -173,6 +173,8 @@ class Transport:
             return _timed_out(method, sending, timeout)
         if isinstance(error, aiohttp.ClientError | OSError):
             return _broken(method, sending, type(error).__name__)
+        if self._is_closed:
+            return ClientClosedError("This client is closed: make a new GatherClient.")
         if self._borrowed is not None and self._borrowed.closed:
             return ClientClosedError("The aiohttp session that was lent is closed.")
         return error

@@ -12,6 +12,7 @@ from gather_async import (
     ClientClosedError,
     ConfigurationError,
     GatherClient,
+    GatherError,
     GatherTimeoutError,
     RateLimit,
     RetryPolicy,
@@ -111,6 +112,76 @@ async def test_use_after_closing_says_so() -> None:
                 await closed.teams.list()
         assert gather.rate_limit_status.in_flight == 0
         assert "closed" in repr(gather)
+
+
+async def test_closed_client_is_not_entered_again() -> None:
+    """``async with`` refuses a client that was closed."""
+    gather = GatherClient(KEY)
+    await gather.aclose()
+    with pytest.raises(ClientClosedError):
+        async with gather:
+            pass
+
+
+async def test_closing_ends_what_waits_for_the_quota() -> None:
+    """Calls in the queue end at once when their client closes, and leave it empty."""
+    async with FakeGather() as fake:
+        gather = GatherClient(
+            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1, per=60)]
+        )
+        await gather.teams.list()
+        bulk = gather.with_options(priority="bulk")
+        calls = [asyncio.ensure_future(each.teams.list()) for each in (gather, bulk, gather)]
+        await asyncio.sleep(0)
+        await gather.aclose()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in ended] == [ClientClosedError] * 3
+        queued = gather.rate_limit_status.queued
+        assert (queued.interactive, queued.bulk) == (0, 0)
+
+
+async def test_closing_ends_a_pause_before_the_next_attempt() -> None:
+    """A call between two attempts learns at once that its client closed."""
+    async with FakeGather() as fake:
+        slow = RetryPolicy(base=1000.0, cap=1000.0, total=9000.0)
+        gather = GatherClient(fake.api_key, base_url=fake.base_url, retry=slow)
+        fake.fail_next(status=500, times=1)
+        call = asyncio.ensure_future(gather.teams.list())
+        while not (fake.requests and gather.rate_limit_status.in_flight == 0):  # noqa: ASYNC110 - the fake has no event
+            await asyncio.sleep(0)
+        await gather.aclose()
+        with pytest.raises(ClientClosedError):
+            await call
+
+
+async def test_caller_who_cancels_as_the_client_closes_stays_cancelled() -> None:
+    """Closing never hides a cancellation of the caller's own."""
+    async with FakeGather() as fake:
+        gather = GatherClient(
+            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1, per=60)]
+        )
+        await gather.teams.list()
+        call = asyncio.ensure_future(gather.teams.list())
+        await asyncio.sleep(0)
+        call.cancel()
+        await gather.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_closing_with_more_calls_under_way_than_connections() -> None:
+    """Every call of a client that closes ends with an error of this package."""
+    async with FakeGather(rate_limits=[RateLimit(1000, per=60)]) as fake:
+        gather = GatherClient(
+            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1000, per=60)]
+        )
+        fake.slow_next(600.0, times=150)
+        calls = [asyncio.ensure_future(gather.teams.list()) for _ in range(150)]
+        while len(fake.requests) < 100:  # noqa: ASYNC110 - the fake has no event
+            await asyncio.sleep(0)
+        await gather.aclose()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(each, GatherError) for each in ended)
 
 
 async def test_client_never_used_closes() -> None:
