@@ -169,10 +169,10 @@ async def _waiting(number: int = 100_000) -> tuple[float, float, float]:
     ]
     await asyncio.sleep(0)
     each = (tracemalloc.get_traced_memory()[0] - before) / number
-    for task in tasks:
-        task.cancel()
+    for index in range(number):  # no name may keep the last of them
+        tasks[index].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    del tasks, task
+    tasks.clear()
     await asyncio.sleep(0)
     gc.collect()
     left = (tracemalloc.get_traced_memory()[0] - before) / number

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,19 +26,18 @@ def printable(value: object) -> str:
     )
 
 
+def _second_console(out: Console) -> Console:
+    """Use one console where one terminal shows both, so that lines go above a live display."""
+    is_one_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    return out if is_one_terminal else _console(stderr=True)
+
+
 @frozen
 class Screen:
     """The two streams of a command."""
 
     out: Console = field(factory=lambda: _console(stderr=False))
-    err: Console = field(init=False)
-
-    @err.default
-    def _separate_unless_seen_together(self) -> Console:
-        """Use one console where one terminal shows both, so that lines go above a live display."""
-        if sys.stdout.isatty() and sys.stderr.isatty():
-            return self.out
-        return _console(stderr=True)
+    err: Console = field(default=Factory(lambda self: _second_console(self.out), takes_self=True))
 
     def say(self, text: str, *, style: str = "") -> None:
         """Write one line of a result."""
