@@ -25,6 +25,7 @@ from gather_async.settings import (
     Defaults,
     checked_key,
     checked_priority,
+    checked_retry,
     checked_wait,
     given,
 )
@@ -105,6 +106,7 @@ class GatherClient(View):
             ConfigurationError: The key is missing or blank, or an argument can't work.
         """
         checked_wait(max_wait)
+        checked_retry(retry)
         clock = clock or SystemClock()
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
         url = check_base_url(url, allow_insecure=allow_insecure)
@@ -188,7 +190,7 @@ class GatherClient(View):
         options = self._session.options
         changed = {
             "timeout": timeout if timeout is UNSET else client_timeout(timeout),
-            "retry": retry,
+            "retry": checked_retry(retry),
             "priority": checked_priority(priority),
             "max_wait": checked_wait(max_wait),
         }

@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.converters import optional
 
 from gather_async.errors import ConfigurationError
-from gather_async.phone import PhonePolicy
+from gather_async.phone import PhonePolicy, known_region
+from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.windows import RateLimit
 from gather_async.quota.limiter import Priority
 from gather_async.unset import UNSET, Unset
@@ -17,6 +19,7 @@ __all__ = [
     "Defaults",
     "checked_key",
     "checked_priority",
+    "checked_retry",
     "checked_wait",
     "given",
 ]
@@ -25,12 +28,17 @@ __all__ = [
 DOCUMENTED_RATE_LIMITS = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
+def _is_policy(_: object, __: object, value: object) -> None:
+    if not isinstance(value, PhonePolicy):
+        raise ConfigurationError("phone_policy must be a PhonePolicy.")
+
+
 @frozen(kw_only=True)
 class Defaults:
     """What the calls of a client start from."""
 
-    phone_policy: PhonePolicy
-    default_region: str | None
+    phone_policy: PhonePolicy = field(validator=_is_policy)
+    default_region: str | None = field(converter=optional(known_region))
     user_id: str | None
 
 
@@ -61,6 +69,17 @@ def checked_wait(max_wait: float | Unset | None) -> float | Unset | None:
     if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not max_wait >= 0:
         raise ConfigurationError("max_wait must be seconds, 0 or more, or None.")
     return max_wait
+
+
+def checked_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
+    """Return ``retry`` as given.
+
+    Raises:
+        ConfigurationError: It is no policy.
+    """
+    if retry is not UNSET and not isinstance(retry, RetryPolicy):
+        raise ConfigurationError("retry must be a RetryPolicy; attempts=1 switches it off.")
+    return retry
 
 
 def checked_priority(priority: Priority | Unset) -> Priority | Unset:

@@ -43,6 +43,7 @@ _NEXT_STEPS: Mapping[int, str] = {
     409: "The object exists already or its state forbids the change: read it first.",
     429: "The key's quota is used up: see `.reset_at`.",
 }
+_LOOK_FIRST = "It may have been carried out: look before you send it again."
 # A server may repeat what it refused: keys, addresses and phone numbers. An address is
 # only looked for where a word starts: anywhere else would take quadratic time.
 _PRIVATE = re.compile(
@@ -73,8 +74,16 @@ def api_error(
     details = _object_in(error, "details")
     code = _text_in(error, "code")
     message = _text_in(error, "message") or ""
+    maybe_processed = is_write and (answer.status >= 500 or answer.status == 408)
     failure = _class_for(answer.status)(
-        _summary(answer.status, call, code, _told(answer.status, message, details), secret),
+        _summary(
+            answer.status,
+            call,
+            code,
+            _told(answer.status, message, details),
+            secret=secret,
+            next_step=_LOOK_FIRST if maybe_processed else _next_step(answer.status),
+        ),
         status=answer.status,
         code=code,
         message=message or _phrase(answer.status),
@@ -83,7 +92,7 @@ def api_error(
         body=kept_text(answer.body),
         headers={name.lower(): value for name, value in answer.headers.items()},
     )
-    failure.maybe_processed = is_write and (answer.status >= 500 or answer.status == 408)
+    failure.maybe_processed = maybe_processed
     if isinstance(failure, RateLimitedError):
         wait = seconds_until_reset(answer.headers, details, now=now)
         if wait is not None:
@@ -175,13 +184,15 @@ def _told(status: int, message: str, details: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _summary(status: int, call: str, code: str | None, told: str, secret: str) -> str:
+def _summary(
+    status: int, call: str, code: str | None, told: str, *, secret: str, next_step: str
+) -> str:
     """Write the message that `str` shows: what, why, and what to do."""
     said = _redacted(told, secret)
     if not said.endswith((".", "!", "?")):
         said += "."
     kind = _redacted(code or _phrase(status), secret)
-    return f"{call}: {status} {kind}: {said} {_next_step(status)}"
+    return f"{call}: {status} {kind}: {said} {next_step}"
 
 
 def _redacted(text: str, secret: str) -> str:

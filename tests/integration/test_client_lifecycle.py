@@ -60,6 +60,10 @@ async def test_key_is_sent_unchanged(form: str) -> None:
         {"max_wait": -1},
         {"reserve": -1},
         {"rate_limits": [RateLimit(1, per=1)], "timeout": "soon"},
+        {"retry": 3},
+        {"phone_policy": "strict"},
+        {"default_region": "XX"},
+        {"default_region": "USA"},
         {"base_url": "http://example.com"},
         {"base_url": "ftp://example.com"},
     ],
@@ -68,6 +72,15 @@ def test_senseless_option_is_refused_at_construction(options: dict[str, object])
     """An option that can't work is refused when the client is made."""
     with pytest.raises(ConfigurationError):
         GatherClient(KEY, **options)  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": -1}, {"retry": None}, {"phone_policy": "x"}, {"default_region": ""}]
+)
+def test_senseless_option_of_a_view_is_refused(options: dict[str, object]) -> None:
+    """A view refuses at once what no call could work with."""
+    with pytest.raises(ConfigurationError):
+        GatherClient(KEY).with_options(**options)  # type: ignore[arg-type]  # as above
 
 
 async def test_key_never_shows(caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,7 @@ def test_the_status_decides_the_error_and_the_next_step(
 ) -> None:
     """Text never decides; a status that isn't documented goes by its class."""
     for body in (b"", envelope(code="NOT_FOUND", message="Gone")):
-        error = failed(status, body)
+        error = failed(status, body, is_write=False)
         assert type(error) is kind
         assert error.status == status
         assert step in str(error)
@@ -137,7 +137,8 @@ def test_an_unknown_status_has_a_phrase_too() -> None:
     """A number outside the standard doesn't fail."""
     assert failed(418).message == "I'm a Teapot"
     assert failed(450).message == "Unknown status"
-    assert str(failed(799)).endswith("Unknown status. The server failed: try again later.")
+    error = failed(799, is_write=False)
+    assert str(error).endswith("Unknown status. The server failed: try again later.")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +157,10 @@ def test_an_unknown_status_has_a_phrase_too() -> None:
 def test_a_write_may_have_been_carried_out_if_the_server_failed(
     status: int, is_write: bool, maybe_processed: bool
 ) -> None:
-    """Only 408 and 5xx leave it open, and only for a write."""
-    assert failed(status, is_write=is_write).maybe_processed is maybe_processed
+    """Only 408 and 5xx leave it open, and only for a write; then trying again is no advice."""
+    error = failed(status, is_write=is_write)
+    assert error.maybe_processed is maybe_processed
+    assert ("look before you send it again" in str(error)) is maybe_processed
 
 
 PRIVATE = [
