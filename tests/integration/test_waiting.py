@@ -720,6 +720,24 @@ async def test_completion_returns_the_whole_candidate_interview() -> None:
         assert len(singles) == 6
 
 
+async def test_a_finished_one_whose_read_fails_holds_up_nobody_else() -> None:
+    """The list shows who has finished; where the read of one fails for ever, others return."""
+    async with an_invite(4) as world:
+        world.fake.complete_interview(world.ids[0])
+        path = f"/qsi/gather/candidate-interviews/{world.ids[0]}"
+        world.fake.fail_next(500, times=math.inf, path=path)
+        wait = world.gather.candidate_interviews.wait_until_completed
+        waits = [asyncio.ensure_future(wait(each, timeout=60.0)) for each in world.ids]
+        await world.clock.sleep(20.0)
+        for each in world.ids[1:]:
+            world.fake.complete_interview(each)
+        done = await asyncio.gather(*waits[1:])
+        assert [link.id for link in done] == world.ids[1:]
+        assert world.waited <= 40.0
+        with pytest.raises(WaitTimeoutError):
+            await waits[0]
+
+
 @pytest.mark.parametrize(
     ("status", "ends"),
     [

@@ -201,6 +201,7 @@ async def test_signals_may_come_from_another_thread() -> None:
         await world.clock.sleep(1.0)
         world.fake.finish_audio(world.ids[0])
         began = clock.monotonic()
+        asyncio.get_running_loop().set_debug(True)  # asyncio then checks the thread itself
         with clock.busy():
             thread = threading.Thread(
                 target=radio.tell, args=("question.audio_generated", world.ids[0])
