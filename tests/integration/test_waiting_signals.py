@@ -15,6 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gather_async import AudioTimeoutError, GatherClient, PollPolicy, RateLimit
+from gather_async.quota.in_process import InProcessLimiter
+from gather_async.quota.limiter import Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
 from gather_async.waiting.signals import Heard
@@ -277,3 +279,35 @@ async def test_deliveries_of_a_real_receiver_wake_the_waits() -> None:
         began = clock.monotonic()
         await asyncio.gather(*(world.wait(n) for n in range(20)))
         assert clock.monotonic() - began <= 33.6
+
+
+class Watched(InProcessLimiter):
+    """Notes the priorities of those who ask."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(PLENTY, clock=clock)
+        self.asked: list[str] = []
+
+    async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
+        """Note the priority, then give leave."""
+        self.asked.append(priority)
+        return await super().acquire(priority=priority, max_wait=max_wait)
+
+
+async def test_polls_have_bulk_priority_unless_said_otherwise() -> None:
+    """Looks queue as bulk work, or as interactive calls if a waiter's policy says so."""
+    clock = VirtualClock()
+    limiter = Watched(clock)
+    async with (
+        FakeGather(clock=clock, audio_seconds=2.0) as fake,
+        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock, limiter=limiter) as gather,
+    ):
+        question = await gather.questions.create(
+            title="q", question_script="Why?", user_id=fake.user_id
+        )
+        await gather.questions.wait_until_audio_ready(question)
+        assert set(limiter.asked[1:]) == {"bulk"}
+        limiter.asked.clear()
+        urgent = PollPolicy(priority="interactive")
+        await gather.questions.wait_until_audio_ready(question, poll=urgent)
+        assert limiter.asked == ["interactive"]
