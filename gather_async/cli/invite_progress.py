@@ -18,13 +18,15 @@ _TELLING = 10.0
 @contextmanager
 def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteProgress], None]]:
     """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
+    if not screen.err.is_terminal:  # rich would write an empty line at the end
+        yield lambda _: None
+        return
     bar = Progress(
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
         console=screen.err,
-        disable=not screen.err.is_terminal,
         transient=True,
     )
     with bar:
