@@ -25,7 +25,7 @@ from gather_async.protocol.api_errors import api_error, seconds_until_reset, ser
 from gather_async.protocol.lookups import Sighting, look
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
 from gather_async.protocol.requests import Lookup, Request
-from gather_async.protocol.responses import Answer, parse_json
+from gather_async.protocol.responses import Answer, parse_json, strike
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
 from gather_async.transport import ClientTimeout, Sending, Timeout, Transport, client_timeout
@@ -68,10 +68,12 @@ class Session:
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
+    _key_bytes: bytes = field(init=False)
     _headers: Mapping[str, str] = field(init=False)
     _headers_with_body: Mapping[str, str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._key_bytes = self._api_key.encode()
         self._headers = {
             "x-api-key": self._api_key,  # Source: /getting-started/authentication
             "Accept": "application/json",
@@ -209,10 +211,13 @@ class Session:
                 now=now,
                 secret=self._api_key,
             )
-        payload = parse_json(answer.body, is_write=request.is_write)
+        body = answer.body
+        if self._key_bytes in body:
+            body = strike(body, self._key_bytes)
+        payload = parse_json(body, is_write=request.is_write)
         if payload is None and request.needs_answer:
             raise ResponseDecodeError(
-                f"{request}: the server said {answer.status}, but its answer has no body.",
+                f"{request}: the server said {answer.status}, but there is no body, nothing at $.",
                 body="",
                 path="$",
                 maybe_processed=request.is_write,

@@ -28,7 +28,7 @@ __all__ = [
 DOCUMENTED_RATE_LIMITS = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
-def _is_policy(_: object, __: object, value: object) -> None:
+def _is_policy(_: object, __: object, value: Any) -> None:
     if not isinstance(value, PhonePolicy):
         raise ConfigurationError("phone_policy must be a PhonePolicy.")
 

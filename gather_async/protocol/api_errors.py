@@ -21,7 +21,7 @@ from gather_async.errors import (
 )
 from gather_async.protocol.codec import MismatchError, decode
 from gather_async.protocol.rate_headers import read_reset
-from gather_async.protocol.responses import Answer, kept_text
+from gather_async.protocol.responses import Answer, kept_text, strike
 
 __all__ = ["api_error", "seconds_until_reset", "server_time"]
 
@@ -55,7 +55,6 @@ _PRIVATE = re.compile(
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-_SHORTEST_SECRET = 8  # a shorter one is nobody's key, and may be a part of any word
 
 
 def api_error(
@@ -68,9 +67,10 @@ def api_error(
         call: Method and path, for the message.
         is_write: Whether the request was a write, which a 5xx may have carried out.
         now: Wall time in Unix seconds.
-        secret: The API key, which the message leaves out even if the server repeats it.
+        secret: The API key, which the error leaves out even if the server repeats it.
     """
-    error, meta = _error_envelope(answer.body)
+    body = strike(answer.body, secret.encode())
+    error, meta = _error_envelope(body)
     details = _object_in(error, "details")
     code = _text_in(error, "code")
     message = _text_in(error, "message") or ""
@@ -81,7 +81,6 @@ def api_error(
             call,
             code,
             _told(answer.status, message, details),
-            secret=secret,
             next_step=_LOOK_FIRST if maybe_processed else _next_step(answer.status),
         ),
         status=answer.status,
@@ -89,8 +88,8 @@ def api_error(
         message=message or _phrase(answer.status),
         details=details,
         request_id=_text_in(meta, "requestId"),
-        body=kept_text(answer.body),
-        headers={name.lower(): value for name, value in answer.headers.items()},
+        body=kept_text(body),
+        headers={name.lower(): strike(value, secret) for name, value in answer.headers.items()},
     )
     failure.maybe_processed = maybe_processed
     if isinstance(failure, RateLimitedError):
@@ -184,21 +183,17 @@ def _told(status: int, message: str, details: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _summary(
-    status: int, call: str, code: str | None, told: str, *, secret: str, next_step: str
-) -> str:
+def _summary(status: int, call: str, code: str | None, told: str, *, next_step: str) -> str:
     """Write the message that `str` shows: what, why, and what to do."""
-    said = _redacted(told, secret)
+    said = _redacted(told)
     if not said.endswith((".", "!", "?")):
         said += "."
-    kind = _redacted(code or _phrase(status), secret)
+    kind = _redacted(code or _phrase(status))
     return f"{call}: {status} {kind}: {said} {next_step}"
 
 
-def _redacted(text: str, secret: str) -> str:
+def _redacted(text: str) -> str:
     """Return as much of the server's words as may be published."""
-    if len(secret) >= _SHORTEST_SECRET:
-        text = text.replace(secret, "[redacted]")
     return _PRIVATE.sub("[redacted]", _UNPRINTABLE.sub(" ", text))[:_SHOWN]
 
 

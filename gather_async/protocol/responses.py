@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, AnyStr, TypeVar
 
 from attrs import field, frozen
 
@@ -17,10 +17,13 @@ __all__ = [
     "find_object",
     "kept_text",
     "parse_json",
+    "strike",
 ]
 
 T = TypeVar("T")
 _KEPT_BODY = 65_536
+_STRUCK = "[redacted]"
+_SHORTEST_SECRET = 8  # a shorter one is nobody's key, and may be a part of any word
 
 
 @frozen
@@ -31,6 +34,13 @@ class Answer:
     headers: Mapping[str, str] = field(repr=False)
     """By name, in whatever case."""
     body: bytes = field(repr=False)
+
+
+def strike(text: AnyStr, secret: AnyStr) -> AnyStr:
+    """Return what a server sent without the API key, should it repeat it: errors keep it."""
+    if len(secret) < _SHORTEST_SECRET:
+        return text
+    return text.replace(secret, _STRUCK if isinstance(text, str) else _STRUCK.encode())
 
 
 def parse_json(body: bytes, *, is_write: bool) -> Any:

@@ -176,6 +176,7 @@ class Candidates:
         *,
         extra: Mapping[str, Any] | None = None,
         timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
         **fields: Any,
     ) -> Candidate:
         """Return the candidate with this ``external_id``, created if need be.
@@ -188,6 +189,7 @@ class Candidates:
             candidate: The candidate, instead of the fields of `create`.
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: As for `create`.
             **fields: As for `create`; ``external_id`` is required.
 
         Raises:
@@ -201,7 +203,7 @@ class Candidates:
         if found is not None:
             return found
         try:
-            return await self.create(checked, extra=extra, timeout=timeout)
+            return await self.create(checked, extra=extra, timeout=timeout, idempotent=idempotent)
         except (ConflictError, BadRequestError):
             found = await self.find_by_external_id(checked.external_id, timeout=timeout)
             if found is None:

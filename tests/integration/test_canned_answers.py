@@ -22,6 +22,7 @@ from gather_async import (
 )
 
 BASE = "https://api.example.test"
+KEY = "qapi_key_of_the_tests"
 Can = Callable[..., None]
 
 
@@ -54,7 +55,7 @@ def can() -> Iterator[Can]:
 async def gather() -> AsyncIterator[GatherClient]:
     """Give a client that sends once."""
     async with GatherClient(
-        "qapi_key", base_url=BASE, retry=RetryPolicy(attempts=1), user_id="u"
+        KEY, base_url=BASE, retry=RetryPolicy(attempts=1), user_id="u"
     ) as gather:
         yield gather
 
@@ -176,3 +177,28 @@ async def test_error_page_of_a_proxy_keeps_its_text(gather: GatherClient, can: C
         await gather.questions.get("q")
     assert caught.value.body == "<h1>Bad Gateway</h1>"
     assert caught.value.code is None
+
+
+@pytest.mark.parametrize(
+    "body", [f"<html>{KEY}", f'{{"data": "{KEY}"}}', f'{{"headers": {{"x-api-key": "{KEY}"}}}}']
+)
+async def test_answer_that_repeats_the_key_leaves_it_out_of_the_error(
+    gather: GatherClient, can: Can, body: str
+) -> None:
+    """A server that mirrors its request, and says 200, doesn't bring the key into a log."""
+    can("GET", "candidates/c", body=body)
+    with pytest.raises(ResponseDecodeError) as caught:
+        await gather.candidates.get("c")
+    assert KEY not in repr(vars(caught.value))
+    assert "[redacted]" in str(caught.value.body)
+
+
+@pytest.mark.parametrize("status", [200, 204])
+async def test_answer_without_a_body_names_where_it_should_be(
+    gather: GatherClient, can: Can, status: int
+) -> None:
+    """An empty answer to a read is a decode error at the root, in its text as well."""
+    can("GET", "candidates/c", status=status, body="")
+    with pytest.raises(ResponseDecodeError, match=r"at \$") as caught:
+        await gather.candidates.get("c")
+    assert caught.value.path == "$"

@@ -14,6 +14,7 @@ from gather_async import (
     GatherConnectionError,
     GatherError,
     InvalidRequestError,
+    NewCandidate,
     NotFoundError,
     QuotaWaitError,
     RateLimit,
@@ -166,6 +167,17 @@ async def test_idempotent_write_is_sent_again_on_the_callers_word(
     fake.drop_next(after_processing=True)
     await gather.interviews.create(title="x", idempotent=True)
     assert count(fake, "POST", "/qsi/gather/interviews") == 2
+
+
+async def test_get_or_create_takes_the_callers_word_too(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """With ``idempotent=True`` a lost answer is not looked up: it is sent again."""
+    new = NewCandidate("A", "B", "a@b.example", "+12025550123", external_id="x")
+    fake.drop_next(after_processing=False, method="POST")
+    await gather.candidates.get_or_create(new, idempotent=True)
+    assert count(fake, "POST", CANDIDATES) == 2
+    assert count(fake, "GET", CANDIDATES) == 1
 
 
 @pytest.mark.parametrize("after_processing", [True, False])

@@ -203,6 +203,16 @@ def test_what_the_server_repeats_is_not_shown(body: dict[str, Any], private: str
         assert private.replace("\u200b", " ") not in shown
 
 
+def test_no_attribute_keeps_a_key_that_the_server_repeats() -> None:
+    """Body, details and headers are evidence, and may be logged: the key is struck out."""
+    secret = "org-1:opaque-secret"
+    body = envelope(code="X", message=secret, details={"expectedFormat": secret})
+    error = failed(401, body, {"X-Echo": f"key {secret}"}, secret=secret)
+    assert secret not in repr(vars(error))
+    assert error.headers["x-echo"] == "key [redacted]"
+    assert error.details == {"expectedFormat": "[redacted]"}
+
+
 def test_ordinary_words_and_short_numbers_are_shown() -> None:
     """Redaction leaves what explains the error, and a secret too short to be one."""
     message = "externalId must be at most 64 characters, page is 12 of 100"
