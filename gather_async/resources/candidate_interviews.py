@@ -245,7 +245,7 @@ class CandidateInterviews:
         return await self.get(id, timeout=timeout)
 
     async def wait_until_completed(
-        self, id: str, *, timeout: float = 300.0, poll: PollPolicy | None = None
+        self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
     ) -> CandidateInterview:
         """Return the candidate interview once the candidate has finished.
 
@@ -254,11 +254,11 @@ class CandidateInterviews:
 
         Args:
             id: The candidate interview's id.
-            timeout: Seconds to wait at most.
+            timeout: Seconds to wait at most; None waits as long as it takes.
             poll: When to look; None takes the default.
 
         Raises:
-            GatherTimeoutError: The candidate had not finished in time.
+            WaitTimeoutError: The candidate had not finished in time; has the object as last read.
             AuthenticationError: The API key is not accepted.
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.
@@ -266,17 +266,17 @@ class CandidateInterviews:
         return await self._waits().completed(id, timeout=timeout, poll=poll)
 
     async def wait_until_summarized(
-        self, id: str, *, timeout: float = 300.0, poll: PollPolicy | None = None
+        self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
     ) -> InterviewResults:
         """Return the results once the server has ended its work on the summary.
 
         Args:
             id: The candidate interview's id.
-            timeout: Seconds to wait at most.
+            timeout: Seconds to wait at most; None waits as long as it takes.
             poll: When to look; None takes the default.
 
         Raises:
-            GatherTimeoutError: The summary was not over in time.
+            WaitTimeoutError: The summary was not over in time; has the results as last read.
             AuthenticationError: The API key is not accepted.
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.

@@ -136,7 +136,7 @@ class Questions:
         self,
         question: Question | str,
         *,
-        timeout: float = 300.0,
+        timeout: float | None = 300.0,
         poll: PollPolicy | None = None,
     ) -> Question:
         """Return the question once its audio generation has succeeded.
@@ -147,7 +147,7 @@ class Questions:
 
         Args:
             question: The question or its id.
-            timeout: Seconds to wait at most.
+            timeout: Seconds to wait at most; None waits as long as it takes.
             poll: When to look, and which words mean what; None takes the default.
 
         Raises:
@@ -163,7 +163,7 @@ class Questions:
         self,
         questions: Iterable[Question | str],
         *,
-        timeout: float = 300.0,
+        timeout: float | None = 300.0,
         poll: PollPolicy | None = None,
     ) -> AsyncIterator[Question | AudioGenerationError]:
         """Give each question as its audio generation ends, in the order they end.
@@ -173,7 +173,7 @@ class Questions:
 
         Args:
             questions: Questions or ids; each is waited for once.
-            timeout: Seconds for all of them together.
+            timeout: Seconds for all of them together; None: as long as it takes.
             poll: When to look, and which words mean what; None takes the default.
 
         Raises:

@@ -21,7 +21,7 @@ class Waits(Protocol):
         self,
         question: Question | str,
         *,
-        timeout: float,
+        timeout: float | None,
         poll: PollPolicy | None,
     ) -> Question:
         """Return the question once its audio is ready."""
@@ -31,20 +31,20 @@ class Waits(Protocol):
         self,
         questions: Iterable[Question | str],
         *,
-        timeout: float,
+        timeout: float | None,
         poll: PollPolicy | None,
     ) -> AsyncIterator[Question | AudioGenerationError]:
         """Give each question as its audio generation ends."""
         ...
 
     async def completed(
-        self, id: str, *, timeout: float, poll: PollPolicy | None
+        self, id: str, *, timeout: float | None, poll: PollPolicy | None
     ) -> CandidateInterview:
         """Return the candidate interview once the candidate has finished."""
         ...
 
     async def summarized(
-        self, id: str, *, timeout: float, poll: PollPolicy | None
+        self, id: str, *, timeout: float | None, poll: PollPolicy | None
     ) -> InterviewResults:
         """Return the results once the summary is over."""
         ...

@@ -74,7 +74,7 @@ class Waits:
         self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._hear)
 
     async def audio_ready(
-        self, question: Question | str, *, timeout: float, poll: PollPolicy | None = None
+        self, question: Question | str, *, timeout: float | None, poll: PollPolicy | None = None
     ) -> Question:
         """Return the question once its audio is ready.
 
@@ -92,7 +92,7 @@ class Waits:
         self,
         questions: Iterable[Question | str],
         *,
-        timeout: float,
+        timeout: float | None,
         poll: PollPolicy | None = None,
     ) -> AsyncIterator[Question | AudioGenerationError]:
         """Give each question as its audio generation ends, each once.
@@ -125,7 +125,7 @@ class Waits:
             raise failure
 
     async def completed(
-        self, id: str, *, timeout: float, poll: PollPolicy | None = None
+        self, id: str, *, timeout: float | None, poll: PollPolicy | None = None
     ) -> CandidateInterview:
         """Return the candidate interview once the candidate has finished.
 
@@ -138,7 +138,7 @@ class Waits:
         )
 
     async def summarized(
-        self, id: str, *, timeout: float, poll: PollPolicy | None = None
+        self, id: str, *, timeout: float | None, poll: PollPolicy | None = None
     ) -> InterviewResults:
         """Return the results once the summary is over.
 
