@@ -91,7 +91,7 @@ async def test_aiohttp_worker() -> None:
             await fake.clock.sleep(10.0)
             answer = await browser.get(f"/questions/{question_id}")
             assert await answer.json() == {"audio": None}
-            await fake.clock.sleep(30.0)
+            await fake.clock.sleep(60.0)  # 20 s until it is ready, and two polls at most
             answer = await browser.get(f"/questions/{question_id}")
             assert (await answer.json())["audio"].endswith(f"{question_id}.mp3")
             await browser.post("/questions", json={"script": "And why not?"})
