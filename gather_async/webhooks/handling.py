@@ -49,7 +49,7 @@ class Handling:
     """Seconds: the longest pause."""
     lease: float = field(default=30.0, validator=[_positive, _at_most_an_hour])
     """Seconds after which the work of a process that died is done by another, or by its
-    successor. A living one renews its leases."""
+    successor, unless the inbox finds out earlier. A living one renews its leases."""
     drain: float = field(default=20.0, validator=_positive)
     """Seconds that closing waits for handlers before it cancels them."""
     poll: float = field(default=1.0, validator=_positive)

@@ -1,7 +1,9 @@
 """An inbox in an SQLite file: committed before the sender hears 200."""
 
 import contextlib
+import math
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Literal, TypeVar
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
 from gather_async.webhooks import sqlite_tasks as tasks_of
+from gather_async.webhooks.claimant import own_mark
 from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
 from gather_async.webhooks.sqlite_schema import SCHEMA_VERSION, migrate
 
@@ -19,6 +22,8 @@ T = TypeVar("T")
 
 # The sender gives up after 5 seconds. Source: /api-reference/webhooks
 _BUSY_TIMEOUT = 3.0
+# Seconds between looks for tasks that a dead process holds.
+_LOOK_EVERY = 1.0
 
 
 class SQLiteInbox:
@@ -27,7 +32,9 @@ class SQLiteInbox:
     It is opened with the first event, in WAL mode; commits of events that come
     together are grouped. The file holds personal data, so it is made readable
     for its owner alone. Put it on a local disk: SQLite's locks don't work on
-    most network file systems.
+    most network file systems. What a process was working on when it died is given
+    out again at once where the system tells that it died (Linux, in the same
+    container), elsewhere when the lease ends.
     """
 
     is_shared: Literal[True] = True
@@ -58,6 +65,7 @@ class SQLiteInbox:
         self._keep_for = keep_for
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous
         self._store: SQLiteStore | None = None
+        self._next_look = -math.inf
 
     async def put(self, event: StoredEvent, handlers: Collection[str]) -> Taken:
         """Keep an event for handlers; on disk when it returns. See `Inbox.put`."""
@@ -71,12 +79,20 @@ class SQLiteInbox:
         self, handlers: Collection[str], *, limit: int, now: float, until: float
     ) -> Claimed:
         """Take due tasks; see `Inbox.claim`."""
-        token = uuid.uuid4().hex
-        return await self._run(
-            lambda connection: tasks_of.claim(
+        token = f"{own_mark()} {uuid.uuid4().hex}"
+        looks = time.monotonic() >= self._next_look
+
+        def work(connection: sqlite3.Connection) -> Claimed:
+            if looks:
+                tasks_of.free_abandoned(connection, now)
+            return tasks_of.claim(
                 connection, handlers, limit=limit, now=now, until=until, token=token
             )
-        )
+
+        claimed = await self._run(work)
+        if looks:
+            self._next_look = time.monotonic() + _LOOK_EVERY
+        return claimed
 
     async def renew(self, tasks: Collection[Task], *, until: float) -> None:
         """Make leases last longer; see `Inbox.renew`."""

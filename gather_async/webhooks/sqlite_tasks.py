@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from gather_async.webhooks.claimant import has_died
 from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "claim",
     "dead_letters",
     "discard",
+    "free_abandoned",
     "knows",
     "prune",
     "put",
@@ -91,6 +93,21 @@ def claim(
     ).fetchone()
     next_due = None if following is None else following[0]
     return Claimed(tasks=[_task(row, token) for row in rows], next_due=next_due)
+
+
+def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
+    """Make tasks due at once whose process died under a lease that goes on."""
+    tokens = connection.execute(
+        "SELECT DISTINCT token FROM tasks"
+        " WHERE state = 'pending' AND due_at > ? AND token IS NOT NULL",
+        (now,),
+    ).fetchall()
+    for (token,) in tokens:
+        if has_died(token.rpartition(" ")[0]):
+            connection.execute(
+                "UPDATE tasks SET due_at = 0, token = NULL WHERE state = 'pending' AND token = ?",
+                (token,),
+            )
 
 
 def renew(connection: sqlite3.Connection, tasks: Collection[Task], until: float) -> None:

@@ -1,6 +1,9 @@
 """What every inbox promises, tried on each of ours."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import pytest
 
 from gather_async.errors import ConfigurationError
 from gather_async.webhooks import Inbox, MemoryInbox, SQLiteInbox, StoredEvent, Taken, Task
+from gather_async.webhooks.claimant import has_died, own_mark
 
 NOW = 1_767_225_600.0
 H = ["h"]
@@ -232,3 +236,56 @@ async def test_sqlite_in_no_folder(tmp_path: Path, use: Callable[[Inbox], Any]) 
     with pytest.raises(ConfigurationError, match="folder exists"):
         await use(inbox)
     await inbox.aclose()
+
+
+CLAIMANT = """
+import asyncio, sys
+from gather_async.webhooks import SQLiteInbox
+async def main():
+    inbox = SQLiteInbox(sys.argv[1])
+    now = float(sys.argv[2])
+    claimed = await inbox.claim(["h"], limit=1, now=now, until=now + 30)
+    print(len(claimed.tasks), flush=True)
+    sys.stdin.read()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes apart for good")
+async def test_sqlite_takes_over_from_the_dead(tmp_path: Path) -> None:
+    """What a process held when it died is given out at once; what a living one holds is not."""
+    path = tmp_path / "i.db"
+    inbox = SQLiteInbox(path)
+    await inbox.put(event(), H)
+    with subprocess.Popen(  # noqa: ASYNC220 - asyncio would reap it
+        [sys.executable, "-c", CLAIMANT, str(path), str(NOW)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as claimant:
+        assert claimant.stdout is not None
+        assert claimant.stdout.readline() == b"1\n"
+        assert await claim(inbox, NOW + 1) == []
+        claimant.kill()
+        # A zombie is dead, too.
+        os.waitid(os.P_PID, claimant.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - as above
+        other = SQLiteInbox(path)
+        (task,) = await claim(other, NOW + 2)
+    assert (task.failures, task.crashes) == (0, 1)
+    await other.succeed(task, now=NOW)
+    assert await other.waiting() == {}
+    await inbox.aclose()
+    await other.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes apart for good")
+def test_marks_of_processes() -> None:
+    """Only a process of this very place is called dead, and only if its number or start is gone."""
+    place, number, start = own_mark().split(" ")
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    assert not has_died(own_mark())
+    assert has_died(f"{place} {number} {int(start) - 1}")
+    assert has_died(f"{place} {gone.pid} {start}")
+    assert not has_died(f"elsewhere {gone.pid} {start}")
+    for unknown in ("", " ", place, f"{place} x y", f"{place} {9**40} 1"):
+        assert not has_died(unknown)
