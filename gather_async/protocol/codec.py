@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import GenericAlias, UnionType
 from typing import Any, TypeVar
 
@@ -53,11 +53,20 @@ def decode(value: Any, model: type[T]) -> T:
 
 def to_wire(model: Any) -> dict[str, Any]:
     """Return a model's fields under their wire names, without those that are None."""
-    named = (
-        (attribute.metadata.get(WIRE_NAME, attribute.name), getattr(model, attribute.name))
-        for attribute in attrs.fields(type(model))
+    body = {}
+    for field, name in _wire_fields(model.__class__):
+        value = getattr(model, field)
+        if value is not None:
+            body[name] = value
+    return body
+
+
+@cache
+def _wire_fields(model: type) -> tuple[tuple[str, str], ...]:
+    """Return a model's fields, each with its name on the wire."""
+    return tuple(
+        (field.name, field.metadata.get(WIRE_NAME, field.name)) for field in attrs.fields(model)
     )
-    return {name: value for name, value in named if value is not None}
 
 
 def wire_names(model: type) -> frozenset[str]:
@@ -104,6 +113,12 @@ _JSON_NAMES = {
 
 def _text(value: Any, _: Any) -> str:
     if type(value) is str:
+        return value
+    raise _expected("text", value)
+
+
+def _optional_text(value: Any, _: Any) -> str | None:
+    if value is None or type(value) is str:
         return value
     raise _expected("text", value)
 
@@ -206,6 +221,8 @@ def _object(value: Any, _: Any) -> Mapping[str, Any]:
 def _optional_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader of what may be null; cattrs' own looks its inner hook up each time."""
     (inner,) = (each for each in cls.__args__ if each is not type(None))
+    if inner is str:
+        return _optional_text
     read = converter.get_structure_hook(inner)
 
     def structure(value: Any, _: Any) -> Any:

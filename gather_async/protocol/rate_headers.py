@@ -77,10 +77,15 @@ def _count(value: str | None) -> int | None:
 
 
 def _unix_seconds(value: str | None) -> float | None:
-    match = _SECONDS.fullmatch(value) if value is not None else None
-    if match is None:
+    if value is None:
         return None
-    seconds = float(match[1])
+    if len(value) < _LONGEST_COUNT and value.isascii() and value.isdigit():
+        seconds = float(value)  # as documented, and so nearly always
+    else:
+        match = _SECONDS.fullmatch(value)
+        if match is None:
+            return None
+        seconds = float(match[1])
     if seconds >= _SMALLEST_MILLIS:
         seconds /= 1000
     return seconds if _SMALLEST_UNIX <= seconds < math.inf else None

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from gather_async.errors import InvalidRequestError
 
-__all__ = ["PREFIX", "Lookup", "Request", "path_to", "raw_path"]
+__all__ = ["PREFIX", "Lookup", "Request", "path_below", "path_to", "raw_path"]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,6 +81,15 @@ def path_to(*segments: str) -> str:
             or a control character, or is ``.`` or ``..``.
     """
     return PREFIX + "/".join([_encoded(segment) for segment in segments])
+
+
+def path_below(path: str, segment: str) -> str:
+    """Return the path of one thing in a collection, given the collection's from `path_to`.
+
+    Raises:
+        InvalidRequestError: As for `path_to`.
+    """
+    return f"{path}/{_encoded(segment)}"
 
 
 def _encoded(segment: str) -> str:

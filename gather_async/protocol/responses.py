@@ -40,7 +40,9 @@ def strike(text: AnyStr, secret: AnyStr) -> AnyStr:
     """Return what a server sent without the API key, should it repeat it: errors keep it."""
     if len(secret) < _SHORTEST_SECRET:
         return text
-    return text.replace(secret, _STRUCK if isinstance(text, str) else _STRUCK.encode())
+    if isinstance(text, str):
+        return text.replace(secret, _STRUCK)
+    return text.replace(secret, _STRUCK.encode())
 
 
 def parse_json(body: bytes, *, is_write: bool) -> Any:

@@ -103,8 +103,9 @@ class InProcessLimiter:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
-        check_priority(priority)
         bulk = priority == "bulk"
+        if not bulk:
+            check_priority(priority)
         again = bool(self._refused) and self._was_refused()
         now = self._clock.monotonic()
         is_quiet = now >= self._hold.until and not self._lines.anyone()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from gather_async.protocol.pagination import (
     PageCounts,
@@ -13,7 +13,7 @@ from gather_async.protocol.pagination import (
     page_query,
     read_counts,
 )
-from gather_async.protocol.requests import Lookup, Request, path_to
+from gather_async.protocol.requests import Lookup, Request, path_below, path_to
 from gather_async.protocol.responses import decode_item, decode_items
 from gather_async.resources.pager import Page, Pager
 from gather_async.session import Session
@@ -47,6 +47,11 @@ class Endpoint(Generic[T]):
     plural: str
     """The key of a list in ``data``, where it is keyed."""
     paging: Paging = field(factory=Paging.whole)
+    _root: str = field(
+        init=False,
+        repr=False,
+        default=Factory(lambda self: path_to(self.path), takes_self=True),
+    )
 
     async def get(
         self,
@@ -56,7 +61,7 @@ class Endpoint(Generic[T]):
         timeout: Timeout | Unset = UNSET,
     ) -> T:
         """Read one object."""
-        request = Request(method="GET", path=path_to(self.path, id), query=query or {})
+        request = Request(method="GET", path=path_below(self._root, id), query=query or {})
         payload = await self.session.send(request, timeout=timeout)
         return decode_item(payload, self.singular, self.model)
 
@@ -69,7 +74,7 @@ class Endpoint(Generic[T]):
         idempotent: bool = False,
     ) -> T:
         """Create one object."""
-        request = Request(method="POST", path=path_to(self.path), body=body, lookup=lookup)
+        request = Request(method="POST", path=self._root, body=body, lookup=lookup)
         payload = await self.session.send(request, timeout=timeout, idempotent=idempotent)
         return decode_item(payload, self.singular, self.model, is_write=True)
 
@@ -83,7 +88,7 @@ class Endpoint(Generic[T]):
         """Return the request of one page."""
         return Request(
             method="GET",
-            path=path_to(self.path),
+            path=self._root,
             query={**page_query(self.paging, page), **query},
         )
 
