@@ -1,6 +1,8 @@
 """Who is called for which event."""
 
+import itertools
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -96,11 +98,12 @@ class Handlers:
         Args:
             event: The event's name on the wire, ``"*"`` for all, or a class of events.
             name: Under which the inbox remembers that this handler is done with an
-                event; None: module and qualified name. Give one to a function that may
-                be moved or renamed while events wait for it.
+                event; None: module and qualified name, with a number if there are
+                several of it, in the order of registration. Give one to a function that
+                may be moved, renamed or registered in another order while events wait.
 
         Raises:
-            ConfigurationError: The function isn't async, or another has this name.
+            ConfigurationError: The function isn't async, or another was given this name.
         """
         target = _target(event)
 
@@ -124,19 +127,31 @@ class Handlers:
         target: str | None,
         name: str | None,
     ) -> None:
-        name = name or _stable_name(function)
+        own_name = _stable_name(function)
         if not iscoroutinefunction(function) and not iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object may be the handler
         ):
-            raise ConfigurationError(f"The handler {name} must be an async function.")
+            raise ConfigurationError(f"The handler {own_name} must be an async function.")
+        name = name or self._free_name(own_name, function)
         known = self._handlers.get(name)
-        if known is not None and known.function is not function:
+        # Each look at a bound method makes another object, equal to the first.
+        if known is not None and known.function != function:
             raise ConfigurationError(
                 f"Two handlers are named {name}, and the inbox could not tell them apart: "
                 "give one of them on(..., name=...)."
             )
         targets = {target} | (known.targets if known else set())
         self._handlers[name] = Handler(name=name, function=function, targets=frozenset(targets))
+
+    def _free_name(self, own_name: str, function: Any) -> str:
+        """Return a name that nobody else has: closures and methods of two objects share one."""
+        name = own_name
+        for number in itertools.count(2):
+            known = self._handlers.get(name)
+            if known is None or known.function == function:
+                break
+            name = f"{own_name}#{number}"
+        return name
 
 
 def _target(event: Any) -> str | None:
@@ -153,5 +168,7 @@ def _target(event: Any) -> str | None:
 
 
 def _stable_name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
     owner = function if hasattr(function, "__qualname__") else type(function)
     return f"{owner.__module__}.{owner.__qualname__}"

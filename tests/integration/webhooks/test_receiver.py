@@ -1,10 +1,11 @@
 """The receiver: answers, handlers in the background, retries, draining, signals, catching up."""
 
 import asyncio
+import functools
 import itertools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,47 @@ async def test_bad_handlers_are_refused(clock: VirtualClock) -> None:
     for event in wrong:
         with pytest.raises(ConfigurationError):
             hooks.on(event)
+
+
+async def test_handlers_that_share_a_function_name(clock: VirtualClock) -> None:
+    """Closures, methods of two objects and partials are handlers of their own, once each."""
+    hooks = receiver(clock)
+    seen: list[str] = []
+
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def note(self, event: WebhookEvent) -> None:
+            seen.append(self.name)
+
+    def closure(name: str) -> Callable[[WebhookEvent], Coroutine[Any, Any, None]]:
+        async def handle(event: WebhookEvent) -> None:
+            seen.append(name)
+
+        return handle
+
+    async def partly(name: str, event: WebhookEvent) -> None:
+        seen.append(name)
+
+    first, second = Owner("method 1"), Owner("method 2")
+    for handler in (closure("closure 1"), closure("closure 2"), first.note, second.note):
+        hooks.on("x")(handler)
+    hooks.on("y")(first.note)
+    for name in ("partial 1", "partial 2"):
+        hooks.on("x")(functools.partial(partly, name))
+    async with hooks:
+        await deliver(hooks, clock)
+    kinds = ("closure", "method", "partial")
+    assert sorted(seen) == [f"{kind} {n}" for kind in kinds for n in (1, 2)]
+    assert [name.rpartition(".")[2] for name in hooks.handlers] == [
+        "handle",
+        "handle#2",
+        "note",
+        "note#2",
+        "partly",
+        "partly#2",
+    ]
 
 
 async def test_answer_does_not_wait_for_handlers(clock: VirtualClock) -> None:
