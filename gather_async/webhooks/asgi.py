@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import field, frozen
 
@@ -19,6 +19,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
+_LONGEST_FAREWELL: Final = 1.0  # seconds in which the rest of a body is thrown away
+_LARGEST_FAREWELL: Final = 64  # of the largest body
+
 
 class Receiver(Protocol):
     """What an adapter needs of a receiver."""
@@ -27,11 +30,9 @@ class Receiver(Protocol):
         """Take one delivery."""
         ...
 
-    async def start(self) -> None:
-        """Run handlers from now on."""
-
-    async def aclose(self) -> None:
-        """Drain and close."""
+    def lifespan(self, app: object = None) -> contextlib.AbstractAsyncContextManager[None]:
+        """Start, and drain at the end."""
+        ...
 
 
 @frozen(eq=False)
@@ -68,10 +69,14 @@ class WebhookApp:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Start and drain with the server."""
+        lifespan = self._hooks.lifespan()
         while True:
             word = (await receive())["type"].rpartition(".")[2]
             try:
-                await (self._hooks.start() if word == "startup" else self._hooks.aclose())
+                if word == "startup":
+                    await lifespan.__aenter__()
+                else:
+                    await lifespan.__aexit__(None, None, None)
             except Exception as error:
                 _log.exception("The webhook receiver failed at %s", word)
                 await send({"type": f"lifespan.{word}.failed", "message": str(error)})
@@ -91,7 +96,7 @@ class WebhookApp:
             await _send(send, WebhookReply.too_slow())
             return
         if body is None:
-            await _send(send, WebhookReply.too_large())
+            await self._refuse_large(receive, send)
         elif not isinstance(body, _Gone):
             reply = await self._hooks.receive(body, scope["headers"], path=scope.get("path"))
             await _send(send, reply)
@@ -111,6 +116,26 @@ class WebhookApp:
             if not message.get("more_body", False):
                 return bytes(body)
 
+    async def _refuse_large(self, receive: Receive, send: Send) -> None:
+        """Answer at once, and hang up only when the sender has sent most of what it wants to.
+
+        To hang up on one that still sends resets the connection, and many a sender
+        reads no answer before it has sent everything.
+        """
+        thrown_away = 0
+        await _send(send, WebhookReply.too_large(), is_last=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_FAREWELL):
+                while thrown_away < _LARGEST_FAREWELL * self._max_body:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    thrown_away += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        break
+        with contextlib.suppress(OSError):
+            await send({"type": "http.response.body", "body": b""})
+
 
 class _Gone:
     """The sender hung up."""
@@ -124,11 +149,14 @@ def _declared(scope: Mapping[str, Any]) -> int:
     return 0
 
 
-async def _send(send: Send, reply: WebhookReply, *, with_body: bool = True) -> None:
+async def _send(
+    send: Send, reply: WebhookReply, *, with_body: bool = True, is_last: bool = True
+) -> None:
     body = reply.body.encode()
     headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     headers.append((b"content-length", str(len(body)).encode()))
     # The sender may be gone by now; it will try again.
     with contextlib.suppress(OSError):
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body if with_body else b""})
+        content = body if with_body else b""
+        await send({"type": "http.response.body", "body": content, "more_body": not is_last})

@@ -141,9 +141,9 @@ class WebhookReceiver(Handlers):
     def asgi(self, *, path: str | None = None, otherwise: ASGIApp | None = None) -> ASGIApp:
         """Return an ASGI application, to be mounted or to be the server's own.
 
-        As the server's own it starts and drains this receiver with the server; mounted
-        in another application it does not: give that one `lifespan`. Under Starlette's
-        ``mount`` the URL that is set up must end with a slash.
+        As the server's own it starts and drains this receiver with the server, unless it
+        runs already; mounted in another application it does not: give that one `lifespan`.
+        Under Starlette's ``mount`` the URL that is set up must end with a slash.
 
         Args:
             path: With ``otherwise``: where deliveries come in.
@@ -165,13 +165,23 @@ class WebhookReceiver(Handlers):
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Start, and drain at the end: for ``FastAPI(lifespan=hooks.lifespan)`` and its like."""
+        """Start, and drain at the end: for ``FastAPI(lifespan=hooks.lifespan)`` and its like.
+
+        Where it runs already, whoever started it is left to end it.
+
+        Raises:
+            ClientClosedError: It runs in another event loop.
+        """
+        self._check_loop()
+        if self._loop is not None:
+            yield
+            return
         async with self:
             yield
 
     async def cleanup_ctx(self, app: "web.Application") -> AsyncIterator[None]:
-        """Start, and drain at the end: for ``app.cleanup_ctx.append(hooks.cleanup_ctx)``."""
-        async with self:
+        """Do what `lifespan` does, for ``app.cleanup_ctx.append(hooks.cleanup_ctx)``."""
+        async with self.lifespan():
             yield
 
     async def start(self) -> None:

@@ -264,7 +264,7 @@ async def test_sender_that_hangs_up(serving: Serving) -> None:
     assert len(service.seen) == 1
 
 
-async def test_start_that_fails_stops_the_server() -> None:
+def test_start_that_fails_stops_the_server() -> None:
     """A receiver that can't start is reported through the lifespan, not hidden."""
     hooks = WebhookReceiver(SECRET)
     sent: list[Any] = []
@@ -275,10 +275,66 @@ async def test_start_that_fails_stops_the_server() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    async with hooks:
-        await hooks.asgi()({"type": "lifespan"}, receive, send)
+    other = asyncio.new_event_loop()
+    other.run_until_complete(hooks.start())
+    asyncio.run(hooks.asgi()({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+    other.run_until_complete(hooks.aclose())
+    other.close()
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
-    assert "running already" in sent[0]["message"]
+    assert "another event loop" in sent[0]["message"]
+
+
+async def test_receiver_that_runs_already_is_left_running() -> None:
+    """A server inside ``async with hooks`` doesn't fail, nor close what others started."""
+    service = Service()
+    delivery = sample("x", secret=SECRET)
+    async with service.hooks:
+        for _ in range(2):
+            async with (
+                uvicorn_serving(service.hooks.asgi()) as url,
+                aiohttp.ClientSession() as session,
+                session.post(url, data=delivery.body, headers=delivery.headers) as response,
+            ):
+                assert response.status == 200
+            assert service.hooks.alive
+    assert not service.hooks.alive
+    assert len(service.seen) == 1
+
+
+async def test_rest_of_a_large_body_is_thrown_away() -> None:
+    """A body that is too large is answered at once, and read on so that the answer arrives."""
+    log: list[str] = []
+    chunks = iter([b"x" * 6_000, b"x" * 6_000, *[b"x" * 100_000] * 3])
+
+    async def receive() -> dict[str, Any]:
+        log.append("read")
+        chunk = next(chunks, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    async def send(message: Any) -> None:
+        log.append(f"{message.get('status', 'body')} {message.get('more_body')}")
+
+    await Service().hooks.asgi()(
+        {"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send
+    )
+    assert log == ["read"] * 2 + ["413 None", "body True"] + ["read"] * 4 + ["body None"]
+
+
+async def test_endless_body_is_not_read_for_ever() -> None:
+    """Of a body without end a bounded part is thrown away; then the connection is given up."""
+    reads = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal reads
+        reads += 1
+        return {"type": "http.request", "body": b"x" * 10_000, "more_body": True}
+
+    async def send(message: Any) -> None: ...
+
+    await Service().hooks.asgi()(
+        {"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send
+    )
+    assert reads == 2 + 64
 
 
 async def test_websockets_are_refused() -> None:
