@@ -151,7 +151,7 @@ class Transport:
                     timeout=timeout,
                 ) as response:
                     return Answer(response.status, response.headers, await response.read())
-            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
                 raise self._mapped(error, method, sending, timeout) from _publishable(error)
             finally:
                 _SENDING.reset(mark)
@@ -173,6 +173,8 @@ class Transport:
             return _timed_out(method, sending, timeout)
         if isinstance(error, aiohttp.ClientError | OSError):
             return _broken(method, sending, type(error).__name__)
+        if self._is_closed and sending.was_sent:  # aiohttp 3.12.0 asserts a live connection
+            return _broken(method, sending, "the client was closed")
         if self._is_closed:
             return ClientClosedError("This client is closed: make a new GatherClient.")
         if self._borrowed is not None and self._borrowed.closed:
