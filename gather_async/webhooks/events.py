@@ -64,7 +64,7 @@ class WebhookEvent:
 
     @property
     def dedupe_key(self) -> str:
-        """The same for each delivery of one event, however it is formatted.
+        """The same for each delivery of one event, however it and its timestamp are formatted.
 
         From the event's id if it has one, else from a hash of event, timestamp and
         data. Source: /guides/best-practices asks for the id, which the payload at
@@ -72,7 +72,7 @@ class WebhookEvent:
         """
         own = self.id
         if own is None:
-            parts = _plain([self.event, self.raw_timestamp or self._instant(), self.data])
+            parts = _plain([self.event, self._instant() or self.raw_timestamp, self.data])
             return f"sha256:{_digest(parts)}"
         is_plain = own.isascii() and own.isprintable() and len(own) <= _LONGEST_ID
         return f"id:{own}" if is_plain else f"id-sha256:{_digest(own)}"

@@ -146,6 +146,15 @@ def test_dedupe_key_ignores_formatting(data: dict[str, Any]) -> None:
     assert decode_event(text).dedupe_key == plain.dedupe_key
 
 
+def test_dedupe_key_ignores_how_an_instant_is_written() -> None:
+    """One instant is one, whether written in seconds, milliseconds or any form of ISO 8601."""
+    forms = (1_767_225_600, 1_767_225_600_000, "1767225600", "2026-01-01T00:00:00Z")
+    more = ("2026-01-01T00:00:00.000Z", "2026-01-01T01:00:00+01:00")
+    assert len({event_of("x", {}, timestamp=at).dedupe_key for at in forms + more}) == 1
+    unread = {event_of("x", {}, timestamp=at).dedupe_key for at in ("soon", "later", None)}
+    assert len(unread) == 3
+
+
 def test_dedupe_key_tells_events_apart() -> None:
     """Another name, time, id or datum is another event; an id alone decides if there is one."""
     keys = {
