@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from gather_async.protocol.javascript import reserialize
 __all__ = [
     "SIGNATURE_HEADER",
     "Signed",
+    "bytes_of",
     "check",
     "check_secrets",
     "check_tolerance",
@@ -86,7 +87,7 @@ def check(
         WebhookVerificationError: It is not valid; ``reason`` says which check failed.
             Nothing else is raised, whatever body and header are.
     """
-    raw = _bytes_of(body)
+    raw = bytes_of(body)
     parts = _read_header(header)
     sent_at = _read_timestamp(parts.timestamp)
     _check_age(sent_at, tolerance, now)
@@ -102,13 +103,30 @@ def check(
     )
 
 
+def bytes_of(body: Any) -> bytes:
+    """Return a body's bytes.
+
+    Raises:
+        WebhookVerificationError: It is neither bytes nor text.
+    """
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogatepass")
+    raise WebhookVerificationError(
+        "The body must be the bytes as they came, not something parsed from them.",
+        reason=WebhookFailure.MALFORMED_BODY,
+    )
+
+
 def check_secrets(secret: Any) -> tuple[str, ...]:
     """Return the secrets of a setting: one, or several while one replaces the other.
 
     Raises:
         ConfigurationError: There is none, or one is blank: anybody could sign with it.
     """
-    secrets: tuple[Any, ...] = (secret,) if isinstance(secret, str) else tuple(secret or ())
+    is_several = isinstance(secret, Iterable) and not isinstance(secret, str)
+    secrets: tuple[Any, ...] = tuple(secret) if is_several else (secret,)
     if not secrets or not all(isinstance(each, str) and each.strip() for each in secrets):
         raise ConfigurationError(
             "A webhook secret is missing or blank: pass the one that was set up with the URL."
@@ -161,17 +179,6 @@ def _fits(header: _Header, payload: bytes, secrets: Sequence[str]) -> bool:
             # Bytes, because compare_digest raises on non-ASCII text.
             fits |= hmac.compare_digest(expected, signature)
     return fits
-
-
-def _bytes_of(body: Any) -> bytes:
-    if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body)
-    if isinstance(body, str):
-        return body.encode("utf-8", "surrogatepass")
-    raise WebhookVerificationError(
-        "The body must be the bytes as they came, not something parsed from them.",
-        reason=WebhookFailure.MALFORMED_BODY,
-    )
 
 
 def _decode(raw: bytes) -> str:

@@ -55,9 +55,10 @@ class Intake:
         path: str | None,
     ) -> WebhookReply:
         """Return the answer to a delivery; a trusted one is stored by then."""
-        if len(body) > self.max_body:
-            return WebhookReply.too_large()
         try:
+            body = signatures.bytes_of(body)
+            if len(body) > self.max_body:
+                return WebhookReply.too_large()
             event, text = await self._verified(body, headers, path)
         except WebhookVerificationError as error:
             status = 400 if error.reason is WebhookFailure.MALFORMED_BODY else 401

@@ -26,7 +26,7 @@ class MemoryInbox:
 
     is_shared: Literal[False] = False
 
-    def __init__(self, *, capacity: int = 10_000, remember: int = 100_000) -> None:
+    def __init__(self, capacity: int = 10_000, *, remember: int = 100_000) -> None:
         """Make an inbox.
 
         Args:

@@ -48,7 +48,12 @@ def verify(
     return decode_event(signed.text)
 
 
-def sign(body: bytes | str, *, secret: str, timestamp: float | str | datetime | None = None) -> str:
+def sign(
+    body: bytes | str,
+    *,
+    secret: str | Sequence[str],
+    timestamp: float | str | datetime | None = None,
+) -> str:
     """Return the value of ``X-Qualifi-Signature`` for a body: for tests and tools.
 
     >>> sign(b"{}", secret="s", timestamp=1)
@@ -56,15 +61,15 @@ def sign(body: bytes | str, *, secret: str, timestamp: float | str | datetime | 
 
     Args:
         body: What will be sent; text is encoded as UTF-8.
-        secret: The webhook's secret.
+        secret: The webhook's secret; of several the first, the newest, signs.
         timestamp: Unix seconds, an aware datetime, or text that goes in as it is; None: now.
 
     Raises:
         ConfigurationError: The secret is blank, or the timestamp's text or zone can't work.
     """
-    signatures.check_secrets(secret)
+    newest = signatures.check_secrets(secret)[0]
     raw = body.encode() if isinstance(body, str) else bytes(body)
-    return signatures.sign(raw, secret=secret, timestamp=_timestamp_text(timestamp))
+    return signatures.sign(raw, secret=newest, timestamp=_timestamp_text(timestamp))
 
 
 def _timestamp_text(timestamp: float | str | datetime | None) -> str:

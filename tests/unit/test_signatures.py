@@ -199,11 +199,21 @@ def test_rotation() -> None:
     assert caught.value.reason is WebhookFailure.SIGNATURE_MISMATCH
 
 
-@pytest.mark.parametrize("secret", ["", "  ", [], ["good", ""], None, [None]])
+def test_newest_secret_signs() -> None:
+    """Of several secrets the first signs, so that tools can be given the receiver's list."""
+    newest = sign(BODY, secret=["new", "old"], timestamp=1)
+    assert newest == sign(BODY, secret="new", timestamp=1)
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "  ", [], ["good", ""], None, [None], 5, object(), b"good", {}]
+)
 def test_blank_secrets_are_configuration(secret: Any) -> None:
-    """A secret that anybody could guess is refused before anything is compared."""
+    """A secret that anybody could guess, or that is none, is refused before all else."""
     with pytest.raises(ConfigurationError):
         verify(BODY, header(), secret=secret)
+    with pytest.raises(ConfigurationError):
+        sign(BODY, secret=secret)
 
 
 @pytest.mark.parametrize("tolerance", [-1, float("nan"), "300", None, True])

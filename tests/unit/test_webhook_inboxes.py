@@ -176,7 +176,7 @@ async def test_clock_that_goes_back(inbox: Inbox) -> None:
 
 async def test_memory_is_bounded() -> None:
     """A full memory inbox says so, and takes events again when there is room."""
-    inbox = MemoryInbox(capacity=2, remember=2)
+    inbox = MemoryInbox(2, remember=2)
     assert [await inbox.put(event(k), H) for k in "abc"] == [Taken.NEW, Taken.NEW, Taken.FULL]
     assert await inbox.put(event("a"), H) is Taken.DUPLICATE
     for task in await claim(inbox):

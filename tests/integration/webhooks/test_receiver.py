@@ -7,10 +7,12 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models import CandidateInterview, CandidateInterviewStatus
@@ -79,6 +81,37 @@ async def test_answers(clock: VirtualClock) -> None:
         assert (await hooks.receive(body, pairs)).status == 200
     assert [event.event for event in seen] == ["x"]
     assert (await hooks.receive(body, {"X-Qualifi-Signature": header})).status == 503
+
+
+async def test_headers_and_bodies_of_any_kind(clock: VirtualClock) -> None:
+    """Headers count in whatever a framework keeps them; what is none gets 401, a body 400."""
+    hooks = receiver(clock)
+    body = sample_body("x", data={})
+    header = sign(body, secret=SECRET, timestamp=clock.wall())
+    message = Message()
+    message["X-Qualifi-Signature"] = header
+    fitting: list[Any] = [
+        message,
+        CIMultiDict({"X-Qualifi-Signature": header}),
+        {b"X-QUALIFI-SIGNATURE": header.encode()},
+        iter([("other", "x"), ("x-qualifi-signature", header)]),
+    ]
+    for headers in fitting:
+        assert (await hooks.receive(body, headers)).status == 200
+    lacking: list[Any] = [None, {}, [], {"X-Qualifi-Signature": None}, {"X-Qualifi-Signature": 5}]
+    for headers in lacking:
+        assert (await hooks.receive(body, headers)).status == 401
+    bodies: list[tuple[Any, int]] = [
+        (bytearray(body), 200),
+        (memoryview(body), 200),
+        (body.decode(), 200),
+        (None, 400),
+        ({"event": "x"}, 400),
+    ]
+    for other, status in bodies:
+        reply = await hooks.receive(other, {"X-Qualifi-Signature": header})
+        assert reply.status == status
+    await hooks.aclose()
 
 
 async def test_handlers_by_name_class_and_star(clock: VirtualClock) -> None:
