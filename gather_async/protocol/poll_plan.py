@@ -65,6 +65,10 @@ class ListMap:
     _misses: int = 0
     _usable_from: float = -math.inf
 
+    def pages_for(self, count: int) -> int:
+        """Return how many pages that many items fill at least; 0 while no page was read."""
+        return math.ceil(count / self._size) if self._size else 0
+
     def is_usable(self, now: float) -> bool:
         """Whether reading the list makes sense."""
         return now >= self._usable_from
@@ -206,11 +210,22 @@ def _search(lost: Sequence[Sought], list_map: ListMap) -> int | None:
     return list_map.next_to_search(len(lost), since=since, near=near)
 
 
-def cost_of_a_look(awaited_on: Mapping[int, int], awaited: int) -> int:
+def cost_of_a_look(
+    awaited_on: Mapping[int, int], awaited: int, moved_from: Mapping[int, int] | None = None
+) -> int:
     """Return the requests that one look at everything awaited takes.
+
+    Args:
+        awaited_on: How many awaited ids each page holds.
+        awaited: How many there are in all.
+        moved_from: How many were on each page a moment ago; they are found together,
+            on that page or beside it.
 
     >>> cost_of_a_look({1: 50, 2: 1}, awaited=53)
     4
+    >>> cost_of_a_look({1: 50, 2: 1}, awaited=53, moved_from={1: 2})
+    2
     """
-    located = sum(awaited_on.values())
-    return len(awaited_on) + max(0, awaited - located)
+    moved_from = moved_from or {}
+    located = sum(awaited_on.values()) + sum(moved_from.values())
+    return len(awaited_on.keys() | moved_from.keys()) + max(0, awaited - located)

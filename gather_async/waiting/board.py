@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
 from gather_async.models.audio import AudioState
-from gather_async.protocol.poll_plan import ReadOne, ReadPage, cost_of_a_look, next_step
+from gather_async.protocol.poll_plan import ReadOne, ReadPage, next_step
 from gather_async.waiting.allowance import Allowance
 from gather_async.waiting.gate import Gate
 from gather_async.waiting.kind import Kind, Listed
@@ -24,6 +24,9 @@ __all__ = ["Board"]
 
 T = TypeVar("T")
 _NOT_URGENT = 2  # rank; before it come what an event named, and last looks
+_PATIENCE = 5.0  # seconds for a page of the list; then single reads go on without it
+_MOST_PAGES = 3  # at once, so that a list that hangs leaves room for a single read
+_SPREAD = 240.0  # pages in the time between two looks at everything: the first look's pace
 _FIRST_LOOKS = 5  # at once, each at all that is new
 _URGENT_READS = 20  # at once beyond the allowance; then events share pages
 _URGENT_SHARE = 0.5  # of a minute's quota for events by the hundred
@@ -57,6 +60,7 @@ class Board(Generic[T]):
         self._new = Gate(_FIRST_LOOKS)
         self._urgent = Gate(_URGENT_READS)
         self._under_way: set[Step] = set()
+        self._searched_at = -math.inf
         self._latency = 0.0
         self.trouble = Trouble()
 
@@ -72,7 +76,8 @@ class Board(Generic[T]):
         if pause > 0:
             return pause
         due, later = self._due(now)
-        wait = later
+        late = self._until_late(now)
+        wait = min(later, late) if late > 0 else later
         for candidates in (due, [each for each in due if each.place.page is not None]):
             request = self._best(candidates, now)
             if request is None:
@@ -81,6 +86,8 @@ class Board(Generic[T]):
             delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
             if delay > 0 and self._is_urgent(request, candidates, now):
                 delay = min(delay, self._urgent.wait(now, self._allowance.interval(_URGENT_SHARE)))
+            if isinstance(request, ReadPage) and request.is_search:
+                delay = max(delay, self._search_delay(candidates, now))
             if delay <= 0:
                 return self._begin(request, due, now)
             wait = min(wait, delay)
@@ -89,7 +96,7 @@ class Board(Generic[T]):
     def _due(self, now: float) -> tuple[Sequence[Awaited[T]], float]:
         """Return what should be looked at, the most urgent first, and the seconds until more."""
         busy = {each.request.id for each in self._under_way if isinstance(each.request, ReadOne)}
-        cost = cost_of_a_look(self._listing.awaited_on(now), len(self._roster))
+        cost = self._listing.cost_of_a_look(now)
         pace = self._allowance.pace(cost, now, self._roster.share)
         due, later = [], math.inf
         for each in self._roster:
@@ -125,14 +132,41 @@ class Board(Generic[T]):
         for each in due:
             if each.needs_own_read or (each.is_told and told_on[each.place.page] < 2):
                 return ReadOne(each.id)
-        pages = [each.request for each in self._under_way if isinstance(each.request, ReadPage)]
-        return next_step(
+        pages = self._pages_under_way
+        is_late = self._until_late(now) <= 0
+        request = next_step(
             [each.place for each in due],
             self._listing.awaited_on(now),
-            self._listing.map(now),
-            busy_pages={each.number for each in pages},
-            is_searching=any(each.is_search for each in pages),
+            None if is_late else self._listing.map(now),
+            busy_pages={page.number for _, page in pages},
+            is_searching=any(page.is_search for _, page in pages),
         )
+        has_room = isinstance(request, ReadOne) or len(pages) < _MOST_PAGES
+        return request if has_room else None
+
+    @property
+    def _pages_under_way(self) -> Sequence[tuple[float, ReadPage]]:
+        """When each page that is being read was asked for, and which it is."""
+        steps = self._under_way
+        return [(each.began, each.request) for each in steps if isinstance(each.request, ReadPage)]
+
+    def _until_late(self, now: float) -> float:
+        """Return the seconds until the list has kept everybody waiting for too long."""
+        began = min((began for began, _ in self._pages_under_way), default=math.inf)
+        return began + _PATIENCE - now
+
+    def _search_delay(self, due: Sequence[Awaited[T]], now: float) -> float:
+        """Return the seconds until the next page of a search.
+
+        Where two looks at everything would use up the share, a first look in one go
+        would come too early for most, and leave nothing for the second.
+        """
+        is_first = any(each.is_new for each in due)
+        if not is_first or any(each.is_last_look(now, self._latency) for each in due):
+            return 0.0
+        cost = self._listing.pages_for(len(self._roster))
+        pace = self._allowance.pace(cost, now, self._roster.share)
+        return self._searched_at + pace / _SPREAD - now
 
     def _is_urgent(
         self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float
@@ -159,6 +193,8 @@ class Board(Generic[T]):
             since=max((each.since for each in lost), default=now),
         )
         self._under_way.add(step)
+        if isinstance(request, ReadPage) and request.is_search:
+            self._searched_at = now
         self._allowance.spend(now, self._roster.share, is_page=isinstance(request, ReadPage))
         return step
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from attrs import define
 
 from gather_async.errors import GatherError, ResponseDecodeError
-from gather_async.protocol.poll_plan import ListMap, ReadOne, ReadPage
+from gather_async.protocol.poll_plan import ListMap, ReadOne, ReadPage, cost_of_a_look
 from gather_async.waiting.kind import Kind, Listed
 from gather_async.waiting.roster import Roster
 from gather_async.waiting.trouble import is_final
@@ -58,6 +58,22 @@ class Listing(Generic[T]):
             return Counter()
         places = (each.place.page for each in self._roster)
         return Counter(page for page in places if page is not None)
+
+    def cost_of_a_look(self, now: float) -> int:
+        """Return the requests that one look at everything awaited takes."""
+        moved: Counter[int] = Counter()
+        for each in self._roster:
+            near = each.place.near
+            # What was read alone since then has left the list, for all that is known.
+            if near is not None and each.looked_at <= each.place.since:
+                moved[near] += 1
+        return cost_of_a_look(
+            self.awaited_on(now), len(self._roster), moved if self.map(now) else None
+        )
+
+    def pages_for(self, count: int) -> int:
+        """Return how many pages that many items fill at least; 0 while unknown."""
+        return self._map.pages_for(count)
 
     def saw(
         self, step: Step, page: ReadPage, listed: Listed[T], now: float

@@ -224,6 +224,52 @@ async def test_a_list_that_fails_gives_way_to_single_reads() -> None:
         assert world.waited <= 60.0
 
 
+async def test_a_list_that_grows_meanwhile_still_costs_its_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Items that move to the next page, as others are created, don't hold up the rest."""
+
+    def growing(call: Any) -> Any:
+        rows = call.world.questions.order
+        rows.insert(0, {**rows[-1], "id": f"new-{len(rows)}"})
+        return list_questions(call)
+
+    monkeypatch.setitem(fake_routes._OPERATIONS, ("GET", "questions"), growing)
+    async with a_world(400, audio_seconds=uniform(0.1, 3.0)) as world:
+        await asyncio.gather(*(world.wait(n) for n in range(400)))
+        assert len(world.polls) <= 60
+        assert world.waited <= 15.0
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(10, 65.0), (20, 31.0), (30, 25.0)])
+async def test_small_pages_are_not_all_read_before_audio_can_be_ready(
+    size: int, seconds: float
+) -> None:
+    """Where a look at all takes most of the share, it is spread, and so seldom in vain."""
+    async with a_world(400, audio_seconds=uniform(0.1, 3.0), questions_page_size=size) as world:
+        await asyncio.gather(*(world.wait(n) for n in range(400)))
+        assert len(world.polls) <= 60
+        assert world.waited <= seconds
+
+
+async def test_a_list_that_hangs_gives_way_to_single_reads() -> None:
+    """While a page of the list doesn't come, questions are read singly."""
+    async with a_world(8, audio_seconds=2.0) as world:
+        world.fake.slow_next(math.inf, times=math.inf, path=LIST)
+        await asyncio.gather(*(world.wait(n) for n in range(8)))
+        assert world.waited <= 15.0
+
+
+async def test_a_page_that_hangs_later_gives_way_to_single_reads() -> None:
+    """The same goes for a list that has answered before."""
+    async with a_world(4, audio_seconds=20.0) as world:
+        waits = [asyncio.ensure_future(world.wait(n)) for n in range(4)]
+        await world.clock.sleep(5.0)
+        world.fake.slow_next(math.inf, times=math.inf, path=LIST)
+        await asyncio.gather(*waits)
+        assert world.waited <= 40.0
+
+
 async def test_a_list_without_the_state_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
