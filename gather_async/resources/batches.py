@@ -11,6 +11,7 @@ from gather_async.protocol.codec import to_wire
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item, decode_items
 from gather_async.resources.endpoint import Endpoint, Identified, with_extra
+from gather_async.resources.reading_back import reading_back
 from gather_async.transport import Timeout
 from gather_async.unset import Unset
 
@@ -43,7 +44,8 @@ async def create_batch(
 
     Raises:
         InvalidRequestError: There is nothing to create.
-        ResponseDecodeError: Neither the answer nor the list shows all of them.
+        ResponseDecodeError: Neither the answer nor the list shows all of them, or the
+            list couldn't be read.
     """
     if not new:
         raise InvalidRequestError(f"There are no {endpoint.plural} to create.")
@@ -56,7 +58,8 @@ async def create_batch(
     payload = await endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
     told = _told(endpoint, payload)
     if len(told) != len(new):
-        told = tuple([item async for item in endpoint.list(timeout=timeout)])
+        with reading_back(f"the {endpoint.plural} were created"):
+            told = tuple([item async for item in endpoint.list(timeout=timeout)])
     return _in_order(new, told, key, endpoint.plural)
 
 

@@ -4,20 +4,23 @@ Source: /api-reference/candidate-interviews, /guides/sending-invites
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from attrs import Factory, field, frozen
 
-from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
+from gather_async.errors import ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.vocabulary import CandidateInterviewStatus, DeliveryType
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Lookup, Request, path_to
 from gather_async.protocol.responses import decode_item
+from gather_async.resources.delivery import checked_delivery
 from gather_async.resources.endpoint import Endpoint, with_extra
 from gather_async.resources.pager import Pager
+from gather_async.resources.reading_back import reading_back
 from gather_async.resources.waits import Waits
 from gather_async.session import Session
 from gather_async.transport import Timeout
@@ -95,7 +98,7 @@ class CandidateInterviews:
             "candidateId": candidate_id,
             "interviewId": interview_id,
             "sendInvite": send_invite,
-            "deliveryTypes": _delivery(delivery_types, send_invite=send_invite),
+            "deliveryTypes": checked_delivery(delivery_types, send_invite=send_invite),
             "expiryDays": expiry_days,
             "externalRedirectUri": external_redirect_uri,
         }
@@ -168,6 +171,7 @@ class CandidateInterviews:
         Raises:
             BadRequestError: The server refuses this change.
             NotFoundError: There is none with this id.
+            ResponseDecodeError: It was changed, but the object couldn't be read.
             GatherError: As for `create`.
         """
         request = Request(
@@ -232,9 +236,12 @@ class CandidateInterviews:
         Raises:
             InviteNotDeliverableError: ``delivery_types`` is empty; nothing was sent.
             NotFoundError: There is none with this id.
+            ResponseDecodeError: It was sent, but the object couldn't be read.
             GatherError: As for `create`.
         """
-        types = None if delivery_types is None else _delivery(delivery_types, send_invite=True)
+        types = (
+            None if delivery_types is None else checked_delivery(delivery_types, send_invite=True)
+        )
         request = Request(
             method="POST",
             path=path_to("candidate-interviews", id, "resend-invite"),
@@ -242,7 +249,8 @@ class CandidateInterviews:
             needs_answer=False,
         )
         await self._session.send(request, timeout=timeout, idempotent=idempotent)
-        return await self.get(id, timeout=timeout)
+        with reading_back("the invite was sent again"):
+            return await self.get(id, timeout=timeout)
 
     async def wait_until_completed(
         self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
@@ -287,11 +295,12 @@ class CandidateInterviews:
         self, id: str, payload: Any, timeout: Timeout | Unset
     ) -> CandidateInterview:
         """Return the object in the answer, or read it: the answer's body is undocumented."""
-        try:
+        with suppress(ResponseDecodeError):
             told = decode_item(payload, "candidateInterview", CandidateInterview)
-        except ResponseDecodeError:
+            if told.id == id:
+                return told
+        with reading_back("the status was changed"):
             return await self.get(id, timeout=timeout)
-        return told if told.id == id else await self.get(id, timeout=timeout)
 
     def _lookup(self, candidate_id: str, interview_id: str) -> Lookup:
         """Return how the candidate interview of a lost answer is found."""
@@ -305,24 +314,3 @@ class CandidateInterviews:
             ),
             recent_only=True,
         )
-
-
-def _delivery(
-    delivery_types: Sequence[DeliveryType | str] | None, *, send_invite: bool | None
-) -> "list[str] | None":
-    """Return the JSON array of delivery types, if they and ``send_invite`` agree.
-
-    Source: quickstart, common issues
-    """
-    if isinstance(delivery_types, str):
-        raise InviteNotDeliverableError('delivery_types must be a list, such as ["email"].')
-    if send_invite and not delivery_types:
-        raise InviteNotDeliverableError(
-            "send_invite=True reaches nobody without delivery_types: "
-            'pass ["email"], ["sms"] or both.'
-        )
-    if delivery_types and not send_invite and send_invite is not None:
-        raise InviteNotDeliverableError(
-            "delivery_types without an invite do nothing: pass send_invite=True, or leave them out."
-        )
-    return None if delivery_types is None else [str(word) for word in delivery_types]

@@ -202,3 +202,25 @@ async def test_answer_without_a_body_names_where_it_should_be(
     with pytest.raises(ResponseDecodeError, match=r"at \$") as caught:
         await gather.candidates.get("c")
     assert caught.value.path == "$"
+
+
+async def test_creation_whose_list_cannot_be_read_is_not_reported_as_unsent(
+    gather: GatherClient, can: Can
+) -> None:
+    """Teams that were created without being shown may exist, whatever happens next."""
+    can("POST", "teams", body="")
+    can("GET", "teams", status=404, body="")
+    with pytest.raises(ResponseDecodeError, match="before you do it again") as caught:
+        await gather.teams.create([NewTeam(name="n", display_name="d")])
+    assert caught.value.maybe_processed
+
+
+async def test_change_whose_object_cannot_be_read_is_not_reported_as_unsent(
+    gather: GatherClient, can: Can
+) -> None:
+    """A status that was changed says so, though reading the object failed."""
+    can("PATCH", "candidate-interviews/i/status", body="")
+    can("GET", "candidate-interviews/i", status=500, body="")
+    with pytest.raises(ResponseDecodeError, match="the status was changed") as caught:
+        await gather.candidate_interviews.update_status("i", "hired")
+    assert caught.value.maybe_processed

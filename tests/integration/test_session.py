@@ -334,3 +334,25 @@ async def test_policy_without_retries_sends_once(gather: GatherClient, fake: Fak
     with pytest.raises(ServerError):
         await gather.with_options(retry=RetryPolicy(attempts=1)).teams.list()
     assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("max_wait", [None, 0.5])
+async def test_failure_to_read_back_never_looks_like_a_failed_write(
+    fake: FakeGather, clock: VirtualClock, made: Made, max_wait: float | None
+) -> None:
+    """An invite that was sent again says so, even if the quota or the server ends the call."""
+    only = [RateLimit(2 if max_wait else 100, per=60)]
+    async with GatherClient(
+        fake.api_key,
+        base_url=fake.base_url,
+        clock=clock,
+        rate_limits=only,
+        retry=RetryPolicy(attempts=1),
+        max_wait=max_wait,
+    ) as gather:
+        invite_id = (await invite(gather, made)).id
+        fake.fail_next(status=500, times=1, method="GET")
+        with pytest.raises(ResponseDecodeError, match="before you do it again") as caught:
+            await gather.candidate_interviews.resend_invite(invite_id, delivery_types=["email"])
+    assert caught.value.maybe_processed
+    assert isinstance(caught.value.__cause__, QuotaWaitError if max_wait else ServerError)
