@@ -47,6 +47,7 @@ class Intake:
     on_new: Callable[[], None]
     listeners: Listeners = field(factory=Listeners)
     last_event_at: datetime | None = None
+    _turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     async def take(
         self,
@@ -105,8 +106,20 @@ class Intake:
         if len(body) <= _LARGEST_INLINE:
             signed = self._check(body, header)
         else:
-            signed = await asyncio.to_thread(self._check, body, header)
+            async with self._turn():
+                signed = await asyncio.to_thread(self._check, body, header)
         return decode_event(signed.text), signed.text
+
+    def _turn(self) -> asyncio.Semaphore:
+        """Return what lets one large body at a time be checked.
+
+        Threads that parse take the interpreter from the loop, and anybody can send
+        large bodies with a wrong signature: with many at once nobody would be answered.
+        """
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns[0] is not loop:
+            self._turns = (loop, asyncio.Semaphore(1))
+        return self._turns[1]
 
     def _check(self, body: bytes, header: str | None) -> signatures.Signed:
         return signatures.check(

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -16,6 +17,7 @@ from multidict import CIMultiDict
 
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models import CandidateInterview, CandidateInterviewStatus
+from gather_async.protocol import signatures
 from gather_async.testing import VirtualClock
 from gather_async.webhooks import (
     CandidateInterviewCompleted,
@@ -510,6 +512,33 @@ async def test_large_bodies_are_checked_beside_the_loop(clock: VirtualClock) -> 
     assert (await deliver(hooks, clock, text="x" * 500_000)).status == 200
     body = json.dumps({"event": "x", "data": {"text": "x" * 500_000}}).encode()
     assert (await hooks.receive(body, {"x-qualifi-signature": "t=1,v1=0"})).status == 401
+
+
+async def test_large_bodies_take_turns(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many large bodies come, one is checked at a time; small ones don't queue."""
+    hooks, go_on, began, active, peak = receiver(clock), threading.Event(), asyncio.Event(), 0, 0
+    check, loop = signatures.check, asyncio.get_running_loop()
+
+    def slow_check(body: Any, header: Any, **options: Any) -> signatures.Signed:
+        nonlocal active, peak
+        if len(body) > 100_000:
+            active += 1
+            peak = max(peak, active)
+            loop.call_soon_threadsafe(began.set)
+            go_on.wait()
+            active -= 1
+        return check(body, header, **options)
+
+    monkeypatch.setattr(signatures, "check", slow_check)
+    large = [asyncio.create_task(hooks.receive(b"x" * 200_000, {})) for _ in range(5)]
+    await began.wait()
+    assert (await deliver(hooks, clock)).status == 200
+    go_on.set()
+    assert {reply.status for reply in await asyncio.gather(*large)} == {401}
+    assert peak == 1
+    await hooks.aclose()
 
 
 async def test_unsigned_by_an_unguessable_path(clock: VirtualClock) -> None:
