@@ -301,6 +301,26 @@ async def test_receiver_that_runs_already_is_left_running() -> None:
     assert len(service.seen) == 1
 
 
+async def test_ok_is_one_write() -> None:
+    """The answer 200 has no body over ASGI, so that no network delay comes between two writes."""
+    delivery = sample("x", secret=SECRET)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": delivery.body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in delivery.headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    await Service().hooks.asgi()(scope, receive, send)
+    start, body = sent
+    assert start["status"] == 200
+    assert (b"content-length", b"0") in start["headers"]
+    assert (body["body"], body["more_body"]) == (b"", False)
+
+
 async def test_rest_of_a_large_body_is_thrown_away() -> None:
     """A body that is too large is answered at once, and read on so that the answer arrives."""
     log: list[str] = []
