@@ -16,11 +16,11 @@ from gather_async.resources import (
     CandidateInterviews,
     Candidates,
     Interviews,
-    MessageGroups,
-    Narrators,
     Questions,
     Teams,
     Users,
+    message_group_catalog,
+    narrator_catalog,
 )
 from gather_async.session import Session
 from gather_async.settings import Defaults
@@ -59,8 +59,8 @@ class View:
         self.interviews = Interviews(session)
         self.candidates = Candidates(session, policy, region)
         self.candidate_interviews = CandidateInterviews(session, waits)
-        self.narrators = Narrators(session)
-        self.message_groups = MessageGroups(session)
+        self.narrators = narrator_catalog(session)
+        self.message_groups = message_group_catalog(session)
         self.teams = Teams(session)
         self.users = Users(session, policy, region)
 

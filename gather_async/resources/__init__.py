@@ -2,9 +2,10 @@
 
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
+from gather_async.resources.catalog import Catalog
 from gather_async.resources.interviews import Interviews
-from gather_async.resources.message_groups import MessageGroups
-from gather_async.resources.narrators import Narrators
+from gather_async.resources.message_groups import message_group_catalog
+from gather_async.resources.narrators import narrator_catalog
 from gather_async.resources.pager import Page, Pager
 from gather_async.resources.questions import Questions
 from gather_async.resources.teams import Teams
@@ -13,12 +14,13 @@ from gather_async.resources.users import Users
 __all__ = [
     "CandidateInterviews",
     "Candidates",
+    "Catalog",
     "Interviews",
-    "MessageGroups",
-    "Narrators",
     "Page",
     "Pager",
     "Questions",
     "Teams",
     "Users",
+    "message_group_catalog",
+    "narrator_catalog",
 ]
