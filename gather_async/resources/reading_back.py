@@ -20,6 +20,9 @@ def reading_back(done: str) -> Iterator[None]:
     """
     try:
         yield
+    except ResponseDecodeError as error:
+        error.maybe_processed = True
+        raise
     except GatherError as error:
         raise ResponseDecodeError(
             f"The server said that {done}, but reading it back failed with "

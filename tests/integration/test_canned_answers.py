@@ -224,3 +224,15 @@ async def test_change_whose_object_cannot_be_read_is_not_reported_as_unsent(
     with pytest.raises(ResponseDecodeError, match="the status was changed") as caught:
         await gather.candidate_interviews.update_status("i", "hired")
     assert caught.value.maybe_processed
+
+
+async def test_object_read_back_that_makes_no_sense_names_its_path(
+    gather: GatherClient, can: Can
+) -> None:
+    """Where the second answer is nonsense, the error says where, and that the first was not."""
+    can("PATCH", "candidate-interviews/i/status", body="")
+    can("GET", "candidate-interviews/i", body='{"data": {"id": 5}}')
+    with pytest.raises(ResponseDecodeError, match=r"at \$\.data\.id") as caught:
+        await gather.candidate_interviews.update_status("i", "hired")
+    assert caught.value.path == "$.data.id"
+    assert caught.value.maybe_processed
