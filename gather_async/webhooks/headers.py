@@ -15,7 +15,7 @@ def signature_in(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) 
     anything with ``items``: the standard library's messages are no mappings.
     """
     items = getattr(headers, "items", None)
-    pairs = items() if callable(items) else headers or ()
+    pairs: Any = items() if callable(items) else headers or ()
     values = [_text(value) for name, value in pairs if _text(name).lower() == SIGNATURE_HEADER]
     return ",".join(values) if values else None
 

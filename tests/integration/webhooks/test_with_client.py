@@ -9,7 +9,12 @@ from aiohttp import web
 
 from gather_async import GatherClient
 from gather_async.testing import FakeGather, VirtualClock
-from gather_async.webhooks import CandidateInterviewCompleted, WebhookEvent, WebhookReceiver
+from gather_async.webhooks import (
+    CandidateInterviewCompleted,
+    UnknownEvent,
+    WebhookEvent,
+    WebhookReceiver,
+)
 
 SECRET = "s3cret"
 
@@ -104,4 +109,13 @@ async def test_receiver_is_type_checked() -> None:
     @hooks.on("candidate_interview.complete", name="typo")  # type: ignore[arg-type]  # no such name
     async def typo(event: CandidateInterviewCompleted) -> None: ...
 
-    assert set(hooks.handlers) == {"wider", "other", "typo"}
+    @hooks.on("an.event.of.tomorrow", name="unknown")
+    async def unknown(event: UnknownEvent) -> None: ...
+
+    @hooks.on("an.event.of.tomorrow", name="any")
+    async def any_event(event: WebhookEvent) -> None: ...
+
+    @hooks.on("*", name="all")  # type: ignore[arg-type]  # others come, too
+    async def too_narrow(event: UnknownEvent) -> None: ...
+
+    assert set(hooks.handlers) == {"wider", "other", "typo", "unknown", "any", "all"}
