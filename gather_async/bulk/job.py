@@ -87,7 +87,7 @@ class BulkInvite:
 
         Raises:
             ConfigurationError: An argument can't work.
-            InviteNotDeliverableError: There is no delivery type.
+            InviteNotDeliverableError: There is no delivery type, or an unknown one.
         """
         invitation = Invitation(
             interview_id=interview_id,

@@ -11,10 +11,12 @@ from attrs import field, frozen
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.source import Candidates, require_rows
 from gather_async.errors import ConfigurationError, InviteNotDeliverableError
+from gather_async.models.vocabulary import DeliveryType
 
 __all__ = ["Invitation", "Limits", "Settings"]
 
 _RULES = frozenset({"reuse", "skip", "error"})
+_DELIVERY = frozenset(map(str, DeliveryType))
 
 
 def _text(_: object, attribute: Any, value: Any) -> None:
@@ -55,6 +57,9 @@ def _delivery(types: Iterable[str]) -> tuple[str, ...]:
         raise InviteNotDeliverableError(
             'Nobody can get an invite that goes nowhere: delivery_types needs "email" or "sms".'
         )
+    if not _DELIVERY.issuperset(words):
+        # The server would refuse each row's invite, after its candidate was created.
+        raise InviteNotDeliverableError('delivery_types takes "email" and "sms", in small letters.')
     return words
 
 

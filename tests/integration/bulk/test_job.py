@@ -103,6 +103,8 @@ async def test_what_is_no_source_is_refused(bench: Bench, source: Any) -> None:
     [
         ({"delivery_types": []}, errors.InviteNotDeliverableError),
         ({"delivery_types": "email"}, errors.ConfigurationError),
+        ({"delivery_types": ["email", "SMS"]}, errors.InviteNotDeliverableError),
+        ({"delivery_types": ["emial"]}, errors.InviteNotDeliverableError),
         ({"interview_id": " "}, errors.ConfigurationError),
         ({"concurrency": 0}, errors.ConfigurationError),
         ({"expiry_days": 0}, errors.ConfigurationError),
