@@ -36,7 +36,7 @@ async def test_the_program_invites_a_file_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first program invites everyone in a file; run again, it sends nothing."""
-    fields = ("first_name", "last_name", "email", "phone")
+    fields: list[str] = ["first_name", "last_name", "email", "phone"]
     with (tmp_path / "candidates.csv").open("w", newline="") as file:
         lines = csv.DictWriter(file, fields)
         lines.writeheader()
