@@ -223,6 +223,8 @@ class Candidates:
         return candidate if phone == candidate.phone else evolve(candidate, phone=phone)
 
     def _e164(self, phone: str) -> str:
+        if self._phone_policy is PhonePolicy.E164 and self._default_region is None:
+            return phone  # `NewCandidate` checks just that by itself
         return to_e164(phone, self._default_region, self._phone_policy)
 
     def _lookup(self, external_id: str) -> Lookup:
