@@ -61,7 +61,6 @@ from gather_async.unset import UNSET
 from gather_async.version import __version__
 
 __all__ = [
-    "UNSET",
     "AudioGenerationError",
     "AudioState",
     "AudioTimeoutError",
@@ -110,6 +109,7 @@ __all__ = [
     "ServerError",
     "SummaryStatus",
     "Team",
+    "UNSET",
     "User",
     "Voice",
     "WaitTimeoutError",

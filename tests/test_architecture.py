@@ -80,11 +80,6 @@ def test_importing_the_package_imports_nothing_optional() -> None:
     assert _run("-W", "error", "-c", program).stdout.strip() == ""
 
 
-def _sort_key(name: str) -> tuple[int, str]:
-    """Constants, then classes, then the rest, as ruff's RUF022 sorts."""
-    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
-
-
 @pytest.mark.parametrize("name", _module_names())
 def test_all_is_sorted_and_complete(name: str) -> None:
     """`__all__` names everything public that the module defines, in order, and nothing else."""
@@ -92,7 +87,7 @@ def test_all_is_sorted_and_complete(name: str) -> None:
     exported = getattr(module, "__all__", None)
     if exported is None:
         return  # a plugin's fixtures are found by pytest, and imported by nobody
-    assert list(exported) == sorted(set(exported), key=_sort_key)
+    assert list(exported) == sorted(set(exported))
     assert [name for name in exported if not hasattr(module, name)] == []
     defined = {
         name

@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 
-__all__ = ["FAILED_WORDS", "READY_WORDS", "AudioState", "audio_state_of"]
+__all__ = ["AudioState", "FAILED_WORDS", "READY_WORDS", "audio_state_of"]
 
 # The field is named by the quickstart, its values nowhere; these cover the one
 # documented vocabulary (summaryStatus) and the usual words beside it.

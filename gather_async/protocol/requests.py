@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from gather_async.errors import InvalidRequestError
 
-__all__ = ["PREFIX", "Lookup", "Request", "path_below", "path_to", "raw_path"]
+__all__ = ["Lookup", "PREFIX", "Request", "path_below", "path_to", "raw_path"]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")

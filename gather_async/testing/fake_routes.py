@@ -28,7 +28,7 @@ from gather_async.testing.fake_interviews import create_interview, get_interview
 from gather_async.testing.fake_questions import create_question, get_question, list_questions
 from gather_async.testing.fake_replies import Reply, no_such_path
 
-__all__ = ["PREFIX", "Operation", "route"]
+__all__ = ["Operation", "PREFIX", "route"]
 
 Operation = Callable[[Call], Reply]
 

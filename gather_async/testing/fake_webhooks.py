@@ -16,7 +16,7 @@ from gather_async.testing.fake_pauses import Closing, Pauses
 from gather_async.testing.fake_replies import encode
 from gather_async.testing.fake_world import iso
 
-__all__ = ["EVENTS", "Delivery", "WebhookTarget", "Webhooks"]
+__all__ = ["Delivery", "EVENTS", "WebhookTarget", "Webhooks"]
 
 EVENTS = (
     "candidate_interview.completed",

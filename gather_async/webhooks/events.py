@@ -18,9 +18,9 @@ from gather_async.models.vocabulary import CandidateInterviewStatus
 from gather_async.protocol.signatures import read_instant
 
 __all__ = [
-    "EVENT_CLASSES",
     "CandidateInterviewCompleted",
     "CandidateInterviewStatusChanged",
+    "EVENT_CLASSES",
     "InterviewCreated",
     "InterviewUpdated",
     "QuestionAudioGenerated",
