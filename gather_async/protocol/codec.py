@@ -123,12 +123,6 @@ def _optional_text(value: Any, _: Any) -> str | None:
     raise _expected("text", value)
 
 
-def _optional_text(value: Any, _: Any) -> str | None:
-    if value is None or type(value) is str:
-        return value
-    raise _expected("text", value)
-
-
 def _boolean(value: Any, _: Any) -> bool:
     if value is True or value is False:
         return bool(value)
@@ -227,8 +221,6 @@ def _object(value: Any, _: Any) -> Mapping[str, Any]:
 def _optional_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader of what may be null; cattrs' own looks its inner hook up each time."""
     (inner,) = (each for each in cls.__args__ if each is not type(None))
-    if inner is str:
-        return _optional_text
     if inner is str:
         return _optional_text
     read = converter.get_structure_hook(inner)

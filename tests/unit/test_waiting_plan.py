@@ -186,3 +186,12 @@ def test_without_a_list_everything_is_read_alone() -> None:
     due = [Sought("a", since=0.0, page=3), Sought("b", since=0.0, page=3)]
     step = next_step(due, {}, None, busy_pages=set(), is_searching=False)
     assert step == ReadOne("a")
+
+
+def test_a_page_being_read_is_not_searched_as_well() -> None:
+    """What is lost waits for the page under way, instead of asking for it once more."""
+    lost = [Sought("a", since=0.0), Sought("b", since=0.0)]
+    assert next_step(lost, {}, ListMap(), busy_pages=set(), is_searching=False) == ReadPage(
+        1, is_search=True
+    )
+    assert next_step(lost, {}, ListMap(), busy_pages={1}, is_searching=False) is None
