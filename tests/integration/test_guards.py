@@ -1,0 +1,170 @@
+"""What is refused before anything is sent, and what is looked for before it is created."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gather_async import (
+    BadRequestError,
+    Candidate,
+    GatherClient,
+    InvalidEmailError,
+    InvalidPhoneNumberError,
+    InvalidRequestError,
+    InviteNotDeliverableError,
+    NewCandidate,
+    NewTeam,
+    NewUser,
+    PhonePolicy,
+)
+from gather_async.testing import FakeGather
+
+ADA: dict[str, Any] = {"first_name": "Ada", "last_name": "Doe", "email": "ada@example.com"}
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeGather]:
+    """Serve the API."""
+    async with FakeGather() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def gather(fake: FakeGather) -> AsyncIterator[GatherClient]:
+    """Connect a client."""
+    async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+        yield gather
+
+
+@pytest.mark.parametrize(
+    "invite",
+    [
+        {"send_invite": True},
+        {"send_invite": True, "delivery_types": []},
+        {"send_invite": False, "delivery_types": ["email"]},
+        {"send_invite": True, "delivery_types": "email"},
+    ],
+)
+async def test_invite_that_reaches_nobody_is_refused(
+    gather: GatherClient, fake: FakeGather, invite: dict[str, Any]
+) -> None:
+    """An invite needs a delivery type, and a delivery type an invite."""
+    with pytest.raises(InviteNotDeliverableError):
+        await gather.candidate_interviews.create(candidate_id="c", interview_id="i", **invite)
+    with pytest.raises(InviteNotDeliverableError):
+        await gather.candidate_interviews.resend_invite("c", delivery_types=[])
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"phone": "(202) 555-0123"}, InvalidPhoneNumberError),
+        ({"phone": "+1 202 555 0123 x45"}, InvalidPhoneNumberError),
+        ({"phone": None}, InvalidPhoneNumberError),
+        ({"phone": "+12025550123", "email": "ada"}, InvalidEmailError),
+    ],
+)
+async def test_candidate_that_cannot_be_reached_is_refused(
+    gather: GatherClient, fake: FakeGather, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    """A phone number or an email address that can't be one never reaches the server."""
+    with pytest.raises(error):
+        await gather.candidates.create(**{**ADA, **fields})
+    assert not fake.requests
+
+
+async def test_phone_numbers_follow_the_clients_policy_and_region(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """A region normalises national numbers, a stricter policy refuses impossible ones."""
+    american = gather.with_options(default_region="US")
+    await american.candidates.create(**ADA, phone="(202) 555-0123")
+    await gather.candidates.create(NewCandidate("Ada", "Doe", "a@example.com", "+1 202 555 0123"))
+    assert [each["phone"] for each in fake.candidates] == ["+12025550123"] * 2
+    strict = gather.with_options(phone_policy=PhonePolicy.POSSIBLE)
+    with pytest.raises(InvalidPhoneNumberError):
+        await strict.candidates.create(NewCandidate("A", "D", "a@example.com", "+12345"))
+
+
+async def test_arguments_that_exclude_each_other_are_a_type_error(gather: GatherClient) -> None:
+    """An object and its fields, or neither, is a mistake of the program."""
+    new: Any = NewCandidate("Ada", "Doe", "ada@example.com", "+12025550123")
+    with pytest.raises(TypeError):
+        await gather.candidates.create(new, first_name="Ada")
+    with pytest.raises(TypeError):
+        await gather.candidates.create(**ADA)
+    with pytest.raises(TypeError, match="external_id"):
+        await gather.candidates.get_or_create(new)
+    teams: Any = [NewTeam("a")]
+    with pytest.raises(TypeError):
+        await gather.teams.create(teams, name="b")
+    users: Any = [NewUser("A", "D", "a@example.com", ["t"])]
+    with pytest.raises(TypeError):
+        await gather.users.create(users, email="b@example.com")
+
+
+async def test_empty_batches_and_lone_texts_are_refused(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """Nothing to do, and one text where a list belongs, never reach the server."""
+    with pytest.raises(InvalidRequestError):
+        await gather.teams.create([])
+    with pytest.raises(InvalidRequestError):
+        await gather.interviews.bulk_update([], title="t")
+    with pytest.raises(InvalidRequestError):
+        await gather.interviews.create(title="t", question_ids="abc")
+    assert not fake.requests
+
+
+async def test_user_is_created_with_a_normalised_phone(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """One user from its fields, its phone read by the client's region."""
+    user = await gather.with_options(default_region="US").users.create(
+        first_name="Ada",
+        last_name="Doe",
+        email="ada@example.com",
+        team_ids=[fake.team_id],
+        phone="(202) 555-0123",
+    )
+    assert (user.email, user.phone) == ("ada@example.com", "+12025550123")
+
+
+async def get_or_create(gather: GatherClient) -> Candidate:
+    """Ask for the candidate with the reference ``ref``."""
+    return await gather.candidates.get_or_create(**ADA, phone="+12025550123", external_id="ref")
+
+
+async def test_candidate_who_exists_is_found(gather: GatherClient, fake: FakeGather) -> None:
+    """The second call costs one request, and gives the same person."""
+    first = await get_or_create(gather)
+    before = len(fake.requests)
+    assert (await get_or_create(gather)).id == first.id
+    assert len(fake.requests) == before + 1
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_two_at_once_get_the_same_candidate_where_the_server_refuses_doubles(
+    status: int,
+) -> None:
+    """Both look, both create, one is refused: it gets what the other one made."""
+    async with (
+        FakeGather(duplicate_status=status) as fake,
+        GatherClient(fake.api_key, base_url=fake.base_url) as gather,
+    ):
+        one, other = await asyncio.gather(get_or_create(gather), get_or_create(gather))
+        posts = [request for request in fake.requests if request.method == "POST"]
+        assert one.id == other.id
+        assert sorted(request.status or 0 for request in posts) == [201, status]
+
+
+async def test_refusal_that_no_candidate_explains_is_raised(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """A 400 about something else stays a 400."""
+    fake.fail_next(400, method="POST")
+    with pytest.raises(BadRequestError):
+        await get_or_create(gather)
