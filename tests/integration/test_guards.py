@@ -91,19 +91,20 @@ async def test_phone_numbers_follow_the_clients_policy_and_region(
 
 async def test_arguments_that_exclude_each_other_are_a_type_error(gather: GatherClient) -> None:
     """An object and its fields, or neither, is a mistake of the program."""
-    new: Any = NewCandidate("Ada", "Doe", "ada@example.com", "+12025550123")
+    untyped: Any = gather
+    new = NewCandidate("Ada", "Doe", "ada@example.com", "+12025550123")
     with pytest.raises(TypeError):
-        await gather.candidates.create(new, first_name="Ada")
+        await untyped.candidates.create(new, first_name="Ada")
     with pytest.raises(TypeError):
-        await gather.candidates.create(**ADA)
+        await untyped.candidates.create(**ADA)
     with pytest.raises(TypeError, match="external_id"):
-        await gather.candidates.get_or_create(new)
-    teams: Any = [NewTeam("a")]
+        await untyped.candidates.get_or_create(new)
+    teams = [NewTeam("a")]
     with pytest.raises(TypeError):
-        await gather.teams.create(teams, name="b")
-    users: Any = [NewUser("A", "D", "a@example.com", ["t"])]
+        await untyped.teams.create(teams, name="b")
+    users = [NewUser("A", "D", "a@example.com", ["t"])]
     with pytest.raises(TypeError):
-        await gather.users.create(users, email="b@example.com")
+        await untyped.users.create(users, email="b@example.com")
 
 
 async def test_empty_batches_and_lone_texts_are_refused(
