@@ -33,7 +33,7 @@ INVITES = "/qsi/gather/candidate-interviews"
 class Made:
     """What the writes under test build on."""
 
-    question = interview = candidate = ""
+    question = interview = candidate = invite = ""
 
 
 @pytest.fixture
@@ -144,12 +144,20 @@ async def test_ambiguous_write_without_a_look_up_is_not_sent_twice(
     gather: GatherClient, fake: FakeGather, made: Made
 ) -> None:
     """A lost answer that can't be looked up raises, and says that it may have been done."""
+    made.invite = (await invite(gather, made)).id
     writes: dict[str, Write] = {
         "question": lambda g, m: g.questions.create(title="x", user_id=fake.user_id),
         "interview": lambda g, m: g.interviews.create(title="x"),
         "bulk": lambda g, m: g.interviews.bulk_update([m.interview], mode="merge", title="y"),
         "anonymous": lambda g, m: new_candidate(g, None),
         "team": lambda g, m: g.teams.create(name="x"),
+        "user": lambda g, m: g.users.create(
+            first_name="A", last_name="D", email="d@example.com", team_ids=[fake.team_id]
+        ),
+        "status": lambda g, m: g.candidate_interviews.update_status(m.invite, "has_reviewed"),
+        "resend": lambda g, m: g.candidate_interviews.resend_invite(
+            m.invite, delivery_types=["email"]
+        ),
     }
     for name, write in writes.items():
         before = len(fake.requests)
