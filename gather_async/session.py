@@ -28,7 +28,14 @@ from gather_async.protocol.requests import Lookup, Request
 from gather_async.protocol.responses import Answer, parse_json, strike
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
-from gather_async.transport import ClientTimeout, Sending, Timeout, Transport, client_timeout
+from gather_async.transport import (
+    ClientTimeout,
+    Sending,
+    Timeout,
+    Transport,
+    client_timeout,
+    request_headers,
+)
 from gather_async.unset import UNSET, Unset
 
 __all__ = ["Options", "Session"]
@@ -74,12 +81,13 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self._key_bytes = self._api_key.encode()
-        self._headers = {
+        headers = {
             "x-api-key": self._api_key,  # Source: /getting-started/authentication
             "Accept": "application/json",
             "User-Agent": self._user_agent,
         }
-        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
+        self._headers = request_headers(headers)
+        self._headers_with_body = request_headers({**headers, "Content-Type": "application/json"})
 
     def with_options(self, options: Options, limiter: Limiter | None = None) -> "Session":
         """Return a view with other options; ``limiter`` stands in for the client's."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 from attrs import define, field
+from multidict import CIMultiDict
 from yarl import URL
 
 from gather_async.errors import (
@@ -26,6 +27,7 @@ __all__ = [
     "Timeout",
     "Transport",
     "client_timeout",
+    "request_headers",
     "user_agent",
 ]
 
@@ -139,22 +141,24 @@ class Transport:
             GatherTimeoutError: A deadline passed.
         """
         session = await self._session_here()
-        async with self._room:
-            mark = _SENDING.set(sending)
-            try:
-                async with session.request(
-                    method,
-                    URL(self._base + target, encoded=True),
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=timeout,
-                ) as response:
-                    return Answer(response.status, response.headers, await response.read())
-            except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-                raise self._mapped(error, method, sending, timeout) from _publishable(error)
-            finally:
-                _SENDING.reset(mark)
+        room = self._room
+        await room.acquire()
+        mark = _SENDING.set(sending)
+        try:
+            async with session.request(
+                method,
+                URL(self._base + target, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=timeout,
+            ) as response:
+                return Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
+            raise self._mapped(error, method, sending, timeout) from _publishable(error)
+        finally:
+            _SENDING.reset(mark)
+            room.release()
 
     async def aclose(self) -> None:
         """Close what was opened here; harmless to repeat."""
@@ -242,6 +246,11 @@ def client_timeout(timeout: Timeout) -> aiohttp.ClientTimeout:
     ):
         raise ConfigurationError("timeout must be seconds above 0, a ClientTimeout, or None.")
     return aiohttp.ClientTimeout(total=timeout)
+
+
+def request_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers in the form that aiohttp would otherwise make for each request."""
+    return CIMultiDict(headers)
 
 
 def user_agent(version: str) -> str:

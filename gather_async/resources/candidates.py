@@ -12,7 +12,7 @@ from gather_async.phone import PhonePolicy, to_e164
 from gather_async.protocol.codec import to_wire
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.requests import Lookup
-from gather_async.resources.endpoint import Endpoint, with_extra
+from gather_async.resources.endpoint import Endpoint
 from gather_async.resources.pager import Pager
 from gather_async.session import Session
 from gather_async.transport import Timeout
@@ -111,7 +111,7 @@ class Candidates:
         """
         checked = self._checked(candidate, fields)
         return await self._endpoint.create(
-            with_extra(to_wire(checked), extra),
+            {**to_wire(checked), **(extra or {})},
             lookup=partial(self._lookup, checked.external_id) if checked.external_id else None,
             timeout=timeout,
             idempotent=idempotent,
