@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 from attrs import define, field, frozen
 
+from gather_async.cancel_scope import Closing
 from gather_async.clock import Clock
-from gather_async.closing import Closing
 from gather_async.errors import (
     GatherAPIError,
     GatherConnectionError,
