@@ -14,7 +14,6 @@ from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
 from gather_async.models.vocabulary import DeliveryType
 from gather_async.phone import PhonePolicy
-from gather_async.protocol.base_url import PRODUCTION, check_base_url
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.windows import RateLimit
 from gather_async.quota.in_process import InProcessLimiter, Pace
@@ -22,7 +21,9 @@ from gather_async.quota.limiter import Limiter, Priority
 from gather_async.session import Options, Session
 from gather_async.settings import (
     DOCUMENTED_RATE_LIMITS,
+    PRODUCTION,
     Defaults,
+    check_base_url,
     checked_key,
     checked_priority,
     checked_retry,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.base_url import PRODUCTION, check_base_url
+from gather_async.settings import PRODUCTION, check_base_url
 
 
 @pytest.mark.parametrize(
