@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
 from typing import Any, Literal
 
-from gather_async.bulk.assembly import Assembly
+from gather_async.bulk.execution import Assembly
 from gather_async.bulk.gather import Gather
 from gather_async.bulk.outcome import InviteOutcome
 from gather_async.bulk.plan import InvitePlan

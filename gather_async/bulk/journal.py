@@ -11,8 +11,8 @@ from attrs import define, frozen
 
 from gather_async.bulk.journal_identity import Identity
 from gather_async.bulk.journal_lock import JournalLock
-from gather_async.bulk.journal_rows import Entry, admit, end_source, save
 from gather_async.bulk.journal_schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gather_async.bulk.journal_sql import Entry, admit, end_source, save
 from gather_async.bulk.request_times import RequestTimes
 from gather_async.bulk.row_state import Record
 from gather_async.errors import ConfigurationError

@@ -16,12 +16,12 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gather_async.bulk.directory import Listed
+from gather_async.bulk.existing import Listed
 from gather_async.bulk.journal_identity import Identity
-from gather_async.bulk.journal_rows import Entry, admit, save
 from gather_async.bulk.journal_schema import migrate
-from gather_async.bulk.row_invite import Errand, RowInvite
+from gather_async.bulk.journal_sql import Entry, admit, save
 from gather_async.bulk.row_state import Record, RowState, announce_candidate, end, give_up
+from gather_async.bulk.row_task import Errand, RowInvite
 from gather_async.bulk.settings import Invitation
 from gather_async.errors import GatherConnectionError, GatherError
 from gather_async.models.candidate import Candidate, NewCandidate

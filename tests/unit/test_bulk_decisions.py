@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.bulk.breaker import Breaker
+from gather_async.bulk.failures import ends_job, is_refusal, may_be_duplicate, names_interview
 from gather_async.bulk.kept_error import dump_error, load_error
 from gather_async.bulk.lookup_choice import Costs, Lookups, choose
-from gather_async.bulk.refusal import ends_job, is_refusal, may_be_duplicate, names_interview
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,

@@ -5,14 +5,14 @@ from typing import Protocol
 
 from attrs import define, evolve, field, frozen
 
-from gather_async.bulk.directory import Directory, Listed
-from gather_async.bulk.journal import Journal
-from gather_async.bulk.refusal import (
+from gather_async.bulk.existing import Directory, Listed
+from gather_async.bulk.failures import (
     InterviewMissing,
     is_refusal,
     may_be_duplicate,
     names_interview,
 )
+from gather_async.bulk.journal import Journal
 from gather_async.bulk.row_check import with_external_id
 from gather_async.bulk.row_state import (
     Record,

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
-from gather_async.bulk.directory import Directory, Listed
+from gather_async.bulk.existing import Directory, Listed
 from gather_async.bulk.gather import Gather
 from gather_async.bulk.journal import Journal, Purpose
 from gather_async.bulk.journal_copy import Connect, connect_to, copy_file, private_copy
@@ -20,13 +20,13 @@ from gather_async.bulk.plan import InvitePlan
 from gather_async.bulk.progress import InviteProgress, ProgressTeller, instant
 from gather_async.bulk.report import InviteReport, Outcomes
 from gather_async.bulk.row_check import RowCheck
-from gather_async.bulk.row_invite import Errand
+from gather_async.bulk.row_task import Errand
 from gather_async.bulk.runner import Halt, Runner
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
 from gather_async.bulk.stream import Stream
 from gather_async.bulk.tally import Tally
-from gather_async.bulk.watched_limiter import Restorable, WatchedLimiter
+from gather_async.bulk.tracked_limiter import Restorable, WatchedLimiter
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.quota.limiter import Limiter
