@@ -1,13 +1,10 @@
 """Invites at scale: everyone once, nobody twice, as fast as the quota allows."""
 
-from gather_async.bulk.candidate_file import CandidateFile, read_candidates
+from gather_async.bulk.candidate_file import CandidateFile, UnreadableRow, read_candidates
 from gather_async.bulk.job import BulkInvite
-from gather_async.bulk.lookup_choice import Lookups
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.plan import InvitePlan
+from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus, Lookups
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
-from gather_async.bulk.row_check import UnreadableRow
 from gather_async.bulk.source import Candidates as BulkCandidates
 
 __all__ = [

@@ -1,8 +1,10 @@
 """Candidates from a file, read one row at a time."""
 
+import codecs
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from io import TextIOWrapper
 from itertools import chain, dropwhile, islice
 from os import PathLike
@@ -11,13 +13,165 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from gather_async.bulk.columns import REQUIRED, field_of
-from gather_async.bulk.csv_dialect import guess_dialect
-from gather_async.bulk.row_check import UnreadableRow
-from gather_async.bulk.text_file import encoding_of
-from gather_async.errors import ConfigurationError
+from gather_async.errors import ConfigurationError, InvalidRequestError
 
-__all__ = ["CandidateFile", "read_candidates"]
+__all__ = [
+    "CandidateFile",
+    "FIELDS",
+    "REQUIRED",
+    "UnreadableRow",
+    "encoding_of",
+    "field_of",
+    "fields_of",
+    "guess_dialect",
+    "read_candidates",
+    "recognised",
+]
+
+_BLOCK = 1 << 20
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a file: what its byte order mark says, UTF-8, or Windows-1252.
+
+    A file without a mark is read through once, and is UTF-8 if all of it is:
+    text in Windows-1252 with a letter beyond ASCII practically never is.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        block = file.read(_BLOCK)
+        for mark, encoding in _MARKS:
+            if block.startswith(mark):
+                return encoding
+        try:
+            while block:
+                decoder.decode(block)
+                block = file.read(_BLOCK)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "cp1252"
+    return "utf-8"
+
+
+_DELIMITERS = ",;\t|: "
+_QUOTES = "\"'"
+
+Dialect = type[csv.Dialect]
+Sense = tuple[int, int, int]
+
+
+def guess_dialect(sample: str) -> Dialect:
+    """Return the dialect that makes the most sense of a sample.
+
+    Excel's dialect with each usual delimiter goes first, then what `csv.Sniffer`
+    says, which is only a guess: an apostrophe in a name makes it take ``'`` for
+    the quote, and it takes quotes for never doubled if its sample has none.
+
+    Args:
+        sample: The file's first lines, whole ones, the header first.
+    """
+    lines = sample.splitlines(keepends=True)
+    # `max` keeps the first of equals.
+    return max(_candidates(sample), key=lambda dialect: _sense(dialect, lines))
+
+
+def _candidates(sample: str) -> Iterator[Dialect]:
+    """Yield dialects to try, the likeliest first."""
+    for delimiter in _DELIMITERS:
+        yield _like(csv.excel, delimiter=delimiter)
+    for delimiters in (_DELIMITERS, None):
+        try:
+            yield _like(csv.Sniffer().sniff(sample, delimiters))
+        except csv.Error:
+            continue
+
+
+def _like(dialect: Dialect, **changes: str) -> Dialect:
+    """Return a dialect that reads doubled quotes, and quotes after a delimiter and a space."""
+    delimiter = changes.get("delimiter", dialect.delimiter)
+    rules = {"doublequote": True, "skipinitialspace": delimiter != " ", **changes}
+    return type("_Like", (dialect,), rules)
+
+
+def _sense(dialect: Dialect, lines: list[str]) -> Sense:
+    """Return the fields that the header names, lines cut like it, and no quotes left over."""
+    header: list[str] = []
+    alike = wrapped = 0
+    try:
+        rows = csv.reader(lines, dialect)
+    except (csv.Error, TypeError, ValueError):  # the Sniffer may name a line break
+        return 0, 0, 0
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return recognised(header), alike, -wrapped
+        except csv.Error:
+            continue
+        header = header or row
+        alike += len(row) == len(header)
+        wrapped += sum(len(cell) > 1 and cell[0] in _QUOTES and cell[0] == cell[-1] for cell in row)
+
+
+REQUIRED = ("first_name", "last_name", "email", "phone")
+FIELDS = (*REQUIRED, "external_id", "timezone", "sms_opt_in")
+
+_BY_LETTERS = {name.replace("_", ""): name for name in FIELDS} | {
+    "emailaddress": "email",
+    "phonenumber": "phone",
+}
+
+
+@lru_cache(maxsize=256)
+def field_of(name: str) -> str | None:
+    """Return the field that a name means; None for a column that isn't ours.
+
+    ``firstName``, ``first_name``, ``First Name`` and ``FIRST-NAME`` mean the
+    same, as do ``email address`` for ``email`` and ``phone number`` for ``phone``.
+
+    >>> field_of("SMS opt-in")
+    'sms_opt_in'
+    """
+    return _BY_LETTERS.get("".join(filter(str.isalnum, name.casefold())))
+
+
+def recognised(names: Iterable[object]) -> int:
+    """Return how many different fields these names mean."""
+    return len({field_of(name) for name in names if isinstance(name, str)} - {None})
+
+
+def fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row's values by our names of the fields; other keys are left out.
+
+    Raises:
+        InvalidRequestError: Two keys mean the same field, so that one would be lost.
+    """
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        name = field_of(key) if isinstance(key, str) else None
+        if name is None:
+            continue
+        if name in values:
+            raise InvalidRequestError(f"Two columns mean {name}: rename or remove one of them.")
+        values[name] = value
+    return values
+
+
+@frozen
+class UnreadableRow:
+    """A row that a source could not read; it becomes a rejected outcome."""
+
+    reason: str
+    """What is wrong, in words that are safe to publish."""
+
 
 Format = Literal["csv", "jsonl"]
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines", ".json"})

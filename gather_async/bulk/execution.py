@@ -7,31 +7,85 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Protocol, Self
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
 from gather_async.bulk.existing import Directory, Listed
-from gather_async.bulk.gather import Gather
 from gather_async.bulk.journal import Journal, Purpose
-from gather_async.bulk.journal_copy import Connect, connect_to, copy_file, private_copy
-from gather_async.bulk.lookup_choice import Lookups
-from gather_async.bulk.plan import InvitePlan
-from gather_async.bulk.progress import InviteProgress, ProgressTeller, instant
-from gather_async.bulk.report import InviteReport, Outcomes
+from gather_async.bulk.outcome import InvitePlan, Lookups
+from gather_async.bulk.progress import InviteProgress, ProgressTeller, Stream, Tally, instant
+from gather_async.bulk.report import (
+    Connect,
+    InviteReport,
+    Outcomes,
+    connect_to,
+    copy_file,
+    private_copy,
+)
 from gather_async.bulk.row_check import RowCheck
 from gather_async.bulk.row_task import Errand
 from gather_async.bulk.runner import Halt, Runner
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
-from gather_async.bulk.stream import Stream
-from gather_async.bulk.tally import Tally
 from gather_async.bulk.tracked_limiter import Restorable, WatchedLimiter
+from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
-from gather_async.quota.limiter import Limiter
+from gather_async.phone import PhonePolicy
+from gather_async.quota.limiter import Limiter, Priority
+from gather_async.resources import CandidateInterviews, Candidates
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "Gather"]
+
+
+class Gather(Protocol):
+    """A client, or a view of one."""
+
+    @property
+    def candidates(self) -> Candidates:
+        """Where people are created and found."""
+        ...
+
+    @property
+    def candidate_interviews(self) -> CandidateInterviews:
+        """Where invites are sent and found."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """Which server it is."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Where time comes from."""
+        ...
+
+    @property
+    def limiter(self) -> Limiter:
+        """Who decides when a request may go."""
+        ...
+
+    @property
+    def phone_policy(self) -> PhonePolicy:
+        """How much must be true of a phone number."""
+        ...
+
+    @property
+    def default_region(self) -> str | None:
+        """The region of national phone numbers; None refuses them."""
+        ...
+
+    def estimate(self, requests: int) -> timedelta:
+        """Return how long that many more requests will take."""
+        ...
+
+    def with_options(self, *, priority: Priority, max_wait: None, limiter: Limiter) -> Self:
+        """Return a view with other options."""
+        ...
+
 
 # A limiter that has been told of a journal's requests must not be told again.
 _OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()

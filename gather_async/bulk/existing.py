@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.lookup_choice import Costs, Lookups, choose
+from gather_async.bulk.outcome import Costs, Lookups, choose
 from gather_async.resources.pager import Page, Pager
 
 __all__ = ["Directory", "Listed"]

@@ -1,7 +1,12 @@
 """What a failed request means for a row, and for the job."""
 
+import json
 import re
+from typing import Any
 
+from attrs import evolve, frozen
+
+from gather_async import errors
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -17,12 +22,68 @@ from gather_async.errors import (
 )
 
 __all__ = [
+    "Breaker",
     "InterviewMissing",
+    "dump_error",
     "ends_job",
     "is_refusal",
+    "load_error",
     "may_be_duplicate",
     "names_interview",
 ]
+
+# The server's own words may repeat what it was sent: a name, an address, a number.
+_PRIVATE = frozenset({"message", "details", "body", "headers"})
+_EMPTY: dict[str, Any] = {"message": "", "details": {}, "body": "", "headers": {}}
+
+
+def dump_error(error: GatherError) -> str:
+    """Return JSON of the error's class, its safe message, and its plain attributes."""
+    kept = {
+        name: value
+        for name, value in vars(error).items()
+        if name not in _PRIVATE
+        and not name.startswith("_")
+        and isinstance(value, str | int | float | None)
+    }
+    return json.dumps({"type": type(error).__name__, "message": str(error), "attributes": kept})
+
+
+def load_error(text: str) -> GatherError:
+    """Return the error again; one of an unknown class comes back as a plain `GatherError`."""
+    kept = json.loads(text)
+    found = getattr(errors, kept["type"], GatherError)
+    cls = found if isinstance(found, type) and issubclass(found, GatherError) else GatherError
+    error = cls.__new__(cls, kept["message"])
+    error.args = (kept["message"],)
+    # What was left out is empty rather than absent, so that reading it never fails.
+    absent = _EMPTY if issubclass(cls, GatherAPIError) else {"body": ""}
+    vars(error).update({**absent, **kept["attributes"]})
+    return error
+
+
+@frozen
+class Breaker:
+    """Counts failures without a success in between."""
+
+    threshold: int
+    failures: int = 0
+    last: GatherError | None = None
+    """The last of them."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to stop."""
+        return self.failures >= self.threshold
+
+    def failed(self, error: GatherError) -> "Breaker":
+        """Return the breaker after one more failure; once open, it stays so."""
+        return evolve(self, failures=self.failures + 1, last=error)
+
+    def succeeded(self) -> "Breaker":
+        """Return the breaker after a success."""
+        return self if self.is_open else evolve(self, failures=0, last=None)
+
 
 _REFUSED = range(300, 500)
 _REQUEST_TIMEOUT = 408

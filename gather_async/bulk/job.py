@@ -5,10 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
 from typing import Any, Literal
 
-from gather_async.bulk.execution import Assembly
-from gather_async.bulk.gather import Gather
-from gather_async.bulk.outcome import InviteOutcome
-from gather_async.bulk.plan import InvitePlan
+from gather_async.bulk.execution import Assembly, Gather
+from gather_async.bulk.outcome import InviteOutcome, InvitePlan
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
 from gather_async.bulk.settings import Invitation, Limits, Settings

@@ -1,24 +1,92 @@
 """What a job remembers, so that it can go on after any crash."""
 
 import contextlib
+import errno
+import os
 import sqlite3
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import define, frozen
 
-from gather_async.bulk.journal_identity import Identity
-from gather_async.bulk.journal_lock import JournalLock
-from gather_async.bulk.journal_schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gather_async.bulk.journal_schema import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    Identity,
+    RequestTimes,
+    migrate,
+)
 from gather_async.bulk.journal_sql import Entry, admit, end_source, save
-from gather_async.bulk.request_times import RequestTimes
 from gather_async.bulk.row_state import Record
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
 
-__all__ = ["Journal", "Purpose"]
+__all__ = ["Journal", "JournalLock", "Purpose"]
+
+_TAKEN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+
+
+class JournalLock:
+    """An exclusive lock of the operating system on ``<journal>.lock``.
+
+    The kernel lets go of it when the process ends, kill -9 included, so a lock
+    file that was left behind locks nothing. It is a file of its own because the
+    journal's file has SQLite's own locks.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            ConfigurationError: Another job, of this process or another, has it.
+            OSError: The lock file can't be made, or its file system has no locks.
+        """
+        self._path = journal.with_name(journal.name + ".lock")
+        while True:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                _lock(self._descriptor)
+            except OSError as error:
+                os.close(self._descriptor)
+                if error.errno not in _TAKEN:
+                    raise
+                raise ConfigurationError(
+                    "The journal is in use by another job: wait for it to end, or give this"
+                    " one a journal of its own."
+                ) from None
+            if self._is_current():
+                return
+            os.close(self._descriptor)  # its last owner removed the file meanwhile
+
+    def release(self) -> None:
+        """Let go of the lock, and remove its file."""
+        # While it is locked, so that nobody can lock a file that is gone.
+        with suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @frozen(kw_only=True)

@@ -1,5 +1,6 @@
 """How one row of a bulk invite ended."""
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from attrs import field, frozen
@@ -7,7 +8,67 @@ from attrs import field, frozen
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 
-__all__ = ["InviteOutcome", "InviteStatus"]
+__all__ = ["Costs", "InviteOutcome", "InvitePlan", "InviteStatus", "Lookups", "choose"]
+
+
+class Lookups(StrEnum):
+    """How people who are there already are found."""
+
+    NONE = "none"
+    """Nobody can be there: no row has an external id of its own."""
+    UNDECIDED = "undecided"
+    """It depends on the length of the server's list, which isn't known yet."""
+    EACH = "each"
+    """One request for each row with an external id of its own."""
+    LIST = "list"
+    """The server's list, read once in pages of 100."""
+
+
+@frozen(kw_only=True)
+class Costs:
+    """What is known when choosing."""
+
+    looked: int
+    """Single look-ups made so far."""
+    to_look: int | None
+    """Single look-ups still to come; None if unknown."""
+    pages_left: int | None
+    """Pages of the list still to read; None if the server doesn't say how many."""
+
+
+def choose(costs: Costs) -> Lookups:
+    """Return the cheaper way from here on.
+
+    With the number of rows unknown, look-ups go on until they have cost as
+    much as the rest of the list would; so the sum is never above twice the best.
+    """
+    if costs.pages_left is None:
+        return Lookups.EACH
+    if costs.to_look is not None:
+        return Lookups.LIST if costs.pages_left < costs.to_look else Lookups.EACH
+    return Lookups.LIST if costs.looked >= costs.pages_left else Lookups.EACH
+
+
+@frozen(kw_only=True)
+class InvitePlan:
+    """What is still to be sent, as far as known when asked."""
+
+    rows: int
+    """Rows read so far; in a dry run's report, all of them."""
+    total: int | None
+    """Rows in the source; None while unknown."""
+    writes: int
+    """Requests that create candidates and send invites, if nothing goes wrong."""
+    lookups: Lookups
+    """How people who are there already are found."""
+    lookup_requests: int
+    """Requests for that; an upper bound where it is undecided."""
+    requests: int
+    """All requests to come."""
+    duration: timedelta
+    """How long they will take, by the quota as it stands."""
+    finish_at: datetime
+    """When that will be; aware, UTC."""
 
 
 class InviteStatus(StrEnum):

@@ -1,20 +1,79 @@
 """What a job has done, read back from its journal when asked."""
 
 import csv
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
+from weakref import finalize
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from gather_async.bulk.journal_copy import Connect
-from gather_async.bulk.journal_reading import read_outcomes
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.plan import InvitePlan
+from gather_async.bulk.journal import Journal
+from gather_async.bulk.journal_sql import read_outcomes
+from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus
 from gather_async.errors import GatherError
 
-__all__ = ["InviteReport", "Outcomes", "StopReason"]
+__all__ = [
+    "Connect",
+    "InviteReport",
+    "Outcomes",
+    "StopReason",
+    "connect_to",
+    "copy_file",
+    "private_copy",
+]
+
+Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+
+def connect_to(path: Path) -> Connect:
+    """Return what opens a journal's file for reading, and closes it."""
+    # Not "ro": a reader that may not write leaves the files of its WAL behind.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+
+    def connect() -> AbstractContextManager[sqlite3.Connection]:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        return closing(connection)
+
+    return connect
+
+
+async def private_copy(journal: Journal) -> Connect:
+    """Return what gives a copy of the journal that lasts as long as anybody can ask for it.
+
+    The copy has no name: SQLite keeps what doesn't fit its cache in a temporary
+    file that is removed as soon as it is opened.
+    """
+    connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+    keeper = _Keeper(connection)
+    finalize(keeper, connection.close)
+    await journal.copy_to(connection)
+    return keeper.connect
+
+
+def copy_file(source: Path, target: Path) -> bool:
+    """Copy a journal's file, which a job may be writing; return whether there is one."""
+    if not source.exists():
+        return False
+    with connect_to(source)() as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+    return True
+
+
+@define(eq=False)
+class _Keeper:
+    """Owns a connection, which is closed when the keeper is forgotten."""
+
+    _connection: sqlite3.Connection
+
+    @contextmanager
+    def connect(self) -> Iterator[sqlite3.Connection]:
+        yield self._connection
+
 
 _HEADER = (
     "row",

@@ -5,23 +5,15 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from gather_async.bulk.columns import FIELDS, REQUIRED, fields_of
+from gather_async.bulk.candidate_file import FIELDS, REQUIRED, UnreadableRow, fields_of
 from gather_async.errors import GatherError, InvalidRequestError, InviteNotDeliverableError
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy, to_e164
 
-__all__ = ["RowCheck", "UnreadableRow", "with_external_id"]
+__all__ = ["RowCheck", "with_external_id"]
 
 _YES = frozenset({"true", "yes", "y", "t", "1"})
 _NO = frozenset({"false", "no", "n", "f", "0"})
-
-
-@frozen
-class UnreadableRow:
-    """A row that a source could not read; it becomes a rejected outcome."""
-
-    reason: str
-    """What is wrong, in words that are safe to publish."""
 
 
 @frozen(kw_only=True)

@@ -6,21 +6,17 @@ from contextlib import aclosing
 
 from attrs import define, evolve, field
 
-from gather_async.bulk.breaker import Breaker
-from gather_async.bulk.failures import InterviewMissing, ends_job
+from gather_async.bulk.failures import Breaker, InterviewMissing, ends_job
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.journal_reading import outcome_of
-from gather_async.bulk.journal_sql import Entry
+from gather_async.bulk.journal_sql import Entry, outcome_of
 from gather_async.bulk.outcome import InviteStatus
-from gather_async.bulk.progress import ProgressTeller
+from gather_async.bulk.progress import ProgressTeller, Stream, Tally
 from gather_async.bulk.report import StopReason
 from gather_async.bulk.row_check import RowCheck, with_external_id
 from gather_async.bulk.row_state import Record, RowState, give_up, status_of
 from gather_async.bulk.row_task import Errand, RowInvite
 from gather_async.bulk.settings import Limits
 from gather_async.bulk.source import Candidates, chunks_of
-from gather_async.bulk.stream import Stream
-from gather_async.bulk.tally import Tally
 from gather_async.bulk.tracked_limiter import WatchedLimiter
 from gather_async.clock import Clock
 from gather_async.errors import GatherError

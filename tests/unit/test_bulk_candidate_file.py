@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gather_async.bulk import UnreadableRow, read_candidates
-from gather_async.bulk.columns import field_of
+from gather_async.bulk.candidate_file import field_of
 from gather_async.errors import ConfigurationError
 
 _FIELDS = ["first_name", "last_name", "email", "phone"]

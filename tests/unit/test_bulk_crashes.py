@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gather_async.bulk.existing import Listed
-from gather_async.bulk.journal_identity import Identity
-from gather_async.bulk.journal_schema import migrate
+from gather_async.bulk.journal_schema import Identity, migrate
 from gather_async.bulk.journal_sql import Entry, admit, save
 from gather_async.bulk.row_state import Record, RowState, announce_candidate, end, give_up
 from gather_async.bulk.row_task import Errand, RowInvite

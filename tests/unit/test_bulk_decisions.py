@@ -4,10 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.bulk.breaker import Breaker
-from gather_async.bulk.failures import ends_job, is_refusal, may_be_duplicate, names_interview
-from gather_async.bulk.kept_error import dump_error, load_error
-from gather_async.bulk.lookup_choice import Costs, Lookups, choose
+from gather_async.bulk.failures import (
+    Breaker,
+    dump_error,
+    ends_job,
+    is_refusal,
+    load_error,
+    may_be_duplicate,
+    names_interview,
+)
+from gather_async.bulk.outcome import Costs, Lookups, choose
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,

@@ -7,8 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from gather_async.bulk.source import CHUNK, chunks_of
-from gather_async.bulk.threaded_rows import ThreadedRows
+from gather_async.bulk.source import CHUNK, ThreadedRows, chunks_of
 
 _TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
 
