@@ -4,11 +4,11 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.connection import connect
+from gather_async.cli.context import connect
 from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.output import Screen
 from gather_async.cli.plain import to_plain
 from gather_async.cli.resource_names import RESOURCES
-from gather_async.cli.screen import Screen
 
 __all__ = ["add_to"]
 

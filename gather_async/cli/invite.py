@@ -9,12 +9,12 @@ from typing import Any
 from attrs import frozen
 
 from gather_async.bulk import BulkInvite, InviteReport, read_candidates
-from gather_async.cli.connection import connect
+from gather_async.cli.context import connect
 from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.invite_progress import watching
 from gather_async.cli.invite_summary import show_plan, show_report
+from gather_async.cli.output import Screen
 from gather_async.cli.problem import explain, status_of
-from gather_async.cli.screen import Screen
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.phone import known_region

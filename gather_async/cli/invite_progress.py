@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gather_async.bulk import InviteProgress
-from gather_async.cli.screen import Screen
+from gather_async.cli.output import Screen
 from gather_async.client import GatherClient
 
 __all__ = ["describe", "watching"]

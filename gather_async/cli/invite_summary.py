@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from gather_async.bulk import InviteReport
-from gather_async.cli.screen import Screen
+from gather_async.cli.output import Screen
 
 __all__ = ["show_plan", "show_report"]
 

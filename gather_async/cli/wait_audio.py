@@ -4,9 +4,9 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.connection import connect
+from gather_async.cli.context import connect
 from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.screen import Screen
+from gather_async.cli.output import Screen
 from gather_async.errors import AudioGenerationError, AudioTimeoutError
 
 __all__ = ["add_to"]

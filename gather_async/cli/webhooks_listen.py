@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.output import Screen
 from gather_async.cli.plain import to_plain
-from gather_async.cli.screen import Screen
 from gather_async.cli.webhook_secret import add_secret, secret_of
 from gather_async.webhooks import WebhookEvent, WebhookReceiver
 

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.screen import Screen
+from gather_async.cli.output import Screen
 from gather_async.cli.webhook_secret import add_secret, secret_of
 from gather_async.webhooks.samples import SAMPLE_EVENTS, SignedSample, sample
 

@@ -5,11 +5,11 @@ import asyncio
 import inspect
 from typing import Any
 
-from gather_async.cli.connection import connect
+from gather_async.cli.context import connect
 from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.output import Screen
 from gather_async.cli.plain import to_plain
 from gather_async.cli.resource_names import RESOURCES
-from gather_async.cli.screen import Screen
 from gather_async.errors import InvalidRequestError
 
 __all__ = ["add_to"]

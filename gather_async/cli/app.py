@@ -11,15 +11,15 @@ from gather_async.cli import (
     fake_server,
     get_resource,
     invite,
-    list_resource,
     quickstart,
+    resources,
     results,
     wait_audio,
     webhooks,
 )
 from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.output import Screen
 from gather_async.cli.problem import explain, status_of
-from gather_async.cli.screen import Screen
 from gather_async.errors import GatherError
 from gather_async.version import __version__
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
         quickstart,
-        list_resource,
+        resources,
         get_resource,
         wait_audio,
         invite,
