@@ -9,7 +9,6 @@ from functools import partial
 from gather_async.cli import (
     doctor,
     fake_server,
-    get_resource,
     invite,
     quickstart,
     resources,
@@ -17,9 +16,8 @@ from gather_async.cli import (
     wait_audio,
     webhooks,
 )
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.context import ExitStatus, explain, status_of
 from gather_async.cli.output import Screen
-from gather_async.cli.problem import explain, status_of
 from gather_async.errors import GatherError
 from gather_async.version import __version__
 
@@ -82,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     for module in (
         quickstart,
         resources,
-        get_resource,
         wait_audio,
         invite,
         results,

@@ -1,12 +1,89 @@
 """The client of a command: its key and server come from the environment."""
 
+import argparse
 import os
+from enum import IntEnum
 from typing import Any
 
-from gather_async.cli.problem import MissingKeyError
 from gather_async.client import GatherClient
+from gather_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    GatherAPIError,
+    GatherError,
+    InvalidRequestError,
+    PermissionDeniedError,
+)
 
-__all__ = ["connect", "has_key"]
+__all__ = [
+    "ExitStatus",
+    "MissingKeyError",
+    "add_secret",
+    "connect",
+    "explain",
+    "has_key",
+    "secret_of",
+    "status_of",
+]
+
+
+class ExitStatus(IntEnum):
+    """The exit status of every command."""
+
+    OK = 0
+    FAILURE = 1
+    """It failed, or a part of it did."""
+    USAGE = 2
+    """The command can't be run as it was written."""
+    AUTHENTICATION = 3
+    """The API key is missing or not accepted."""
+    INTERRUPTED = 130
+    """Ctrl-C; 128 and SIGINT's number, as shells have it."""
+
+
+def add_secret(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the secret."""
+    parser.add_argument(
+        "--secret",
+        metavar="SECRET",
+        help="the webhook secret; better kept in GATHER_WEBHOOK_SECRET,"
+        " as other users of the machine can read arguments",
+    )
+
+
+def secret_of(options: argparse.Namespace) -> str:
+    """Return the secret of the option or the environment.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    secret = options.secret or os.environ.get("GATHER_WEBHOOK_SECRET", "")
+    if not secret.strip():
+        raise ConfigurationError("There is no secret: set GATHER_WEBHOOK_SECRET or pass --secret.")
+    return str(secret)
+
+
+class MissingKeyError(ConfigurationError):
+    """There is no API key in the environment."""
+
+
+def explain(error: GatherError) -> str:
+    """Return what happened and what to do, with the id that the vendor's support asks for."""
+    lines = [str(error), *getattr(error, "__notes__", ())]
+    if isinstance(error, GatherAPIError) and error.request_id:
+        lines.append(f"For the vendor's support: request id {error.request_id}.")
+    return "\n".join(lines)
+
+
+def status_of(error: GatherError) -> ExitStatus:
+    """Return the exit status that tells a script what kind of error it was."""
+    match error:
+        case AuthenticationError() | PermissionDeniedError() | MissingKeyError():
+            return ExitStatus.AUTHENTICATION
+        case ConfigurationError() | InvalidRequestError():
+            return ExitStatus.USAGE
+        case _:
+            return ExitStatus.FAILURE
 
 
 def has_key() -> bool:

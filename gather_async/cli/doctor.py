@@ -14,10 +14,8 @@ from typing import Any, Literal
 import aiohttp
 from attrs import frozen
 
-from gather_async.cli.context import connect, has_key
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.context import ExitStatus, connect, explain, has_key, status_of
 from gather_async.cli.output import Screen
-from gather_async.cli.problem import explain, status_of
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.version import __version__
 

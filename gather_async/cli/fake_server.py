@@ -4,7 +4,7 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.context import ExitStatus
 from gather_async.cli.output import Screen
 from gather_async.protocol.windows import RateLimit
 from gather_async.testing import FakeGather

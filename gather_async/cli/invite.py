@@ -3,23 +3,112 @@
 import argparse
 import asyncio
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gather_async.bulk import BulkInvite, InviteReport, read_candidates
-from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.invite_progress import watching
-from gather_async.cli.invite_summary import show_plan, show_report
+from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
+from gather_async.cli.context import ExitStatus, connect, explain, status_of
 from gather_async.cli.output import Screen
-from gather_async.cli.problem import explain, status_of
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.phone import known_region
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "describe", "show_plan", "show_report", "watching"]
+
+_REASONS = 10
+_ROWS = 8
+
+
+def show_plan(report: InviteReport, screen: Screen) -> None:
+    """Write what the job would cost."""
+    if report.plan is None:
+        return
+    plan = report.plan
+    finish = plan.finish_at.astimezone().strftime("%a %d %b %H:%M")
+    screen.say(
+        f"Nothing was sent. It would take {plan.requests} requests ({plan.writes} writes,"
+        f" {plan.lookup_requests} look-ups) and {_duration(plan.duration)}, until {finish}."
+    )
+
+
+def _duration(time: timedelta) -> str:
+    minutes = -(-time // timedelta(minutes=1))
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def show_report(report: InviteReport, screen: Screen) -> None:
+    """Write the counts, and why rows went wrong, without personal data."""
+    for status, count in report.counts.items():
+        if count:
+            screen.say(f"{count:>8}  {status.value.replace('_', ' ')}")
+    if report.unfinished:
+        screen.say(f"{report.unfinished:>8}  unfinished")
+    screen.say(f"{report.total:>8}  rows, {report.requests} requests")
+    for reason, rows in _reasons(report).items():
+        shown = ", ".join(map(str, rows[:_ROWS]))
+        more = f" and {len(rows) - _ROWS} more" if len(rows) > _ROWS else ""
+        screen.note(f"row{'s' * (len(rows) > 1)} {shown}{more}: {reason}", style="yellow")
+
+
+def _reasons(report: InviteReport) -> dict[str, list[int]]:
+    """Return the rows that went wrong, by why, for as many reasons as a person reads."""
+    rows: dict[str, list[int]] = {}
+    for outcome in report.failures:
+        reason = f"{outcome.status.value}: {outcome.reason}"
+        if reason not in rows and len(rows) == _REASONS:
+            reason = "for other reasons; --report lists them all"
+        rows.setdefault(reason, []).append(outcome.row)
+    return rows
+
+
+# Seconds; a rate over less would be that of the first burst, which the quota soon ends.
+_TELLING = 10.0
+
+
+@contextmanager
+def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteProgress], None]]:
+    """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
+    if not screen.err.is_terminal:  # rich would write an empty line at the end
+        yield lambda _: None
+        return
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=screen.err,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(progress: InviteProgress) -> None:
+            bar.update(
+                task,
+                completed=progress.done,
+                total=progress.total,
+                description=describe(progress, quota=gather.rate_limit_status.remaining),
+            )
+
+        yield show
+
+
+def describe(progress: InviteProgress, *, quota: int) -> str:
+    """Return counts, rate, quota left and finish time in one line."""
+    counts = ", ".join(f"{count} {status.value}" for status, count in progress.counts.items())
+    rate = ""
+    if progress.elapsed >= _TELLING:
+        rate = f"{60 * (progress.done - progress.earlier) / progress.elapsed:.0f}/min"
+    finish = progress.finish_at.astimezone().strftime("%a %H:%M")
+    parts = [counts, rate, f"quota {quota}", f"until {finish}"]
+    return "  ".join(part for part in parts if part)
+
 
 _WAYS = ("email", "sms")
 

@@ -2,15 +2,35 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+import attrs
 from attrs import Factory, field, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Screen", "printable"]
+__all__ = ["Screen", "printable", "to_plain"]
+
+
+def to_plain(value: Any) -> Any:
+    """Return what JSON can hold: snake_case names, ISO 8601 dates, an empty ``extra`` left out."""
+    if attrs.has(type(value)):
+        fields = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
+        if not fields.get("extra"):
+            fields.pop("extra", None)
+        return to_plain(fields)
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value
 
 
 def _console(*, stderr: bool) -> Console:

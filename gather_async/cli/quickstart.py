@@ -9,8 +9,7 @@ from typing import Any
 from attrs import frozen
 from rich.status import Status
 
-from gather_async.cli.context import connect, has_key
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.context import ExitStatus, connect, has_key
 from gather_async.cli.output import Screen
 from gather_async.client import GatherClient
 from gather_async.errors import AudioGenerationError, AudioTimeoutError, BadRequestError

@@ -3,19 +3,53 @@
 import argparse
 import asyncio
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Screen
-from gather_async.cli.plain import to_plain
-from gather_async.cli.resource_names import RESOURCES
+from attrs import frozen
+
+from gather_async.cli.context import ExitStatus, connect
+from gather_async.cli.output import Screen, to_plain
+from gather_async.client import GatherClient
 from gather_async.errors import InvalidRequestError
 
-__all__ = ["add_to"]
+__all__ = ["RESOURCES", "ResourceName", "add_to"]
 
 
-def add_to(commands: Any) -> None:
+@frozen
+class ResourceName:
+    """One resource.
+
+    Attributes:
+        attribute: Its name on a client.
+        columns: What a table shows of an item, the id first.
+        has_get: Whether the API reads a single one.
+    """
+
+    attribute: str
+    columns: tuple[str, ...]
+    has_get: bool = True
+
+    def of(self, gather: GatherClient) -> Any:
+        """Return the resource of a client."""
+        return getattr(gather, self.attribute)
+
+
+RESOURCES: Mapping[str, ResourceName] = {
+    "questions": ResourceName("questions", ("id", "title", "audio_state")),
+    "interviews": ResourceName("interviews", ("id", "title", "interview_type", "status")),
+    "candidates": ResourceName("candidates", ("id", "external_id", "first_name", "last_name")),
+    "candidate-interviews": ResourceName(
+        "candidate_interviews", ("id", "candidate_id", "interview_id", "status")
+    ),
+    "narrators": ResourceName("narrators", ("id", "name", "language")),
+    "message-groups": ResourceName("message_groups", ("id", "title", "status", "type")),
+    "teams": ResourceName("teams", ("id", "name", "display_name"), has_get=False),
+    "users": ResourceName("users", ("id", "first_name", "last_name"), has_get=False),
+}
+
+
+def _add_list_to(commands: Any) -> None:
     """Add the command to the program."""
     parser = commands.add_parser("list", help="list a resource", allow_abbrev=False)
     parser.add_argument(
@@ -32,7 +66,7 @@ def add_to(commands: Any) -> None:
         "--limit", type=_positive, metavar="N", help="stop after N items; all by default"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run_list)
 
 
 def _positive(text: str) -> int:
@@ -41,7 +75,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run_list(options: argparse.Namespace, screen: Screen) -> int:
     return asyncio.run(_list(options, screen))
 
 
@@ -97,3 +131,31 @@ def _switch(name: str, text: str) -> bool:
     if text.lower() not in words:
         raise InvalidRequestError(f"--where {name}= takes true or false.")
     return words[text.lower()]
+
+
+_SINGLE = {name: resource for name, resource in RESOURCES.items() if resource.has_get}
+
+
+def _add_get_to(commands: Any) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser("get", help="show one object as JSON", allow_abbrev=False)
+    parser.add_argument("resource", choices=_SINGLE, metavar="RESOURCE", help=", ".join(_SINGLE))
+    parser.add_argument("id", metavar="ID")
+    parser.set_defaults(command=_run_get)
+
+
+def _run_get(options: argparse.Namespace, screen: Screen) -> int:
+    return asyncio.run(_get(options, screen))
+
+
+async def _get(options: argparse.Namespace, screen: Screen) -> int:
+    async with connect() as gather:
+        found = await _SINGLE[options.resource].of(gather).get(options.id)
+    screen.json(to_plain(found), indent=2)
+    return ExitStatus.OK
+
+
+def add_to(commands: Any) -> None:
+    """Add both commands to the program."""
+    _add_list_to(commands)
+    _add_get_to(commands)

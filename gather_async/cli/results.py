@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Screen
-from gather_async.cli.plain import to_plain
+from gather_async.cli.context import ExitStatus, connect
+from gather_async.cli.output import Screen, to_plain
 from gather_async.client import GatherClient
 from gather_async.errors import (
     AuthenticationError,

@@ -4,8 +4,7 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.context import ExitStatus, connect
 from gather_async.cli.output import Screen
 from gather_async.errors import AudioGenerationError, AudioTimeoutError
 

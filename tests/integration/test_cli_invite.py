@@ -17,7 +17,7 @@ import pytest
 from gather_async import GatherClient
 from gather_async.bulk import InviteProgress, InviteStatus
 from gather_async.cli import main
-from gather_async.cli.invite_progress import describe, watching
+from gather_async.cli.invite import describe, watching
 from gather_async.cli.output import Screen
 from gather_async.testing import FakeGather
 

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from gather_async.cli import main
+from gather_async.cli.context import MissingKeyError, explain, status_of
 from gather_async.cli.doctor import _clock
-from gather_async.cli.output import Screen, printable
-from gather_async.cli.plain import to_plain
-from gather_async.cli.problem import MissingKeyError, explain, status_of
+from gather_async.cli.output import Screen, printable, to_plain
 from gather_async.cli.results import _cell
 from gather_async.errors import (
     AuthenticationError,
