@@ -12,7 +12,7 @@ from attrs import evolve
 
 from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
-from gather_async.models.vocabulary import DeliveryType
+from gather_async.models.enums import DeliveryType
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.windows import RateLimit

@@ -11,7 +11,7 @@ from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
 from gather_async.bulk.settings import Invitation, Limits, Settings
 from gather_async.bulk.source import Candidates
-from gather_async.models.vocabulary import DeliveryType
+from gather_async.models.enums import DeliveryType
 
 __all__ = ["BulkInvite"]
 

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.source import Candidates, require_rows
 from gather_async.errors import ConfigurationError, InviteNotDeliverableError
-from gather_async.models.vocabulary import DeliveryType
+from gather_async.models.enums import DeliveryType
 
 __all__ = ["Invitation", "Limits", "Settings"]
 

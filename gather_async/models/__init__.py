@@ -8,14 +8,7 @@ enum stays readable as text, so a change of the server never breaks a reader.
 from gather_async.models.audio import AudioState
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
-from gather_async.models.interview import BulkUpdateResult, Interview, InterviewQuestion
-from gather_async.models.message_group import Message, MessageGroup
-from gather_async.models.narrator import Narrator, Voice
-from gather_async.models.question import Question
-from gather_async.models.rate_limit import RateLimitStatus
-from gather_async.models.team import NewTeam, Team
-from gather_async.models.user import NewUser, User
-from gather_async.models.vocabulary import (
+from gather_async.models.enums import (
     CandidateInterviewStatus,
     DeliveryType,
     EvaluationType,
@@ -23,6 +16,13 @@ from gather_async.models.vocabulary import (
     InterviewType,
     SummaryStatus,
 )
+from gather_async.models.interview import BulkUpdateResult, Interview, InterviewQuestion
+from gather_async.models.message_group import Message, MessageGroup
+from gather_async.models.narrator import Narrator, Voice
+from gather_async.models.question import Question
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.models.team import NewTeam, Team
+from gather_async.models.user import NewUser, User
 
 __all__ = [
     "AudioState",

@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.vocabulary import CandidateInterviewStatus, EvaluationType, SummaryStatus
-from gather_async.models.wire import wire
+from gather_async.models.enums import CandidateInterviewStatus, EvaluationType, SummaryStatus
+from gather_async.models.fields import wire
 
 __all__ = ["CandidateInterview", "InterviewResults"]
 

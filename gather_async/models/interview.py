@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.vocabulary import InterviewStatus, InterviewType
-from gather_async.models.wire import wire
+from gather_async.models.enums import InterviewStatus, InterviewType
+from gather_async.models.fields import wire
 
 __all__ = ["BulkUpdateResult", "Interview", "InterviewQuestion"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.vocabulary import InterviewType
-from gather_async.models.wire import wire
+from gather_async.models.enums import InterviewType
+from gather_async.models.fields import wire
 
 __all__ = ["Message", "MessageGroup"]
 

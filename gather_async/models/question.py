@@ -7,7 +7,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.models.audio import AudioState, audio_state_of
-from gather_async.models.wire import wire
+from gather_async.models.fields import wire
 
 __all__ = ["Question"]
 

@@ -11,9 +11,9 @@ from cattrs import Converter
 from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from gather_async.models.enums import InterviewStatus, OpenEnum
+from gather_async.models.fields import WIRE_NAME
 from gather_async.models.interview import Interview
-from gather_async.models.vocabulary import InterviewStatus, OpenEnum
-from gather_async.models.wire import WIRE_NAME
 
 __all__ = ["MismatchError", "decode", "to_wire", "wire_names"]
 

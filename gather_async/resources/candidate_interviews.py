@@ -12,7 +12,7 @@ from attrs import Factory, field, frozen
 
 from gather_async.errors import ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
-from gather_async.models.vocabulary import CandidateInterviewStatus, DeliveryType
+from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Lookup, Request, path_to

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gather_async.errors import InviteNotDeliverableError
-from gather_async.models.vocabulary import DeliveryType
+from gather_async.models.enums import DeliveryType
 
 __all__ = ["checked_delivery"]
 

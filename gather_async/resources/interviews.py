@@ -6,8 +6,8 @@ from typing import Any, Literal
 from attrs import Factory, field, frozen
 
 from gather_async.errors import InvalidRequestError
+from gather_async.models.enums import InterviewStatus, InterviewType
 from gather_async.models.interview import BulkUpdateResult, Interview
-from gather_async.models.vocabulary import InterviewStatus, InterviewType
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.candidate_interview import CandidateInterview
-from gather_async.models.vocabulary import CandidateInterviewStatus
+from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.webhooks.decoding import decode_event
 from gather_async.webhooks.events import (
     CandidateInterviewCompleted,

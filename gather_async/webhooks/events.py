@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from gather_async.models.vocabulary import CandidateInterviewStatus
+from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.protocol.signatures import read_instant
 
 __all__ = [

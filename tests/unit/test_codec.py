@@ -35,8 +35,8 @@ from gather_async.models import (
     User,
     Voice,
 )
-from gather_async.models.vocabulary import OpenEnum
-from gather_async.models.wire import WIRE_NAME
+from gather_async.models.enums import OpenEnum
+from gather_async.models.fields import WIRE_NAME
 from gather_async.protocol.codec import MismatchError, decode, to_wire, wire_names
 
 READ: list[type[Any]] = [

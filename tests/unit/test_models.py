@@ -39,8 +39,8 @@ from gather_async.models import (
     Voice,
 )
 from gather_async.models.audio import FAILED_WORDS, READY_WORDS, audio_state_of
+from gather_async.models.enums import CandidateInterviewStatus, OpenEnum
 from gather_async.models.rate_limit import QueueStatus, WindowStatus
-from gather_async.models.vocabulary import CandidateInterviewStatus, OpenEnum
 from gather_async.unset import UNSET
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

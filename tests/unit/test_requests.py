@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from gather_async.errors import InvalidRequestError
-from gather_async.models.vocabulary import CandidateInterviewStatus
+from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.protocol.requests import PREFIX, Lookup, Request, path_to, raw_path
 
 any_text = st.text(st.characters(exclude_categories=()))
