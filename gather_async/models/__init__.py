@@ -5,7 +5,6 @@ absent. ``extra`` keeps what a class doesn't name, and an unknown word of an
 enum stays readable as text, so a change of the server never breaks a reader.
 """
 
-from gather_async.models.audio import AudioState
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import (
@@ -19,7 +18,7 @@ from gather_async.models.enums import (
 from gather_async.models.interview import BulkUpdateResult, Interview, InterviewQuestion
 from gather_async.models.message_group import Message, MessageGroup
 from gather_async.models.narrator import Narrator, Voice
-from gather_async.models.question import Question
+from gather_async.models.question import AudioState, Question
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.models.team import NewTeam, Team
 from gather_async.models.user import NewUser, User

@@ -6,8 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.email import check_email
-from gather_async.models.fields import wire
+from gather_async.models.fields import check_email, wire
 from gather_async.phone import to_e164
 
 __all__ = ["Candidate", "NewCandidate"]

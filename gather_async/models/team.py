@@ -6,8 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import wire
-from gather_async.models.id_list import optional_id_tuple
+from gather_async.models.fields import optional_id_tuple, wire
 
 __all__ = ["NewTeam", "Team"]
 

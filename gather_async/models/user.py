@@ -5,9 +5,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.email import check_email
-from gather_async.models.fields import wire
-from gather_async.models.id_list import id_tuple
+from gather_async.models.fields import check_email, id_tuple, wire
 from gather_async.phone import to_e164
 
 __all__ = ["NewUser", "User"]

@@ -11,8 +11,13 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from gather_async.errors import ConfigurationError
-from gather_async.models.audio import FAILED_WORDS, READY_WORDS, AudioState, audio_state_of
-from gather_async.models.question import Question
+from gather_async.models.question import (
+    FAILED_WORDS,
+    READY_WORDS,
+    AudioState,
+    Question,
+    audio_state_of,
+)
 
 __all__ = ["PollPolicy", "audio_state", "next_interval"]
 

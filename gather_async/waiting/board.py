@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
-from gather_async.models.audio import AudioState
+from gather_async.models.question import AudioState
 from gather_async.protocol.poll_plan import ReadOne, ReadPage, next_step
 from gather_async.waiting.allowance import Allowance
 from gather_async.waiting.gate import Gate

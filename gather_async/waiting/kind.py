@@ -12,10 +12,9 @@ from gather_async.errors import (
     NotFoundError,
     WaitTimeoutError,
 )
-from gather_async.models.audio import AudioState
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, SummaryStatus
-from gather_async.models.question import Question
+from gather_async.models.question import AudioState, Question
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
 from gather_async.resources import CandidateInterviews, Questions

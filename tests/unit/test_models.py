@@ -38,8 +38,8 @@ from gather_async.models import (
     User,
     Voice,
 )
-from gather_async.models.audio import FAILED_WORDS, READY_WORDS, audio_state_of
 from gather_async.models.enums import CandidateInterviewStatus, OpenEnum
+from gather_async.models.question import FAILED_WORDS, READY_WORDS, audio_state_of
 from gather_async.models.rate_limit import QueueStatus, WindowStatus
 from gather_async.unset import UNSET
 
