@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.figure import Figure, table
 from gather_async.bulk import BulkInvite, InviteReport
 from gather_async.client import GatherClient
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 
 __all__ = ["figures"]

@@ -56,7 +56,7 @@ from gather_async.models import (
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.unset import UNSET
 from gather_async.version import __version__
 

@@ -15,7 +15,7 @@ from gather_async.clock import Clock, SystemClock
 from gather_async.models.enums import DeliveryType
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.in_process import InProcessLimiter, Pace
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.session import Options, Session

@@ -22,8 +22,8 @@ from gather_async.errors import (
     ResponseDecodeError,
 )
 from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
-from gather_async.protocol.lookups import Sighting, look
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
+from gather_async.protocol.reconciliation import Sighting, look
 from gather_async.protocol.requests import Lookup, Request
 from gather_async.protocol.responses import Answer, parse_json, strike
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide

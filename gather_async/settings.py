@@ -13,7 +13,7 @@ from attrs.converters import optional
 from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
 from gather_async.unset import UNSET, Unset
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gather_async.cli.context import ExitStatus
 from gather_async.cli.output import Screen
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather
 
 __all__ = ["add_to"]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from gather_async.errors import QuotaWaitError
-from gather_async.protocol.windows import RollingWindows
+from gather_async.protocol.rolling_windows import RollingWindows
 
 __all__ = ["Forecast", "Rule", "too_long"]
 

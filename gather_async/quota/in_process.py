@@ -14,7 +14,7 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
-from gather_async.protocol.windows import RateLimit, RollingWindows, check_rate_limits
+from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
 from gather_async.quota.alarm import Alarm
 from gather_async.quota.forecast import Forecast, too_long
 from gather_async.quota.hold import Hold

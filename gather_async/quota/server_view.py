@@ -12,7 +12,7 @@ Pure: instants are parameters.
 from bisect import bisect_right
 
 from gather_async.protocol.rate_headers import ServerQuota
-from gather_async.protocol.windows import RollingWindows, Window
+from gather_async.protocol.rolling_windows import RollingWindows, Window
 
 __all__ = ["ServerView"]
 

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 
 from gather_async.models.rate_limit import QueueStatus, RateLimitStatus, WindowStatus
-from gather_async.protocol.windows import RollingWindows
+from gather_async.protocol.rolling_windows import RollingWindows
 
 __all__ = ["describe", "snapshot"]
 

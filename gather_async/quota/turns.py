@@ -12,7 +12,7 @@ interactive calls pause until they are. The reserve stays untouched either way.
 import math
 from typing import Literal
 
-from gather_async.protocol.windows import RollingWindows
+from gather_async.protocol.rolling_windows import RollingWindows
 
 __all__ = ["Turns"]
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing.fake_audio import listen_for_audio, show_question, stop_timers
 from gather_async.testing.fake_behaviour import AudioWords, Behaviour, Edition, QuestionsList
 from gather_async.testing.fake_directory import populate

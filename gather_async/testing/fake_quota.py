@@ -9,7 +9,7 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 
 __all__ = ["FakeQuota", "HeadersDescribe", "Verdict"]
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing.fake_behaviour import Edition
 from gather_async.testing.fake_gather import FakeGather
 

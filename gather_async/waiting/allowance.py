@@ -10,7 +10,7 @@ that hours of waiting never leave a new wait without any look for long.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 
 __all__ = ["Allowance"]
 

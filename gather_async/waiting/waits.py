@@ -12,7 +12,7 @@ from gather_async.models.candidate_interview import CandidateInterview, Intervie
 from gather_async.models.question import Question
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.polling import PollPolicy
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
 from gather_async.waiting.allowance import Allowance
 from gather_async.waiting.coordinator import Coordinator

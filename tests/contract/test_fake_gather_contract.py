@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 
 EDITIONS = pytest.mark.parametrize("edition", ["A", "B"])

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 
 CANDIDATES = "/qsi/gather/candidates"

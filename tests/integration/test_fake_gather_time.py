@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import AudioWords, FakeGather, VirtualClock
 
 Call = Callable[..., Awaitable[Any]]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gather_async.errors import ClientClosedError, ConfigurationError, QuotaWaitError
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota import InProcessLimiter, Priority, Slot
 from gather_async.testing.clock import VirtualClock
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota import InProcessLimiter, Priority
 from gather_async.testing.clock import VirtualClock
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.protocol.lookups import Look, Sighting, look
+from gather_async.protocol.reconciliation import Look, Sighting, look
 from gather_async.protocol.requests import Lookup, Request
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()

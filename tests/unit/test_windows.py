@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.windows import (
+from gather_async.protocol.rolling_windows import (
     RateLimit,
     RollingWindows,
     check_rate_limits,

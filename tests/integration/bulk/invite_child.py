@@ -6,7 +6,7 @@ import sys
 from gather_async.bulk import BulkInvite
 from gather_async.client import GatherClient
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 
 
 async def main(base_url: str, api_key: str, interview_id: str, journal: str, count: int) -> int:

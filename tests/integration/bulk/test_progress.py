@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gather_async.bulk import InviteProgress, InviteStatus, Lookups
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 
 from .conftest import Bench, content, names_in, people
 

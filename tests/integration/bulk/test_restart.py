@@ -14,7 +14,7 @@ import pytest
 from gather_async import errors
 from gather_async.bulk import InviteStatus, StopReason
 from gather_async.bulk.journal import JournalLock
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 
 from .conftest import NO_RETRY, Bench, content, names_in, people
 

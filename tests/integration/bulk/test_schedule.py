@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gather_async.protocol.windows import RateLimit
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 
 from .conftest import Bench, people
