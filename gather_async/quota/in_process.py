@@ -20,10 +20,10 @@ from gather_async.quota.forecast import Forecast, too_long
 from gather_async.quota.hold import Hold
 from gather_async.quota.limiter import Priority, Slot, check_priority
 from gather_async.quota.line import Line, Lines
-from gather_async.quota.server_view import ServerView
+from gather_async.quota.priority_queue import Turns
+from gather_async.quota.server_quota import ServerView
 from gather_async.quota.slot import InProcessSlot
 from gather_async.quota.snapshot import describe, snapshot
-from gather_async.quota.turns import Turns
 
 __all__ = ["InProcessLimiter", "Pace"]
 
