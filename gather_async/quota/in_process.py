@@ -3,29 +3,59 @@
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakSet
 
-from gather_async.clock import Clock
+from gather_async.clock import Clock, Timer
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.quota.alarm import Alarm
-from gather_async.quota.forecast import Forecast, too_long
-from gather_async.quota.hold import Hold
-from gather_async.quota.limiter import Priority, Slot, check_priority
-from gather_async.quota.line import Line, Lines
-from gather_async.quota.priority_queue import Turns
-from gather_async.quota.server_quota import ServerView
-from gather_async.quota.slot import InProcessSlot
-from gather_async.quota.snapshot import describe, snapshot
+from gather_async.quota.forecast import Forecast, describe, snapshot, too_long
+from gather_async.quota.limiter import InProcessSlot, Priority, Slot, check_priority
+from gather_async.quota.priority_queue import Line, Lines, Turns
+from gather_async.quota.server_quota import Hold, ServerView
 
-__all__ = ["InProcessLimiter", "Pace"]
+__all__ = ["Alarm", "InProcessLimiter", "Pace"]
+
+_SHORTEST = 1e-6  # seconds; a timer may ring a float's last bit early, so 0 could ring for ever
+
+
+class Alarm:
+    """Rings at the earliest instant it was set to since it last rang.
+
+    Args:
+        clock: Whose instants they are.
+        ring: Called when it rings; it may ring too early, and is set again then.
+    """
+
+    __slots__ = ("_at", "_clock", "_ring", "_timer")
+
+    def __init__(self, clock: Clock, ring: Callable[[], object]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._timer: Timer | None = None
+        self._at = math.inf
+
+    def set(self, at: float, now: float) -> None:
+        """Ring by then; ``inf`` turns the alarm off."""
+        if self._timer is not None:
+            if self._at <= at < math.inf:
+                return  # cheaper than to move it: it rings early, and is set again
+            self._timer.cancel()
+            self._timer = None
+        if at < math.inf:
+            self._at = at
+            self._timer = self._clock.call_later(max(at - now, _SHORTEST), self._rings)
+
+    def _rings(self) -> None:
+        self._timer = None
+        self._ring()
+
 
 Pace = Literal["burst", "even"]
 

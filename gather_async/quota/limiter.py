@@ -8,7 +8,67 @@ from gather_async.errors import ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 
-__all__ = ["Limiter", "Priority", "Slot", "check_priority"]
+__all__ = ["InProcessSlot", "Limiter", "Priority", "Settling", "Slot", "check_priority"]
+
+
+class Settling(Protocol):
+    """What a slot tells its limiter."""
+
+    def recount(self, slot: "InProcessSlot") -> None:
+        """Count one more request in flight for the slot."""
+
+    def settle(self, slot: "InProcessSlot", *, sent: bool, quota: ServerQuota | None) -> None:
+        """Take the slot's requests out of flight."""
+
+
+class InProcessSlot:
+    """See `Slot`. A second ending does nothing: the first one was counted.
+
+    Attributes:
+        sent_at: When leave was given, on the limiter's clock.
+        weight: How many requests it stands for: 1, and one more each time it was resent.
+        generation: Which event loop of the limiter's life it belongs to.
+    """
+
+    __slots__ = ("_limiter", "generation", "sent_at", "weight")
+
+    def __init__(self, limiter: Settling, sent_at: float, generation: int) -> None:
+        self._limiter: Settling | None = limiter
+        self.sent_at = sent_at
+        self.weight = 1
+        self.generation = generation
+
+    def resent(self) -> None:
+        """Count one more request: aiohttp sent this one again on its own."""
+        if self._limiter is not None:
+            self.weight += 1
+            self._limiter.recount(self)
+
+    def answered(self, quota: ServerQuota | None) -> None:
+        """End it: an answer came."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settle(self, sent=True, quota=quota)
+
+    def lost(self) -> None:
+        """End it: it was sent, and no answer will be read; it counts from now."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settle(self, sent=True, quota=None)
+
+    def returned(self) -> None:
+        """End it: it never was sent; the slot is free at once.
+
+        If it was resent after all, it did leave, and counts as lost.
+        """
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settle(self, sent=self.weight > 1, quota=None)
+
+    def __repr__(self) -> str:
+        state = "open" if self._limiter is not None else "ended"
+        return f"<InProcessSlot {state}, {self.weight} request{'s' * (self.weight > 1)}>"
+
 
 Priority = Literal["interactive", "bulk"]
 
