@@ -2,7 +2,7 @@
 
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
-from gather_async.resources.catalog import Catalog
+from gather_async.resources.endpoint import Catalog
 from gather_async.resources.interviews import Interviews
 from gather_async.resources.message_groups import message_group_catalog
 from gather_async.resources.narrators import narrator_catalog

@@ -10,8 +10,7 @@ from gather_async.errors import InvalidRequestError, ResponseDecodeError
 from gather_async.protocol.codec import to_wire
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item, decode_items
-from gather_async.resources.endpoint import Endpoint, Identified, with_extra
-from gather_async.resources.reading_back import reading_back
+from gather_async.resources.endpoint import Endpoint, Identified, reading_back, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import Unset
 

@@ -10,23 +10,45 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
-from gather_async.errors import ResponseDecodeError
+from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Lookup, Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.delivery import checked_delivery
-from gather_async.resources.endpoint import Endpoint, with_extra
+from gather_async.resources.endpoint import Endpoint, reading_back, with_extra
 from gather_async.resources.pager import Pager
-from gather_async.resources.reading_back import reading_back
 from gather_async.resources.waits import Waits
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["CandidateInterviews"]
+__all__ = ["CandidateInterviews", "checked_delivery"]
+
+
+def checked_delivery(
+    delivery_types: Sequence[DeliveryType | str] | None, *, send_invite: bool | None
+) -> list[str] | None:
+    """Return the JSON array of delivery types, if they and ``send_invite`` agree.
+
+    Raises:
+        InviteNotDeliverableError: They don't.
+
+    Source: quickstart, common issues
+    """
+    if isinstance(delivery_types, str):
+        raise InviteNotDeliverableError('delivery_types must be a list, such as ["email"].')
+    if send_invite and not delivery_types:
+        raise InviteNotDeliverableError(
+            "send_invite=True reaches nobody without delivery_types: "
+            'pass ["email"], ["sms"] or both.'
+        )
+    if delivery_types and not send_invite and send_invite is not None:
+        raise InviteNotDeliverableError(
+            "delivery_types without an invite do nothing: pass send_invite=True, or leave them out."
+        )
+    return None if delivery_types is None else [str(word) for word in delivery_types]
 
 
 @frozen(eq=False)

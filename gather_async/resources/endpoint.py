@@ -1,11 +1,13 @@
 """What all API resources do alike: read one, list, create."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
+from gather_async.errors import GatherError, ResponseDecodeError
 from gather_async.protocol.pagination import (
     PageCounts,
     Paging,
@@ -20,7 +22,33 @@ from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Endpoint", "Identified", "with_extra"]
+__all__ = ["Catalog", "Endpoint", "Identified", "reading_back", "with_extra"]
+
+
+@contextmanager
+def reading_back(done: str) -> Iterator[None]:
+    """Let no failure to read look as if the write before it had failed.
+
+    A read that fails is safe to try again, and a short quota refuses it before anything
+    is sent; a caller who took either for the write would invite somebody twice.
+
+    Raises:
+        ResponseDecodeError: Reading failed; ``maybe_processed`` is True.
+    """
+    try:
+        yield
+    except ResponseDecodeError as error:
+        error.maybe_processed = True
+        raise
+    except GatherError as error:
+        raise ResponseDecodeError(
+            f"The server said that {done}, but reading it back failed with "
+            f"{type(error).__name__}: read it before you do it again.",
+            body="",
+            path="$",
+            maybe_processed=True,
+        ) from error
+
 
 T = TypeVar("T", bound="Identified")
 
@@ -117,3 +145,42 @@ class Endpoint(Generic[T]):
 def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a body or query without what is None, and with the caller's extra as is."""
     return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}
+
+
+T = TypeVar("T", bound=Identified)
+
+
+@frozen(eq=False)
+class Catalog(Generic[T]):
+    """Read one of its objects, or all."""
+
+    _endpoint: Endpoint[T] = field(repr=False)
+
+    async def get(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> T:
+        """Read one object, with the parts that a list leaves out. Costs one request.
+
+        Args:
+            id: Its id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            InvalidRequestError: The id is empty or could change the path.
+            NotFoundError: There is none with this id.
+            GatherError: The request failed.
+        """
+        return await self._endpoint.get(id, query=extra, timeout=timeout)
+
+    def list(self, *, timeout: Timeout | Unset = UNSET) -> Pager[T]:
+        """List all objects.
+
+        Args:
+            timeout: Seconds for each attempt; UNSET takes the client's.
+        """
+        return self._endpoint.list(timeout=timeout)

@@ -1,8 +1,7 @@
 """Text-to-speech narrators. Source: /api-reference/narrators."""
 
 from gather_async.models.narrator import Narrator
-from gather_async.resources.catalog import Catalog
-from gather_async.resources.endpoint import Endpoint
+from gather_async.resources.endpoint import Catalog, Endpoint
 from gather_async.session import Session
 
 __all__ = ["narrator_catalog"]
