@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from gather_async.storage.opening import Migration, Opening
-from gather_async.storage.worker import Job, Work, Worker
+from gather_async.storage.worker import Job, Migration, Opening, Work, Worker
 
 __all__ = ["SQLiteStore"]
 
