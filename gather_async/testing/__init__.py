@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gather_async.testing.clock import VirtualClock
+    from gather_async.testing.fake.gather import FakeGather
+    from gather_async.testing.fake.state import Invite
+    from gather_async.testing.fake.webhooks import Delivery, WebhookTarget
     from gather_async.testing.fake_behaviour import AudioWords
-    from gather_async.testing.fake_gather import FakeGather
     from gather_async.testing.fake_requests import ReceivedRequest
-    from gather_async.testing.fake_webhooks import Delivery, WebhookTarget
-    from gather_async.testing.fake_world import Invite
 
 __all__ = [
     "AudioWords",
@@ -27,12 +27,12 @@ __all__ = [
 
 _HOMES = {
     "AudioWords": "fake_behaviour",
-    "Delivery": "fake_webhooks",
-    "FakeGather": "fake_gather",
-    "Invite": "fake_world",
+    "Delivery": "fake.webhooks",
+    "FakeGather": "fake.gather",
+    "Invite": "fake.state",
     "ReceivedRequest": "fake_requests",
     "VirtualClock": "clock",
-    "WebhookTarget": "fake_webhooks",
+    "WebhookTarget": "fake.webhooks",
 }
 
 

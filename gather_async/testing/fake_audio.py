@@ -9,7 +9,7 @@ import math
 from attrs import define
 
 from gather_async.clock import Timer
-from gather_async.testing.fake_world import Row, World
+from gather_async.testing.fake.state import Row, World
 
 __all__ = ["begin_audio", "end_audio", "listen_for_audio", "show_question", "stop_timers"]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from attrs import Attribute, field, frozen
 
 from gather_async.errors import ConfigurationError
-from gather_async.testing.fake_quota import HeadersDescribe
+from gather_async.testing.fake.quota import HeadersDescribe
 
 __all__ = ["AudioWords", "Behaviour", "Edition", "QuestionsList"]
 

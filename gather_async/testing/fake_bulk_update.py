@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from gather_async.testing.fake.messages import Reply, invalid, not_found
+from gather_async.testing.fake.state import Row
+from gather_async.testing.fake.validation import BodyRule, list_of, one_of, text
 from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, invalid, not_found
-from gather_async.testing.fake_world import Row
-from gather_async.testing.validation import BodyRule, list_of, one_of, text
 
 __all__ = ["bulk_update_interviews"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gather_async.testing.fake_world import World
+from gather_async.testing.fake.state import World
 
 __all__ = ["Call"]
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, duplicate, invalid, not_found
-from gather_async.testing.fake_world import Row, World, iso, page_of, public
-from gather_async.testing.validation import (
+from gather_async.testing.fake.messages import Reply, duplicate, invalid, not_found
+from gather_async.testing.fake.state import Row, World, iso, page_of, public
+from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
     list_of,
@@ -15,6 +14,7 @@ from gather_async.testing.validation import (
     text,
     uri,
 )
+from gather_async.testing.fake_call import Call
 
 __all__ = [
     "complete",

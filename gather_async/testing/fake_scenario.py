@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 
 from gather_async.errors import ConfigurationError
+from gather_async.testing.fake.candidates import add_candidate
+from gather_async.testing.fake.state import Row, Table, World
+from gather_async.testing.fake.webhooks import EVENTS, Webhooks, WebhookTarget
 from gather_async.testing.fake_audio import end_audio, listen_for_audio
 from gather_async.testing.fake_candidate_interviews import complete
-from gather_async.testing.fake_candidates import add_candidate
-from gather_async.testing.fake_webhooks import EVENTS, Webhooks, WebhookTarget
-from gather_async.testing.fake_world import Row, Table, World
 
 __all__ = ["ScenarioMethods"]
 

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from gather_async.client import GatherClient
-    from gather_async.testing.fake_gather import FakeGather
+    from gather_async.testing.fake.gather import FakeGather
 
 try:
     from pytest_asyncio import fixture
@@ -22,7 +22,7 @@ except ImportError:  # without it, the fixtures can't run anyway; pytest says so
 @fixture
 async def fake_gather() -> AsyncIterator["FakeGather"]:
     """A fresh `FakeGather` on a random port, edition A, without rate limits."""
-    from gather_async.testing.fake_gather import FakeGather  # noqa: PLC0415 - see above
+    from gather_async.testing.fake.gather import FakeGather  # noqa: PLC0415 - see above
 
     async with FakeGather() as fake:
         yield fake

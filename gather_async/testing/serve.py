@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from gather_async.errors import ConfigurationError
 from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.testing.fake.gather import FakeGather
 from gather_async.testing.fake_behaviour import Edition
-from gather_async.testing.fake_gather import FakeGather
 
 __all__ = ["main", "serve"]
 

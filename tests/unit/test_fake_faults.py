@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gather_async.errors import ConfigurationError
-from gather_async.testing.faults import Fault, FaultKind, FaultPlan, shares_of
+from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan, shares_of
 
 CUT = Fault(kind=FaultKind.CUT)
 ERROR = Fault(kind=FaultKind.STATUS, status=502, after_processing=False)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gather_async.testing.fake_replies import Refusal
-from gather_async.testing.validation import (
+from gather_async.testing.fake.messages import Refusal
+from gather_async.testing.fake.validation import (
     BodyRule,
     Check,
     QueryRule,

@@ -3,6 +3,20 @@
 from collections.abc import Callable
 from urllib.parse import unquote
 
+from gather_async.testing.fake.candidates import create_candidate, get_candidate, list_candidates
+from gather_async.testing.fake.interviews import create_interview, get_interview, list_interviews
+from gather_async.testing.fake.messages import Reply, no_such_path
+from gather_async.testing.fake.organization import (
+    create_teams,
+    create_users,
+    get_message_group,
+    get_narrator,
+    list_message_groups,
+    list_narrators,
+    list_teams,
+    list_users,
+)
+from gather_async.testing.fake.questions import create_question, get_question, list_questions
 from gather_async.testing.fake_bulk_update import bulk_update_interviews
 from gather_async.testing.fake_call import Call
 from gather_async.testing.fake_candidate_interviews import (
@@ -13,20 +27,6 @@ from gather_async.testing.fake_candidate_interviews import (
     resend_invite,
     update_status,
 )
-from gather_async.testing.fake_candidates import create_candidate, get_candidate, list_candidates
-from gather_async.testing.fake_directory import (
-    create_teams,
-    create_users,
-    get_message_group,
-    get_narrator,
-    list_message_groups,
-    list_narrators,
-    list_teams,
-    list_users,
-)
-from gather_async.testing.fake_interviews import create_interview, get_interview, list_interviews
-from gather_async.testing.fake_questions import create_question, get_question, list_questions
-from gather_async.testing.fake_replies import Reply, no_such_path
 
 __all__ = ["Operation", "PREFIX", "route"]
 

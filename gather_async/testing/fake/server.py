@@ -10,10 +10,8 @@ from typing import Any
 from aiohttp import web
 from attrs import define, field
 
-from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_pauses import Closing, Pauses
-from gather_async.testing.fake_quota import FakeQuota, Verdict
-from gather_async.testing.fake_replies import (
+from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan
+from gather_async.testing.fake.messages import (
     Refusal,
     Reply,
     encode,
@@ -21,10 +19,12 @@ from gather_async.testing.fake_replies import (
     too_many,
     unauthorized,
 )
+from gather_async.testing.fake.quota import FakeQuota, Verdict
+from gather_async.testing.fake.routes import route
+from gather_async.testing.fake.state import World, iso
+from gather_async.testing.fake_call import Call
+from gather_async.testing.fake_pauses import Closing, Pauses
 from gather_async.testing.fake_requests import ReceivedRequest, RequestLog, seen_headers
-from gather_async.testing.fake_routes import route
-from gather_async.testing.fake_world import World, iso
-from gather_async.testing.faults import Fault, FaultKind, FaultPlan
 
 __all__ = ["Exchanges"]
 

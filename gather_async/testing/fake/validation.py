@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from gather_async.testing.fake_replies import invalid
+from gather_async.testing.fake.messages import invalid
 
 __all__ = [
     "BodyRule",

@@ -12,9 +12,9 @@ from attrs import define, field, frozen
 
 from gather_async.clock import Clock
 from gather_async.protocol.signatures import sign
+from gather_async.testing.fake.messages import encode
+from gather_async.testing.fake.state import iso
 from gather_async.testing.fake_pauses import Closing, Pauses
-from gather_async.testing.fake_replies import encode
-from gather_async.testing.fake_world import iso
 
 __all__ = ["Delivery", "EVENTS", "WebhookTarget", "Webhooks"]
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, invalid, not_found
-from gather_async.testing.fake_world import Row, World, public
-from gather_async.testing.validation import (
+from gather_async.testing.fake.messages import Reply, invalid, not_found
+from gather_async.testing.fake.state import Row, World, public
+from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
     email,
@@ -16,6 +15,7 @@ from gather_async.testing.validation import (
     switch,
     text,
 )
+from gather_async.testing.fake_call import Call
 
 __all__ = [
     "create_teams",

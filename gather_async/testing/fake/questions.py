@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gather_async.testing.fake.messages import Reply, invalid, no_such_path, not_found
+from gather_async.testing.fake.state import Row, page_of
+from gather_async.testing.fake.validation import BodyRule, QueryRule, maybe_empty, switch, text, uri
 from gather_async.testing.fake_audio import begin_audio, show_question
 from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, invalid, no_such_path, not_found
-from gather_async.testing.fake_world import Row, page_of
-from gather_async.testing.validation import BodyRule, QueryRule, maybe_empty, switch, text, uri
 
 __all__ = ["create_question", "get_question", "list_questions"]
 

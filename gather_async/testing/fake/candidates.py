@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gather_async.testing.fake.messages import Reply, duplicate, not_found
+from gather_async.testing.fake.state import Row, World, page_of, public
+from gather_async.testing.fake.validation import BodyRule, QueryRule, email, phone, switch, text
 from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, duplicate, not_found
-from gather_async.testing.fake_world import Row, World, page_of, public
-from gather_async.testing.validation import BodyRule, QueryRule, email, phone, switch, text
 
 __all__ = ["add_candidate", "create_candidate", "get_candidate", "list_candidates"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from gather_async.errors import ConfigurationError
-from gather_async.testing.fake_exchange import Exchanges
-from gather_async.testing.faults import Fault, FaultKind, shares_of
+from gather_async.testing.fake.faults import Fault, FaultKind, shares_of
+from gather_async.testing.fake.server import Exchanges
 
 __all__ = ["FaultMethods"]
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_replies import Reply, invalid, not_found
-from gather_async.testing.fake_world import Row, World, page_of
-from gather_async.testing.validation import (
+from gather_async.testing.fake.messages import Reply, invalid, not_found
+from gather_async.testing.fake.state import Row, World, page_of
+from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
     list_of,
@@ -15,6 +14,7 @@ from gather_async.testing.validation import (
     switch,
     text,
 )
+from gather_async.testing.fake_call import Call
 
 __all__ = ["create_interview", "get_interview", "list_interviews", "show_interview"]
 

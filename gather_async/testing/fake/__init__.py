@@ -1,0 +1,1 @@
+"""The fake Gather API on loopback: state, rules, faults and deliveries."""
