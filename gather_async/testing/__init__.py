@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gather_async.testing.clock import VirtualClock
     from gather_async.testing.fake.gather import FakeGather
-    from gather_async.testing.fake.state import Invite
+    from gather_async.testing.fake.messages import ReceivedRequest
+    from gather_async.testing.fake.state import AudioWords, Invite
     from gather_async.testing.fake.webhooks import Delivery, WebhookTarget
-    from gather_async.testing.fake_behaviour import AudioWords
-    from gather_async.testing.fake_requests import ReceivedRequest
 
 __all__ = [
     "AudioWords",
@@ -26,11 +25,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AudioWords": "fake_behaviour",
+    "AudioWords": "fake.state",
     "Delivery": "fake.webhooks",
     "FakeGather": "fake.gather",
     "Invite": "fake.state",
-    "ReceivedRequest": "fake_requests",
+    "ReceivedRequest": "fake.messages",
     "VirtualClock": "clock",
     "WebhookTarget": "fake.webhooks",
 }

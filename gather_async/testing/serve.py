@@ -12,7 +12,7 @@ from collections.abc import Callable
 from gather_async.errors import ConfigurationError
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing.fake.gather import FakeGather
-from gather_async.testing.fake_behaviour import Edition
+from gather_async.testing.fake.state import Edition
 
 __all__ = ["main", "serve"]
 

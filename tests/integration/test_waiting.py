@@ -30,7 +30,7 @@ from gather_async import (
 )
 from gather_async.testing import FakeGather, VirtualClock, fake_routes
 from gather_async.testing.fake.questions import get_question, list_questions
-from gather_async.testing.fake_behaviour import AudioWords
+from gather_async.testing.fake.state import AudioWords
 from gather_async.waiting.board import Board
 
 PLENTY = [RateLimit(1_000_000, per=60)]

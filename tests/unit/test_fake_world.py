@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.clock import SystemClock
-from gather_async.testing.fake.state import Table, World, iso, page_of
-from gather_async.testing.fake_behaviour import Behaviour
+from gather_async.testing.fake.state import Behaviour, Table, World, iso, page_of
 
 KEYS = [("a", "b"), ("a",), ("b",)]
 VALUES = st.sampled_from(["x", "y", None])

@@ -1,14 +1,204 @@
 """The candidates of FakeGather. Source: /api-reference/candidates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gather_async.testing.fake.messages import Reply, duplicate, not_found
-from gather_async.testing.fake.state import Row, World, page_of, public
-from gather_async.testing.fake.validation import BodyRule, QueryRule, email, phone, switch, text
-from gather_async.testing.fake_call import Call
+from gather_async.testing.fake.messages import Call, Reply, duplicate, invalid, not_found
+from gather_async.testing.fake.state import Row, World, iso, page_of, public
+from gather_async.testing.fake.validation import (
+    BodyRule,
+    QueryRule,
+    email,
+    list_of,
+    one_of,
+    phone,
+    positive,
+    switch,
+    text,
+    uri,
+)
 
-__all__ = ["add_candidate", "create_candidate", "get_candidate", "list_candidates"]
+__all__ = [
+    "add_candidate",
+    "complete",
+    "create_candidate",
+    "create_candidate_interview",
+    "get_candidate",
+    "get_candidate_interview",
+    "get_results",
+    "list_candidate_interviews",
+    "list_candidates",
+    "resend_invite",
+    "update_status",
+]
+
+STATUSES = (
+    "invite_sent",
+    "new_response",
+    "has_reviewed",
+    "partially_completed",
+    "hired",
+    "archived",
+)
+_DAY = 86_400.0
+_DEFAULT_EXPIRY_DAYS = 14  # the organization's setting; the guide calls 7 to 14 typical
+_DELIVERY = one_of("email", "sms")
+_CREATE_fake_candidate_interviews = BodyRule(
+    {
+        "candidateId": text,
+        "interviewId": text,
+        "sendInvite": switch,
+        "deliveryTypes": list_of(_DELIVERY),
+        "expiryDays": positive,
+        "externalRedirectUri": uri,
+    },
+    required=("candidateId", "interviewId"),
+)
+_STATUS = BodyRule({"status": one_of(*STATUSES)}, required=("status",))
+_RESEND = BodyRule({"deliveryTypes": list_of(_DELIVERY, least=1)})
+_NO_QUERY_fake_candidate_interviews = QueryRule()
+_LIST_fake_candidate_interviews = QueryRule(
+    texts=("candidateId", "interviewId"),
+    words={"status": STATUSES},
+    size="limit",
+    default_size=50,
+    paged=True,
+)
+# The example list shows no more of an item than this.
+_LISTED = ("id", "candidateId", "interviewId", "status", "inviteSentAt", "createdAt")
+
+
+def create_candidate_interview(call: Call) -> Reply:
+    """Answer ``POST /qsi/gather/candidate-interviews``; sends the invite if asked to."""
+    world, body = call.world, _CREATE_fake_candidate_interviews.check(call.body)
+    candidate_id, interview_id = body["candidateId"], body["interviewId"]
+    candidate = world.candidates.get(candidate_id)
+    if candidate is None:
+        raise not_found("Candidate", candidate_id)
+    if world.interviews.get(interview_id) is None:
+        raise not_found("Interview", interview_id)
+    delivery_types = body.get("deliveryTypes", [])
+    if body.get("sendInvite"):
+        _check_delivery(candidate, delivery_types)
+    status = world.behaviour.duplicate_status
+    if status and world.candidate_interviews.find(
+        candidateId=candidate_id, interviewId=interview_id
+    ):
+        raise duplicate(status, "candidateId")
+    expiry = world.clock.wall() + body.get("expiryDays", _DEFAULT_EXPIRY_DAYS) * _DAY
+    link: Row = {
+        "id": world.new_id(),
+        "candidateId": candidate_id,
+        "interviewId": interview_id,
+        "status": "invite_sent",  # the status without an invite is documented nowhere
+        "inviteToken": world.new_id().replace("-", ""),
+        "expiry": iso(expiry),
+        "inviteSentAt": None,
+        "externalId": candidate["externalId"],
+        **world.stamps(),
+    }
+    world.candidate_interviews.add(link)
+    if body.get("sendInvite"):
+        world.count_invite(link, delivery_types, is_resend=False)
+    return Reply(status=call.created, data=public(link))
+
+
+def _check_delivery(candidate: Row, delivery_types: Sequence[str]) -> None:
+    """Refuse an invite that reaches nobody. Source: /guides/sending-invites (SMS opt-in)."""
+    if not delivery_types:
+        raise invalid("deliveryTypes", "must hold at least one delivery type")
+    if "sms" in delivery_types and not candidate["smsOptIn"]:
+        raise invalid("deliveryTypes", "sms needs a candidate with smsOptIn true")
+
+
+def get_candidate_interview(call: Call) -> Reply:
+    """Answer ``GET /qsi/gather/candidate-interviews/{candidateInterviewId}``."""
+    _NO_QUERY_fake_candidate_interviews.check(call.query)
+    return Reply(data=public(_link(call)))
+
+
+def list_candidate_interviews(call: Call) -> Reply:
+    """Answer ``GET /qsi/gather/candidate-interviews``: a bare array."""
+    world, query = call.world, _LIST_fake_candidate_interviews.check(call.query)
+    rows = world.candidate_interviews.find(
+        candidateId=query.get("candidateId"),
+        interviewId=query.get("interviewId"),
+        status=query.get("status"),
+    )
+    rows, counts = page_of(rows, query["page"], query["size"])
+    return Reply(
+        data=[{name: row[name] for name in _LISTED} for row in rows],
+        pagination=counts if world.behaviour.page_counts else None,
+    )
+
+
+def update_status(call: Call) -> Reply:
+    """Answer ``PATCH .../status``; which changes are legal is not documented, so all are."""
+    body, link = _STATUS.check(call.body), _link(call)
+    _set_status(call.world, link, body["status"])
+    return Reply(data=public(link))
+
+
+def get_results(call: Call) -> Reply:
+    """Answer ``GET .../results`` with the four fields that are documented."""
+    _NO_QUERY_fake_candidate_interviews.check(call.query)
+    world, link = call.world, _link(call)
+    ends_at, fails = link.get("_summary", (None, False))
+    if ends_at is None and world.behaviour.early_results == "missing":
+        raise not_found("CandidateInterviewResults", call.id)
+    results: Row = {"summary": None, "summaryStatus": "processing", "scoreCard": None}
+    if ends_at is not None and ends_at <= world.clock.monotonic():
+        results["summaryStatus"] = "error" if fails else "complete"
+        if not fails:
+            results["summary"] = "The candidate answered every question."
+            results["scoreCard"] = {"evaluationType": "ai_generated"}
+    return Reply(data=results)
+
+
+def resend_invite(call: Call) -> Reply:
+    """Answer ``POST .../resend-invite``; the expiry stays, as nothing says that it moves."""
+    body, link = _RESEND.check(call.body), _link(call)
+    world = call.world
+    delivery_types = body.get("deliveryTypes", ["email"])  # the default is documented nowhere
+    _check_delivery(world.candidates.rows[link["candidateId"]], delivery_types)
+    world.count_invite(link, delivery_types, is_resend=True)
+    link["updatedAt"] = world.now()
+    return Reply(data=public(link))
+
+
+def complete(world: World, link: Row, *, summary_fails: bool) -> None:
+    """Let the candidate finish, and the summary be made."""
+    ends_at = world.clock.monotonic() + world.behaviour.summary_seconds
+    link["_summary"] = (ends_at, summary_fails)
+    data = _event_data(link) | {"status": "new_response", "takenAt": world.now()}
+    world.emit("candidate_interview.completed", data)
+    _set_status(world, link, "new_response")
+
+
+def _set_status(world: World, link: Row, status: str) -> None:
+    """Change the status, and say so if it is another one."""
+    if link["status"] == status:
+        return
+    link["status"] = status
+    link["updatedAt"] = world.now()
+    world.emit("candidate_interview.status_changed", _event_data(link) | {"status": status})
+
+
+def _event_data(link: Row) -> Row:
+    return {
+        "candidateInterviewId": link["id"],
+        "candidateId": link["candidateId"],
+        "interviewId": link["interviewId"],
+    }
+
+
+def _link(call: Call) -> Row:
+    """Return the candidate interview of the path."""
+    link = call.world.candidate_interviews.get(call.id)
+    if link is None:
+        raise not_found("CandidateInterview", call.id)
+    return link
+
 
 # Required fields are inferred from the shortest sample, which sends these four.
 _CREATE = BodyRule(

@@ -9,20 +9,26 @@ from typing import Literal, Self
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.testing.fake.controls import FaultMethods
+from gather_async.testing.fake.controls import FaultMethods, ScenarioMethods
 from gather_async.testing.fake.faults import FaultPlan
 from gather_async.testing.fake.interviews import show_interview
+from gather_async.testing.fake.messages import ReceivedRequest, RequestLog
 from gather_async.testing.fake.organization import populate
+from gather_async.testing.fake.questions import listen_for_audio, show_question, stop_timers
 from gather_async.testing.fake.quota import FakeQuota, HeadersDescribe
-from gather_async.testing.fake.server import Exchanges
-from gather_async.testing.fake.state import Invite, Row, World, public
+from gather_async.testing.fake.server import HOST, Exchanges, LoopbackServer
+from gather_async.testing.fake.state import (
+    AudioWords,
+    Behaviour,
+    Edition,
+    Invite,
+    Pauses,
+    QuestionsList,
+    Row,
+    World,
+    public,
+)
 from gather_async.testing.fake.webhooks import Webhooks
-from gather_async.testing.fake_audio import listen_for_audio, show_question, stop_timers
-from gather_async.testing.fake_behaviour import AudioWords, Behaviour, Edition, QuestionsList
-from gather_async.testing.fake_pauses import Pauses
-from gather_async.testing.fake_requests import ReceivedRequest, RequestLog
-from gather_async.testing.fake_scenario import ScenarioMethods
-from gather_async.testing.fake_server import HOST, LoopbackServer
 
 __all__ = ["FakeGather"]
 

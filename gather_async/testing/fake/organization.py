@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gather_async.testing.fake.messages import Reply, invalid, not_found
+from gather_async.testing.fake.messages import Call, Reply, invalid, not_found
 from gather_async.testing.fake.state import Row, World, public
 from gather_async.testing.fake.validation import (
     BodyRule,
@@ -15,7 +15,6 @@ from gather_async.testing.fake.validation import (
     switch,
     text,
 )
-from gather_async.testing.fake_call import Call
 
 __all__ = [
     "create_teams",

@@ -3,9 +3,24 @@
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from gather_async.testing.fake.candidates import create_candidate, get_candidate, list_candidates
-from gather_async.testing.fake.interviews import create_interview, get_interview, list_interviews
-from gather_async.testing.fake.messages import Reply, no_such_path
+from gather_async.testing.fake.candidates import (
+    create_candidate,
+    create_candidate_interview,
+    get_candidate,
+    get_candidate_interview,
+    get_results,
+    list_candidate_interviews,
+    list_candidates,
+    resend_invite,
+    update_status,
+)
+from gather_async.testing.fake.interviews import (
+    bulk_update_interviews,
+    create_interview,
+    get_interview,
+    list_interviews,
+)
+from gather_async.testing.fake.messages import Call, Reply, no_such_path
 from gather_async.testing.fake.organization import (
     create_teams,
     create_users,
@@ -17,16 +32,6 @@ from gather_async.testing.fake.organization import (
     list_users,
 )
 from gather_async.testing.fake.questions import create_question, get_question, list_questions
-from gather_async.testing.fake_bulk_update import bulk_update_interviews
-from gather_async.testing.fake_call import Call
-from gather_async.testing.fake_candidate_interviews import (
-    create_candidate_interview,
-    get_candidate_interview,
-    get_results,
-    list_candidate_interviews,
-    resend_invite,
-    update_status,
-)
 
 __all__ = ["Operation", "PREFIX", "route"]
 

@@ -1,18 +1,137 @@
 """What FakeGather knows: its objects, its clock, its chance, and who hears of events."""
 
+import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from attrs import define, field, frozen
+from attrs import Attribute, define, field, frozen
 
 from gather_async.clock import Clock
-from gather_async.testing.fake_behaviour import Behaviour
+from gather_async.errors import ConfigurationError
+from gather_async.testing.fake.quota import HeadersDescribe
 
-__all__ = ["Emit", "Invite", "Row", "Table", "World", "iso", "page_of", "public"]
+__all__ = [
+    "AudioWords",
+    "Behaviour",
+    "Closing",
+    "Edition",
+    "Emit",
+    "Invite",
+    "Pauses",
+    "QuestionsList",
+    "Row",
+    "Table",
+    "World",
+    "iso",
+    "page_of",
+    "public",
+]
+
+
+class Closing(Exception):  # noqa: N818 - a signal, not an error
+    """The server closes; whoever slept gives up."""
+
+
+class Pauses:
+    """All sleeps in progress."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the clock.
+
+        Raises:
+            Closing: `close` was called before the time was over.
+        """
+        if self._closed:
+            raise Closing
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(
+            seconds, lambda: None if done.done() else done.set_result(None)
+        )
+        self._open.add(done)
+        try:
+            await done
+        finally:
+            self._open.discard(done)
+            timer.cancel()
+
+    def open(self) -> None:
+        """Allow sleeping again."""
+        self._closed = False
+
+    def close(self) -> None:
+        """End all sleeps."""
+        self._closed = True
+        for done in tuple(self._open):
+            if not done.done():
+                done.set_exception(Closing())
+
+
+Edition = Literal["A", "B"]
+"""Which of the two published wordings the server follows."""
+
+QuestionsList = Literal["paged", "unpaged", "missing", "empty"]
+"""What ``GET /qsi/gather/questions`` does; the documentation only shows that it exists."""
+
+
+@frozen
+class AudioWords:
+    """The values of ``transcriptionStatus``, which are documented nowhere."""
+
+    processing: str = "processing"
+    complete: str = "complete"
+    error: str = "error"
+
+
+def _one_of(*words: object) -> Callable[[object, "Attribute[Any]", object], None]:
+    """Return a validator that lets only these values pass."""
+
+    def check(_: object, option: "Attribute[Any]", value: object) -> None:
+        if value not in words:
+            listed = ", ".join(map(repr, words))
+            raise ConfigurationError(f"{option.name} must be one of {listed}, not {value!r}.")
+
+    return check
+
+
+def _positive(_: object, option: "Attribute[int]", value: int) -> None:
+    if not value >= 1:
+        raise ConfigurationError(f"{option.name} must be at least 1, not {value!r}.")
+
+
+@frozen(kw_only=True)
+class Behaviour:
+    """Every choice in one place; `FakeGather` documents them."""
+
+    edition: Edition = field(default="A", validator=_one_of("A", "B"))
+    audio_seconds: float | Callable[[], float] = 0.2
+    fail_audio_for: Collection[str] = ()
+    audio_words: AudioWords = AudioWords()
+    summary_seconds: float = 0.2
+    created_status: int = field(default=201, validator=_one_of(200, 201, 202))
+    questions_list: QuestionsList = field(
+        default="paged", validator=_one_of("paged", "unpaged", "missing", "empty")
+    )
+    questions_page_size: int = field(default=50, validator=_positive)
+    page_counts: bool = True
+    duplicate_status: int | None = field(default=None, validator=_one_of(None, 400, 409))
+    early_results: Literal["processing", "missing"] = field(
+        default="processing", validator=_one_of("processing", "missing")
+    )
+    strict_users: bool = False
+    headers_describe: HeadersDescribe = field(
+        default="tightest", validator=_one_of("tightest", "shortest", "longest")
+    )
+    count_refused: bool = False
+
 
 Row = dict[str, Any]
 """One object under its wire names, plus private fields whose names start with ``_``."""

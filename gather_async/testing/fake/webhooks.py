@@ -13,8 +13,7 @@ from attrs import define, field, frozen
 from gather_async.clock import Clock
 from gather_async.protocol.signatures import sign
 from gather_async.testing.fake.messages import encode
-from gather_async.testing.fake.state import iso
-from gather_async.testing.fake_pauses import Closing, Pauses
+from gather_async.testing.fake.state import Closing, Pauses, iso
 
 __all__ = ["Delivery", "EVENTS", "WebhookTarget", "Webhooks"]
 
