@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, GatherError
-from gather_async.protocol.poll_plan import ReadOne
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.allowance import Allowance
-from gather_async.waiting.board import Board
-from gather_async.waiting.kind import Kind
+from gather_async.waiting.budget import Allowance
+from gather_async.waiting.conditions import Kind
+from gather_async.waiting.list_index import ReadOne
 from gather_async.waiting.listing import Step
-from gather_async.waiting.roster import Roster
+from gather_async.waiting.registry import Roster
+from gather_async.waiting.scheduler import Board
 from gather_async.waiting.signals import Heard
 from gather_async.waiting.waiter import Waiter
 

@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 from attrs import define
 
 from gather_async.errors import GatherError, ResponseDecodeError
-from gather_async.protocol.poll_plan import ListMap, ReadOne, ReadPage, cost_of_a_look
-from gather_async.waiting.kind import Kind, Listed
-from gather_async.waiting.roster import Roster
-from gather_async.waiting.trouble import is_final
+from gather_async.waiting.conditions import Kind, Listed
+from gather_async.waiting.failures import is_final
+from gather_async.waiting.list_index import ListMap, ReadOne, ReadPage, cost_of_a_look
+from gather_async.waiting.registry import Roster
 from gather_async.waiting.waiter import Awaited
 
 __all__ = ["Listing", "Step"]

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 from attrs import define, field, frozen
 
 from gather_async.clock import Timer
-from gather_async.protocol.poll_plan import Sought
 from gather_async.protocol.polling import PollPolicy, next_interval
+from gather_async.waiting.list_index import Sought
 
 __all__ = ["Awaited", "Timing", "Waiter"]
 

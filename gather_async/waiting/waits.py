@@ -14,10 +14,10 @@ from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.allowance import Allowance
+from gather_async.waiting.budget import Allowance
+from gather_async.waiting.conditions import Reads, audio, completion, summary
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.ending import as_each_ends
-from gather_async.waiting.kind import Reads, audio, completion, summary
 from gather_async.waiting.signals import Signals, subscribe_weakly
 
 __all__ = ["Waits"]

@@ -31,7 +31,7 @@ from gather_async import (
 from gather_async.testing import FakeGather, VirtualClock, fake_routes
 from gather_async.testing.fake.questions import get_question, list_questions
 from gather_async.testing.fake.state import AudioWords
-from gather_async.waiting.board import Board
+from gather_async.waiting.scheduler import Board
 
 PLENTY = [RateLimit(1_000_000, per=60)]
 DOCUMENTED = [RateLimit(100, per=60), RateLimit(1000, per=3600)]

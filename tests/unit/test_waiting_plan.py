@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.protocol.poll_plan import (
+from gather_async.waiting.list_index import (
     ListMap,
     ReadOne,
     ReadPage,

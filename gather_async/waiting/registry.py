@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
-from gather_async.protocol.poll_plan import Sought
 from gather_async.protocol.polling import PollPolicy
+from gather_async.waiting.list_index import Sought
 from gather_async.waiting.waiter import Awaited, Waiter
 
 __all__ = ["Roster"]

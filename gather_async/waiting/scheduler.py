@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
 from gather_async.models.question import AudioState
-from gather_async.protocol.poll_plan import ReadOne, ReadPage, next_step
-from gather_async.waiting.allowance import Allowance
+from gather_async.waiting.budget import Allowance
+from gather_async.waiting.conditions import Kind, Listed
+from gather_async.waiting.failures import Trouble, is_final, is_for_all
 from gather_async.waiting.gate import Gate
-from gather_async.waiting.kind import Kind, Listed
+from gather_async.waiting.list_index import ReadOne, ReadPage, next_step
 from gather_async.waiting.listing import Listing, Step
-from gather_async.waiting.roster import Roster
-from gather_async.waiting.trouble import Trouble, is_final, is_for_all
+from gather_async.waiting.registry import Roster
 from gather_async.waiting.waiter import Awaited, Timing, Waiter
 
 __all__ = ["Board"]
