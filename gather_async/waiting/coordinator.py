@@ -13,12 +13,10 @@ from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
 from gather_async.waiting.budget import Allowance
 from gather_async.waiting.conditions import Kind
-from gather_async.waiting.list_index import ReadOne
-from gather_async.waiting.listing import Step
-from gather_async.waiting.registry import Roster
+from gather_async.waiting.list_index import ReadOne, Step
+from gather_async.waiting.registry import Roster, Waiter
 from gather_async.waiting.scheduler import Board
 from gather_async.waiting.signals import Heard
-from gather_async.waiting.waiter import Waiter
 
 __all__ = ["Coordinator"]
 

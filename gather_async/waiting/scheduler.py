@@ -11,14 +11,11 @@ from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
 from gather_async.models.question import AudioState
-from gather_async.waiting.budget import Allowance
+from gather_async.waiting.budget import Allowance, Gate
 from gather_async.waiting.conditions import Kind, Listed
 from gather_async.waiting.failures import Trouble, is_final, is_for_all
-from gather_async.waiting.gate import Gate
-from gather_async.waiting.list_index import ReadOne, ReadPage, next_step
-from gather_async.waiting.listing import Listing, Step
-from gather_async.waiting.registry import Roster
-from gather_async.waiting.waiter import Awaited, Timing, Waiter
+from gather_async.waiting.list_index import Listing, ReadOne, ReadPage, Step, next_step
+from gather_async.waiting.registry import Awaited, Roster, Timing, Waiter
 
 __all__ = ["Board"]
 

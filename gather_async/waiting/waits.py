@@ -1,10 +1,11 @@
 """What the waiting calls of a client's resources are answered by."""
 
+import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from gather_async.clock import Clock
 from gather_async.errors import AudioGenerationError, InvalidRequestError
@@ -17,10 +18,28 @@ from gather_async.quota.limiter import Priority
 from gather_async.waiting.budget import Allowance
 from gather_async.waiting.conditions import Reads, audio, completion, summary
 from gather_async.waiting.coordinator import Coordinator
-from gather_async.waiting.ending import as_each_ends
+from gather_async.waiting.registry import Waiter
 from gather_async.waiting.signals import Signals, subscribe_weakly
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "as_each_ends"]
+
+T = TypeVar("T")
+
+
+async def as_each_ends(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[asyncio.Future[T], None]":
+    """Give the future of each wait, done, without a task for each.
+
+    Cancelling it ends nothing but itself.
+    """
+    ended: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
+    for waiter in waiters:
+        waiter.future.add_done_callback(ended.put_nowait)
+    try:
+        for _ in waiters:
+            yield await ended.get()
+    finally:
+        for waiter in waiters:
+            waiter.future.remove_done_callback(ended.put_nowait)
 
 
 class Waits:

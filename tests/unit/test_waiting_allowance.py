@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async import RateLimit
-from gather_async.waiting.budget import Allowance
-from gather_async.waiting.gate import Gate
+from gather_async.waiting.budget import Allowance, Gate
 
 DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 

@@ -5,10 +5,8 @@ import asyncio
 from gather_async import PollPolicy, Question
 from gather_async.quota.limiter import Priority
 from gather_async.waiting.conditions import Listed, Reads, audio
-from gather_async.waiting.list_index import ReadPage
-from gather_async.waiting.listing import Listing, Step
-from gather_async.waiting.registry import Roster
-from gather_async.waiting.waiter import Waiter
+from gather_async.waiting.list_index import Listing, ReadPage, Step
+from gather_async.waiting.registry import Roster, Waiter
 
 
 def no_views(_: Priority) -> Reads:

@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.waiting.list_index import (
-    ListMap,
-    ReadOne,
-    ReadPage,
-    Sought,
-    cost_of_a_look,
-    next_step,
-)
+from gather_async.waiting.list_index import ListMap, ReadOne, ReadPage, cost_of_a_look, next_step
+from gather_async.waiting.registry import Sought
 
 
 class Simulated:
