@@ -25,8 +25,8 @@ from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
 from gather_async.webhooks.reply import WebhookReply
 from gather_async.webhooks.samples import SignedSample, sample, sample_body
+from gather_async.webhooks.signing import sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox
-from gather_async.webhooks.verification import sign, verify
 
 __all__ = [
     "CandidateInterviewCompleted",

@@ -16,7 +16,7 @@ from gather_async.webhooks.events import (
     WebhookEvent,
 )
 from gather_async.webhooks.inbox import Taken
-from gather_async.webhooks.intake import Intake
+from gather_async.webhooks.ingest import Intake
 
 __all__ = ["Sweepable", "catch_up"]
 

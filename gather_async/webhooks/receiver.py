@@ -26,7 +26,7 @@ from gather_async.webhooks.catch_up import Sweepable, catch_up
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.handling import Handling
 from gather_async.webhooks.inbox import DeadLetter, Inbox
-from gather_async.webhooks.intake import Intake
+from gather_async.webhooks.ingest import Intake
 from gather_async.webhooks.listeners import Listener
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.reply import WebhookReply

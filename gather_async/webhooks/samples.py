@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from gather_async.webhooks.verification import sign
+from gather_async.webhooks.signing import sign
 
 __all__ = ["SAMPLE_EVENTS", "SignedSample", "sample", "sample_body"]
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
-from gather_async.webhooks import sqlite_tasks as tasks_of
+from gather_async.webhooks import sqlite_queries as tasks_of
 from gather_async.webhooks.claimant import own_mark
 from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
 from gather_async.webhooks.sqlite_schema import SCHEMA_VERSION, migrate

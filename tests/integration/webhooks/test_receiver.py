@@ -767,7 +767,7 @@ async def test_storage_that_hangs_is_503(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An inbox that takes longer than the sender waits is answered in time, with 503."""
-    monkeypatch.setattr("gather_async.webhooks.intake._LONGEST_PUT", 0.01)
+    monkeypatch.setattr("gather_async.webhooks.ingest._LONGEST_PUT", 0.01)
     inbox = FlakyInbox()
     inbox.hold = asyncio.Event()
     reply = await deliver(receiver(clock, inbox=inbox), clock)
