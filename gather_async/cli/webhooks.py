@@ -12,7 +12,7 @@ from aiohttp import web
 from gather_async.cli.context import ExitStatus, add_secret, secret_of
 from gather_async.cli.output import Screen, to_plain
 from gather_async.webhooks import WebhookEvent, WebhookReceiver
-from gather_async.webhooks.samples import SAMPLE_EVENTS, SignedSample, sample
+from gather_async.webhooks.signing import SAMPLE_EVENTS, SignedSample, sample
 
 __all__ = ["add_to"]
 

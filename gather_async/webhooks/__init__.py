@@ -12,7 +12,6 @@ from gather_async.webhooks.events import (
     UnknownEvent,
     WebhookEvent,
 )
-from gather_async.webhooks.handling import Handling
 from gather_async.webhooks.inbox import (
     Claimed,
     DeadLetter,
@@ -24,9 +23,9 @@ from gather_async.webhooks.inbox import (
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
 from gather_async.webhooks.reply import WebhookReply
-from gather_async.webhooks.samples import SignedSample, sample, sample_body
-from gather_async.webhooks.signing import sign, verify
+from gather_async.webhooks.signing import SignedSample, sample, sample_body, sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox
+from gather_async.webhooks.worker import Handling
 
 __all__ = [
     "CandidateInterviewCompleted",

@@ -9,11 +9,11 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.models.enums import CandidateInterviewStatus
-from gather_async.webhooks.decoding import decode_event
 from gather_async.webhooks.events import (
     CandidateInterviewCompleted,
     CandidateInterviewStatusChanged,
     WebhookEvent,
+    decode_event,
 )
 from gather_async.webhooks.inbox import Taken
 from gather_async.webhooks.ingest import Intake

@@ -12,16 +12,32 @@ from attrs import define, field
 from gather_async.clock import Clock
 from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.protocol import signatures
-from gather_async.webhooks.decoding import decode_event
-from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent
-from gather_async.webhooks.handlers import Handlers
-from gather_async.webhooks.headers import signature_in
-from gather_async.webhooks.inbox import Inbox, StoredEvent, Taken
-from gather_async.webhooks.listeners import Listeners
+from gather_async.protocol.signatures import SIGNATURE_HEADER
+from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent, decode_event
+from gather_async.webhooks.handlers import Handlers, Listeners
+from gather_async.webhooks.inbox import Inbox, StoredEvent, Taken, stored
 from gather_async.webhooks.reply import WebhookReply
-from gather_async.webhooks.subject import stored
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "signature_in"]
+
+
+def signature_in(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> str | None:
+    """Return the signature header's value, None if there is none; several are joined.
+
+    Names are compared without regard to case; text and bytes are both fine, and so is
+    anything with ``items``: the standard library's messages are no mappings.
+    """
+    items = getattr(headers, "items", None)
+    pairs: Any = items() if callable(items) else headers or ()
+    values = [_text(value) for name, value in pairs if _text(name).lower() == SIGNATURE_HEADER]
+    return ",".join(values) if values else None
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
 
 _log = logging.getLogger("gather_async.webhooks")
 

@@ -23,14 +23,12 @@ from gather_async.protocol import signatures
 from gather_async.webhooks.aiohttp_web import aiohttp_handler
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import Sweepable, catch_up
-from gather_async.webhooks.handlers import Handlers
-from gather_async.webhooks.handling import Handling
+from gather_async.webhooks.handlers import Handlers, Listener
 from gather_async.webhooks.inbox import DeadLetter, Inbox
 from gather_async.webhooks.ingest import Intake
-from gather_async.webhooks.listeners import Listener
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.reply import WebhookReply
-from gather_async.webhooks.worker import Worker
+from gather_async.webhooks.worker import Handling, Worker
 
 if TYPE_CHECKING:
     from aiohttp import web

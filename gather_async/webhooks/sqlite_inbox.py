@@ -7,16 +7,73 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
 from gather_async.webhooks import sqlite_queries as tasks_of
-from gather_async.webhooks.claimant import own_mark
 from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
-from gather_async.webhooks.sqlite_schema import SCHEMA_VERSION, migrate
+from gather_async.webhooks.sqlite_queries import own_mark
 
-__all__ = ["SQLiteInbox"]
+__all__ = ["SCHEMA_VERSION", "SQLiteInbox", "migrate"]
+
+SCHEMA_VERSION: Final = 1
+
+# A task is pending, done or dead; a claimed one is pending and due when its lease ends.
+# subjects outlive events: a sweep of the server must not tell again what was told last year.
+_TABLES: Final = (
+    """
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        default_event TEXT,
+        received_at REAL NOT NULL,
+        synthetic INTEGER NOT NULL,
+        signed INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX events_by_age ON events (received_at)",
+    """
+    CREATE TABLE tasks (
+        event_id INTEGER NOT NULL REFERENCES events (id) ON DELETE CASCADE,
+        handler TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'dead')),
+        due_at REAL NOT NULL,
+        starts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        token TEXT,
+        ended_at REAL,
+        error TEXT,
+        PRIMARY KEY (event_id, handler)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX tasks_due ON tasks (due_at) WHERE state = 'pending'",
+    "CREATE INDEX tasks_dead ON tasks (ended_at) WHERE state = 'dead'",
+    """
+    CREATE TABLE subjects (
+        subject TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        synthetic INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file of an older version, 0 being an empty one, to `SCHEMA_VERSION`.
+
+    Raises:
+        ConfigurationError: The file is an SQLite database of something else.
+    """
+    if version == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise ConfigurationError(
+                "The inbox's path is a database of something else: choose another file."
+            )
+        for statement in _TABLES:
+            connection.execute(statement)
+
 
 T = TypeVar("T")
 

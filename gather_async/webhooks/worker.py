@@ -5,18 +5,132 @@ import contextlib
 import logging
 import math
 import random
+import traceback
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from gather_async.clock import Clock
-from gather_async.webhooks.handler_run import run_handler
+from gather_async.errors import ConfigurationError
 from gather_async.webhooks.handlers import Handler
-from gather_async.webhooks.handling import Handling
 from gather_async.webhooks.inbox import Inbox, Task
 
-__all__ = ["Worker"]
+__all__ = ["Handling", "Worker", "run_handler"]
+
+_log_handler_run = logging.getLogger("gather_async.webhooks")
+
+_STUBBORN = 5.0  # real seconds to wait for a handler that swallows its cancellation
+
+
+async def run_handler(handler: Handler, task: Task, timeout: float, clock: Clock) -> str | None:
+    """Run a handler; return None if it succeeded, else the failure with its traceback.
+
+    Cancelling it cancels the handler and waits for its end.
+    """
+    run = asyncio.create_task(_call(handler, task), name=f"webhook handler {handler.name}")
+    deadline = asyncio.Event()
+
+    def expire() -> None:
+        deadline.set()
+        run.cancel()
+
+    timer = clock.call_later(timeout, expire)
+    try:
+        await asyncio.wait([run])
+    except asyncio.CancelledError:
+        run.cancel()
+        await asyncio.wait([run], timeout=_STUBBORN)
+        raise
+    finally:
+        timer.cancel()
+    failure = _failure_of(run, timeout if deadline.is_set() else None)
+    if failure is not None:
+        _log_handler_run.warning(
+            "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
+            handler.name,
+            task.event.key,
+            failure.partition("\n")[0].partition(":")[0],
+            task.failures + 1,
+        )
+        _log_handler_run.debug("%s", failure)
+    return failure
+
+
+async def _call(handler: Handler, task: Task) -> None:
+    await handler.function(task.event.decode())
+
+
+def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
+    """Return what went wrong in a run that is over: its kind first, then the traceback."""
+    if run.cancelled():
+        if timeout is not None:
+            return f"TimeoutError: it took longer than {timeout:g} seconds"
+        return "CancelledError: it was cancelled from within"
+    error = run.exception()
+    if error is None:
+        return None
+    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
+
+
+_LONGEST = 3600.0  # inboxes take a time further ahead for a clock that went back
+_LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
+
+
+def _positive(_: object, attribute: Any, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ConfigurationError(f"Handling.{attribute.name} must be a finite number above 0.")
+
+
+def _at_most_an_hour(_: object, attribute: Any, value: float) -> None:
+    if value > _LONGEST:
+        raise ConfigurationError(f"Handling.{attribute.name} must be an hour at most.")
+
+
+def _count(_: object, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"Handling.{attribute.name} must be a whole number, 1 or more.")
+
+
+@frozen(kw_only=True)
+class Handling:
+    """How handlers are run.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    concurrency: int = field(default=10, validator=_count)
+    """Handlers that run at once."""
+    timeout: float = field(default=60.0, validator=_positive)
+    """Seconds that one run may take; it is cancelled then, which counts as a failure."""
+    attempts: int = field(default=8, validator=_count)
+    """Failed runs after which the event is a dead letter of this handler."""
+    base: float = field(default=1.0, validator=_positive)
+    """Seconds: the longest pause after the first failure; it doubles with each."""
+    cap: float = field(default=600.0, validator=[_positive, _at_most_an_hour])
+    """Seconds: the longest pause."""
+    lease: float = field(default=30.0, validator=[_positive, _at_most_an_hour])
+    """Seconds after which the work of a process that died is done by another, or by its
+    successor, unless the inbox finds out earlier. A living one renews its leases."""
+    drain: float = field(default=20.0, validator=_positive)
+    """Seconds that closing waits for handlers before it cancels them."""
+    poll: float = field(default=1.0, validator=_positive)
+    """Seconds between looks for events that another process stored in a shared inbox."""
+
+    def pause(self, failures: int, draw: float) -> float | None:
+        """Return seconds to wait after a failure; None: it was the last.
+
+        Args:
+            failures: Failed runs, this one included.
+            draw: A random number from 0 to 1: half of the pause is jitter.
+        """
+        if failures >= self.attempts:
+            return None
+        longest = min(self.cap, self.base * 2.0 ** min(failures - 1, _LARGEST_EXPONENT))
+        return longest * (0.5 + draw / 2)
+
 
 _log = logging.getLogger("gather_async.webhooks")
 

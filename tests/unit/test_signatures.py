@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
 from gather_async.protocol.signatures import check, read_instant
 from gather_async.webhooks import UnknownEvent, WebhookEvent, sign, verify
-from gather_async.webhooks.decoding import decode_event
+from gather_async.webhooks.events import decode_event
 
 SECRET = "correct horse"
 NOW = 1_767_225_600.0

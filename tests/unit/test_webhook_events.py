@@ -20,7 +20,7 @@ from gather_async.webhooks import (
     sample_body,
     verify,
 )
-from gather_async.webhooks.decoding import decode_event
+from gather_async.webhooks.events import decode_event
 
 
 def event_of(name: str, data: Any, **more: Any) -> Any:

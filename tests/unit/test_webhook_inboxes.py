@@ -12,7 +12,7 @@ import pytest
 
 from gather_async.errors import ConfigurationError
 from gather_async.webhooks import Inbox, MemoryInbox, SQLiteInbox, StoredEvent, Taken, Task
-from gather_async.webhooks.claimant import has_died, own_mark
+from gather_async.webhooks.sqlite_queries import has_died, own_mark
 
 NOW = 1_767_225_600.0
 H = ["h"]
