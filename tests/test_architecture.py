@@ -23,7 +23,7 @@ from gather_async.errors import GatherError, WebhookFailure
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gather_async"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-LONGEST_MODULE = 330
+LONGEST_MODULE = 400
 # Where users meet names; the rest of the package may change without notice.
 PUBLIC_PACKAGES = ["errors", "models", "resources", "webhooks", "bulk", "testing"]
 ERROR_ARGUMENTS: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_the_package_exports_every_error_and_model(source: ModuleType) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)
 def test_modules_are_short(path: Path) -> None:
-    """One concept a file: none is longer than 330 lines."""
+    """One concept a file: none is longer than 400 lines."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
 
 

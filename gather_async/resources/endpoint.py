@@ -147,14 +147,14 @@ def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict
     return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}
 
 
-T = TypeVar("T", bound=Identified)
+Found = TypeVar("Found", bound=Identified)
 
 
 @frozen(eq=False)
-class Catalog(Generic[T]):
+class Catalog(Generic[Found]):
     """Read one of its objects, or all."""
 
-    _endpoint: Endpoint[T] = field(repr=False)
+    _endpoint: Endpoint[Found] = field(repr=False)
 
     async def get(
         self,
@@ -162,7 +162,7 @@ class Catalog(Generic[T]):
         *,
         extra: Mapping[str, Any] | None = None,
         timeout: Timeout | Unset = UNSET,
-    ) -> T:
+    ) -> Found:
         """Read one object, with the parts that a list leaves out. Costs one request.
 
         Args:
@@ -177,7 +177,7 @@ class Catalog(Generic[T]):
         """
         return await self._endpoint.get(id, query=extra, timeout=timeout)
 
-    def list(self, *, timeout: Timeout | Unset = UNSET) -> Pager[T]:
+    def list(self, *, timeout: Timeout | Unset = UNSET) -> Pager[Found]:
         """List all objects.
 
         Args:

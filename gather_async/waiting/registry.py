@@ -135,9 +135,6 @@ class Awaited(Generic[T]):
         return any(now >= each.last_look(latency) for each in self.waiters)
 
 
-T = TypeVar("T")
-
-
 class Roster(Generic[T]):
     """The awaited objects, each with its waiters. Falsy while nobody waits."""
 

@@ -18,7 +18,7 @@ from gather_async.webhooks.inbox import Inbox, Task
 
 __all__ = ["Handling", "Worker", "run_handler"]
 
-_log_handler_run = logging.getLogger("gather_async.webhooks")
+_LOG = logging.getLogger("gather_async.webhooks")
 
 _STUBBORN = 5.0  # real seconds to wait for a handler that swallows its cancellation
 
@@ -46,14 +46,14 @@ async def run_handler(handler: Handler, task: Task, timeout: float, clock: Clock
         timer.cancel()
     failure = _failure_of(run, timeout if deadline.is_set() else None)
     if failure is not None:
-        _log_handler_run.warning(
+        _LOG.warning(
             "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
             handler.name,
             task.event.key,
             failure.partition("\n")[0].partition(":")[0],
             task.failures + 1,
         )
-        _log_handler_run.debug("%s", failure)
+        _LOG.debug("%s", failure)
     return failure
 
 
@@ -132,8 +132,6 @@ class Handling:
         return longest * (0.5 + draw / 2)
 
 
-_log = logging.getLogger("gather_async.webhooks")
-
 _CRASHES: Final = 25  # an event that kills the process this often is not tried for ever
 _PRUNE_EVERY: Final = 3600.0
 _STORAGE_PAUSE: Final = 1.0
@@ -204,7 +202,7 @@ class Worker:
                 next_due = await self._claim()
                 await self._keep_house()
             except Exception:
-                _log.exception("The webhook inbox failed; it is tried again")
+                _LOG.exception("The webhook inbox failed; it is tried again")
                 next_due = self.clock.wall() + _STORAGE_PAUSE
             if self._is_draining and not self._running and not self._waits_for(next_due):
                 return
@@ -311,7 +309,7 @@ class Worker:
                     await self.inbox.retry(task, due_at=now + pause, error=failure)
                 return
             except Exception:
-                _log.exception("The webhook inbox failed; it is tried again")
+                _LOG.exception("The webhook inbox failed; it is tried again")
             await self.clock.sleep(_STORAGE_PAUSE)
 
     async def _report_orphans(self) -> None:
@@ -319,7 +317,7 @@ class Worker:
         with contextlib.suppress(Exception):
             waiting = await self.inbox.waiting()
             for name in sorted(waiting.keys() - self.handlers.keys()):
-                _log.warning(
+                _LOG.warning(
                     "%d webhook events wait for the handler %s, which is not registered here: "
                     "register it, or give the new function on(..., name=%r).",
                     waiting[name],

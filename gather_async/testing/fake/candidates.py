@@ -43,7 +43,7 @@ STATUSES = (
 _DAY = 86_400.0
 _DEFAULT_EXPIRY_DAYS = 14  # the organization's setting; the guide calls 7 to 14 typical
 _DELIVERY = one_of("email", "sms")
-_CREATE_fake_candidate_interviews = BodyRule(
+_CREATE_INVITE = BodyRule(
     {
         "candidateId": text,
         "interviewId": text,
@@ -56,8 +56,8 @@ _CREATE_fake_candidate_interviews = BodyRule(
 )
 _STATUS = BodyRule({"status": one_of(*STATUSES)}, required=("status",))
 _RESEND = BodyRule({"deliveryTypes": list_of(_DELIVERY, least=1)})
-_NO_QUERY_fake_candidate_interviews = QueryRule()
-_LIST_fake_candidate_interviews = QueryRule(
+_NO_QUERY = QueryRule()
+_LIST_INVITES = QueryRule(
     texts=("candidateId", "interviewId"),
     words={"status": STATUSES},
     size="limit",
@@ -70,7 +70,7 @@ _LISTED = ("id", "candidateId", "interviewId", "status", "inviteSentAt", "create
 
 def create_candidate_interview(call: Call) -> Reply:
     """Answer ``POST /qsi/gather/candidate-interviews``; sends the invite if asked to."""
-    world, body = call.world, _CREATE_fake_candidate_interviews.check(call.body)
+    world, body = call.world, _CREATE_INVITE.check(call.body)
     candidate_id, interview_id = body["candidateId"], body["interviewId"]
     candidate = world.candidates.get(candidate_id)
     if candidate is None:
@@ -113,13 +113,13 @@ def _check_delivery(candidate: Row, delivery_types: Sequence[str]) -> None:
 
 def get_candidate_interview(call: Call) -> Reply:
     """Answer ``GET /qsi/gather/candidate-interviews/{candidateInterviewId}``."""
-    _NO_QUERY_fake_candidate_interviews.check(call.query)
+    _NO_QUERY.check(call.query)
     return Reply(data=public(_link(call)))
 
 
 def list_candidate_interviews(call: Call) -> Reply:
     """Answer ``GET /qsi/gather/candidate-interviews``: a bare array."""
-    world, query = call.world, _LIST_fake_candidate_interviews.check(call.query)
+    world, query = call.world, _LIST_INVITES.check(call.query)
     rows = world.candidate_interviews.find(
         candidateId=query.get("candidateId"),
         interviewId=query.get("interviewId"),
@@ -141,7 +141,7 @@ def update_status(call: Call) -> Reply:
 
 def get_results(call: Call) -> Reply:
     """Answer ``GET .../results`` with the four fields that are documented."""
-    _NO_QUERY_fake_candidate_interviews.check(call.query)
+    _NO_QUERY.check(call.query)
     world, link = call.world, _link(call)
     ends_at, fails = link.get("_summary", (None, False))
     if ends_at is None and world.behaviour.early_results == "missing":
@@ -213,7 +213,6 @@ _CREATE = BodyRule(
     },
     required=("firstName", "lastName", "email", "phone"),
 )
-_NO_QUERY = QueryRule()
 _LIST = QueryRule(
     texts=("externalId",),
     booleans={"archived": False},
