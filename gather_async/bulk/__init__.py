@@ -2,10 +2,10 @@
 
 from gather_async.bulk.candidate_file import CandidateFile, UnreadableRow, read_candidates
 from gather_async.bulk.job import BulkInvite
-from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus, Lookups
+from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus, LookupStrategy
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
-from gather_async.bulk.source import Candidates as BulkCandidates
+from gather_async.bulk.source import CandidateSource as BulkCandidates
 
 __all__ = [
     "BulkCandidates",
@@ -16,7 +16,7 @@ __all__ = [
     "InviteProgress",
     "InviteReport",
     "InviteStatus",
-    "Lookups",
+    "LookupStrategy",
     "Outcomes",
     "StopReason",
     "UnreadableRow",

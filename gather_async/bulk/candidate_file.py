@@ -20,7 +20,7 @@ __all__ = [
     "FIELDS",
     "REQUIRED",
     "UnreadableRow",
-    "encoding_of",
+    "detect_encoding",
     "field_of",
     "fields_of",
     "guess_dialect",
@@ -36,7 +36,7 @@ _MARKS = (
 )
 
 
-def encoding_of(path: Path) -> str:
+def detect_encoding(path: Path) -> str:
     """Return the encoding of a file: what its byte order mark says, UTF-8, or Windows-1252.
 
     A file without a mark is read through once, and is UTF-8 if all of it is:
@@ -65,7 +65,7 @@ _DELIMITERS = ",;\t|: "
 _QUOTES = "\"'"
 
 Dialect = type[csv.Dialect]
-Sense = tuple[int, int, int]
+Score = tuple[int, int, int]
 
 
 def guess_dialect(sample: str) -> Dialect:
@@ -80,7 +80,7 @@ def guess_dialect(sample: str) -> Dialect:
     """
     lines = sample.splitlines(keepends=True)
     # `max` keeps the first of equals.
-    return max(_candidates(sample), key=lambda dialect: _sense(dialect, lines))
+    return max(_candidates(sample), key=lambda dialect: _score(dialect, lines))
 
 
 def _candidates(sample: str) -> Iterator[Dialect]:
@@ -101,7 +101,7 @@ def _like(dialect: Dialect, **changes: str) -> Dialect:
     return type("_Like", (dialect,), rules)
 
 
-def _sense(dialect: Dialect, lines: list[str]) -> Sense:
+def _score(dialect: Dialect, lines: list[str]) -> Score:
     """Return the fields that the header names, lines cut like it, and no quotes left over."""
     header: list[str] = []
     alike = wrapped = 0
@@ -200,7 +200,7 @@ class CandidateFile:
             OSError: The file can't be read.
             ConfigurationError: A CSV header lacks a required column, or names one twice.
         """
-        encoding = self.encoding or encoding_of(self.path)
+        encoding = self.encoding or detect_encoding(self.path)
         # Bytes that the encoding doesn't have become lone surrogates, which
         # the row's check refuses: the row is lost, not the file.
         with self.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:

@@ -12,10 +12,16 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
-from gather_async.bulk.existing import Directory, Listed
-from gather_async.bulk.journal import Journal, Purpose
-from gather_async.bulk.outcome import InvitePlan, Lookups
-from gather_async.bulk.progress import InviteProgress, ProgressTeller, Stream, Tally, instant
+from gather_async.bulk.existing import ExistingIndex, ExistingRecord
+from gather_async.bulk.journal import Journal, JournalScope
+from gather_async.bulk.outcome import InvitePlan, LookupStrategy
+from gather_async.bulk.progress import (
+    InviteProgress,
+    JobStatistics,
+    OutcomeQueue,
+    ProgressNotifier,
+    instant,
+)
 from gather_async.bulk.report import (
     Connect,
     InviteReport,
@@ -25,11 +31,11 @@ from gather_async.bulk.report import (
     private_copy,
 )
 from gather_async.bulk.row_check import RowCheck
-from gather_async.bulk.row_task import Errand
-from gather_async.bulk.runner import Halt, Runner
+from gather_async.bulk.row_task import RowContext
+from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
-from gather_async.bulk.tracked_limiter import Restorable, WatchedLimiter
+from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
@@ -37,10 +43,10 @@ from gather_async.phone import PhonePolicy
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import CandidateInterviews, Candidates
 
-__all__ = ["Assembly", "Gather"]
+__all__ = ["BulkClient", "JobExecution"]
 
 
-class Gather(Protocol):
+class BulkClient(Protocol):
     """A client, or a view of one."""
 
     @property
@@ -92,23 +98,23 @@ _OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()
 
 
 @define(eq=False)
-class Assembly:
+class JobExecution:
     """The parts of one job."""
 
-    _gather: Gather
+    _gather: BulkClient
     _settings: Settings
-    stream: Stream = field(factory=Stream)
-    halt: Halt = field(factory=Halt)
-    tally: Tally = field(factory=Tally)
+    stream: OutcomeQueue = field(factory=OutcomeQueue)
+    halt: StopSignal = field(factory=StopSignal)
+    tally: JobStatistics = field(factory=JobStatistics)
     report: InviteReport | None = None
-    _watch: WatchedLimiter = field(init=False)
-    _view: Gather = field(init=False)
-    _people: Directory | None = None
+    _watch: TrackedLimiter = field(init=False)
+    _view: BulkClient = field(init=False)
+    _people: ExistingIndex | None = None
     _plan: InvitePlan | None = None
     _began: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._watch = WatchedLimiter(
+        self._watch = TrackedLimiter(
             self._gather.limiter, self._gather.clock, lambda: self.halt.is_asked
         )
         # Bulk work waits for the quota as long as it takes.
@@ -144,7 +150,9 @@ class Assembly:
             path = copy if await asyncio.to_thread(copy_file, path, copy) else None
         return await Journal.open(
             path,
-            Purpose(interview_id=settings.invitation.interview_id, server=self._gather.base_url),
+            JournalScope(
+                interview_id=settings.invitation.interview_id, server=self._gather.base_url
+            ),
             keeps_candidates=settings.keeps_candidates,
             owner=_owner_of(self._gather.limiter),
         )
@@ -154,7 +162,7 @@ class Assembly:
         if not settings.is_dry:
             await self._restore(journal)
             self._watch.log = journal
-        progress = ProgressTeller(
+        progress = ProgressNotifier(
             callback=settings.on_progress, snapshot=self.snapshot, clock=clock
         )
         runner = Runner(
@@ -186,7 +194,7 @@ class Assembly:
         if times and isinstance(self._gather.limiter, Restorable):
             self._gather.limiter.restore(times)
 
-    async def _errand(self, journal: Journal) -> Errand:
+    async def _errand(self, journal: Journal) -> RowContext:
         view, clock = self._view, self._gather.clock
         settle = self._settings.invitation.settle
         # A clock that was set back must not make anybody wait for longer than that.
@@ -195,7 +203,7 @@ class Assembly:
             for run, at in (await journal.last_requests()).items()
         }
         self._people = _people(view, journal, self.tally)
-        return Errand(
+        return RowContext(
             invitation=self._settings.invitation,
             journal=journal,
             candidates=view.candidates,
@@ -239,7 +247,7 @@ class Assembly:
     def plan(self) -> InvitePlan:
         """Return what is still to be sent."""
         writes, lookup_requests = self.tally.requests_left(), 0
-        lookups = Lookups.UNDECIDED if self.tally.has_own_ids else Lookups.NONE
+        lookups = LookupStrategy.UNDECIDED if self.tally.has_own_ids else LookupStrategy.NONE
         if self._people is not None and self.tally.has_own_ids:
             lookups, lookup_requests = self._people.choice, self._people.requests_left()
         duration = self._duration(writes + lookup_requests)
@@ -284,14 +292,14 @@ def _owner_of(limiter: Limiter) -> str:
     return name
 
 
-def _people(view: Gather, journal: Journal, tally: Tally) -> Directory:
+def _people(view: BulkClient, journal: Journal, tally: JobStatistics) -> ExistingIndex:
     """Return who exists, by external id."""
 
-    async def look(external_id: str) -> Listed | None:
+    async def look(external_id: str) -> ExistingRecord | None:
         found = await view.candidates.find_by_external_id(external_id)
         return None if found is None else _person(found)
 
-    return Directory(
+    return ExistingIndex(
         kind="people",
         journal=journal,
         look=look,
@@ -301,31 +309,31 @@ def _people(view: Gather, journal: Journal, tally: Tally) -> Directory:
     )
 
 
-def _invited(view: Gather, journal: Journal, interview_id: str) -> Directory:
+def _invited(view: BulkClient, journal: Journal, interview_id: str) -> ExistingIndex:
     """Return who is invited to the interview, by candidate id."""
 
     def is_for(item: CandidateInterview, candidate_id: str) -> bool:
         return item.candidate_id == candidate_id and item.interview_id == interview_id
 
-    async def look(candidate_id: str) -> Listed | None:
+    async def look(candidate_id: str) -> ExistingRecord | None:
         pager = view.candidate_interviews.list(candidate_id=candidate_id, interview_id=interview_id)
         async for item in pager:
             if is_for(item, candidate_id):
-                return Listed(item.id)
+                return ExistingRecord(item.id)
         return None
 
-    return Directory(
+    return ExistingIndex(
         kind="invited",
         journal=journal,
         look=look,
         pager=lambda: view.candidate_interviews.list(interview_id=interview_id),
         read=lambda item: (
             item.candidate_id if item.interview_id == interview_id else None,
-            Listed(item.id),
+            ExistingRecord(item.id),
         ),
         to_look=lambda: None,
     )
 
 
-def _person(candidate: Candidate) -> Listed:
-    return Listed(candidate.id, candidate.sms_opt_in)
+def _person(candidate: Candidate) -> ExistingRecord:
+    return ExistingRecord(candidate.id, candidate.sms_opt_in)

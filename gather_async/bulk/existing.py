@@ -7,16 +7,16 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.outcome import Costs, Lookups, choose
+from gather_async.bulk.outcome import LookupCosts, LookupStrategy, choose_strategy
 from gather_async.resources.pager import Page, Pager
 
-__all__ = ["Directory", "Listed"]
+__all__ = ["ExistingIndex", "ExistingRecord"]
 
 _PAGE_SIZE = 100
 
 
 @frozen
-class Listed:
+class ExistingRecord:
     """Somebody, or something, that is there."""
 
     id: str
@@ -25,21 +25,21 @@ class Listed:
 
 
 @define(eq=False, kw_only=True)
-class Directory:
+class ExistingIndex:
     """Finds by key whichever way costs fewer requests, and remembers a list on disk."""
 
     kind: str
     """Tells apart the directories of one journal."""
     journal: Journal
-    look: Callable[[str], Awaitable[Listed | None]]
+    look: Callable[[str], Awaitable[ExistingRecord | None]]
     """Asks the server about one key."""
     pager: Callable[[], Pager[Any]]
     """Asks the server for everything."""
-    read: Callable[[Any], tuple[str | None, Listed]]
+    read: Callable[[Any], tuple[str | None, ExistingRecord]]
     """Returns an item's key, None if it has none, and what it is."""
     to_look: Callable[[], int | None]
     """Returns how many keys are still to come, as far as known."""
-    choice: Lookups = Lookups.UNDECIDED
+    choice: LookupStrategy = LookupStrategy.UNDECIDED
     looked: int = 0
     """Keys asked about one by one so far."""
     _page: Page[Any] | None = None
@@ -47,7 +47,7 @@ class Directory:
     _is_read: bool = False
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
-    async def find(self, key: str) -> Listed | None:
+    async def find(self, key: str) -> ExistingRecord | None:
         """Return who has the key; None if nobody.
 
         Raises:
@@ -56,15 +56,15 @@ class Directory:
         if not self._is_read:
             async with self._turn:
                 await self._decide()
-        if self.choice is Lookups.LIST:
+        if self.choice is LookupStrategy.LIST:
             found = await self.journal.recall(self.kind, key)
-            return None if found is None else Listed(*found)
+            return None if found is None else ExistingRecord(*found)
         self.looked += 1
         return await self.look(key)
 
     def requests_left(self) -> int:
         """Return how many requests are still to come, as far as known."""
-        if self.choice is Lookups.LIST:
+        if self.choice is LookupStrategy.LIST:
             return 0 if self._is_read else self._pages_left or 0
         return self.to_look() or 0
 
@@ -74,16 +74,16 @@ class Directory:
             return
         to_look = self.to_look()
         if self._page is None and to_look is not None and to_look <= 1:
-            self.choice = Lookups.EACH
+            self.choice = LookupStrategy.EACH
             return
         if self._page is None:
             self._page = await self.pager()
             self._pages_left = _pages_after(self._page)
             await self._remember(self._page)
-        self.choice = choose(
-            Costs(looked=self.looked, to_look=to_look, pages_left=self._pages_left)
+        self.choice = choose_strategy(
+            LookupCosts(looked=self.looked, to_look=to_look, pages_left=self._pages_left)
         )
-        if self.choice is Lookups.LIST:
+        if self.choice is LookupStrategy.LIST:
             await self._read_on(self._page)
 
     async def _read_on(self, page: Page[Any]) -> None:

@@ -22,14 +22,14 @@ from gather_async.errors import (
 )
 
 __all__ = [
-    "Breaker",
-    "InterviewMissing",
-    "dump_error",
-    "ends_job",
-    "is_refusal",
-    "load_error",
-    "may_be_duplicate",
+    "CircuitBreaker",
+    "InterviewNotFound",
+    "deserialize_error",
+    "is_fatal",
+    "is_rejection",
     "names_interview",
+    "serialize_error",
+    "suggests_duplicate",
 ]
 
 # The server's own words may repeat what it was sent: a name, an address, a number.
@@ -37,7 +37,7 @@ _PRIVATE = frozenset({"message", "details", "body", "headers"})
 _EMPTY: dict[str, Any] = {"message": "", "details": {}, "body": "", "headers": {}}
 
 
-def dump_error(error: GatherError) -> str:
+def serialize_error(error: GatherError) -> str:
     """Return JSON of the error's class, its safe message, and its plain attributes."""
     kept = {
         name: value
@@ -49,7 +49,7 @@ def dump_error(error: GatherError) -> str:
     return json.dumps({"type": type(error).__name__, "message": str(error), "attributes": kept})
 
 
-def load_error(text: str) -> GatherError:
+def deserialize_error(text: str) -> GatherError:
     """Return the error again; one of an unknown class comes back as a plain `GatherError`."""
     kept = json.loads(text)
     found = getattr(errors, kept["type"], GatherError)
@@ -63,7 +63,7 @@ def load_error(text: str) -> GatherError:
 
 
 @frozen
-class Breaker:
+class CircuitBreaker:
     """Counts failures without a success in between."""
 
     threshold: int
@@ -76,11 +76,11 @@ class Breaker:
         """Whether to stop."""
         return self.failures >= self.threshold
 
-    def failed(self, error: GatherError) -> "Breaker":
+    def failed(self, error: GatherError) -> "CircuitBreaker":
         """Return the breaker after one more failure; once open, it stays so."""
         return evolve(self, failures=self.failures + 1, last=error)
 
-    def succeeded(self) -> "Breaker":
+    def succeeded(self) -> "CircuitBreaker":
         """Return the breaker after a success."""
         return self if self.is_open else evolve(self, failures=0, last=None)
 
@@ -90,7 +90,7 @@ _REQUEST_TIMEOUT = 408
 _DUPLICATE = re.compile(r"duplicate|already|exist|conflict|unique", re.IGNORECASE)
 
 
-class InterviewMissing(Exception):  # noqa: N818 - a signal between our own modules
+class InterviewNotFound(Exception):  # noqa: N818 - a signal between our own modules
     """The server doesn't know the interview, so no row of the job can be invited."""
 
     def __init__(self, error: NotFoundError) -> None:
@@ -98,7 +98,7 @@ class InterviewMissing(Exception):  # noqa: N818 - a signal between our own modu
         self.error = error
 
 
-def ends_job(error: GatherError) -> bool:
+def is_fatal(error: GatherError) -> bool:
     """Return whether every other row would fail the same way.
 
     A read-only key may be answered with 401 or with 403; the documentation
@@ -110,9 +110,9 @@ def ends_job(error: GatherError) -> bool:
     )
 
 
-def is_refusal(error: GatherError) -> bool:
+def is_rejection(error: GatherError) -> bool:
     """Return whether a write was refused for good and surely not carried out."""
-    if ends_job(error):
+    if is_fatal(error):
         return False
     if isinstance(error, GatherAPIError):
         return (
@@ -123,7 +123,7 @@ def is_refusal(error: GatherError) -> bool:
     return isinstance(error, InvalidRequestError)
 
 
-def may_be_duplicate(error: GatherError) -> bool:
+def suggests_duplicate(error: GatherError) -> bool:
     """Return whether the refusal may mean that the thing is there already.
 
     What the server answers to a duplicate is undocumented: 409, or a 400 whose

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
 from typing import Any, Literal
 
-from gather_async.bulk.execution import Assembly, Gather
+from gather_async.bulk.execution import BulkClient, JobExecution
 from gather_async.bulk.outcome import InviteOutcome, InvitePlan
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
-from gather_async.bulk.settings import Invitation, Limits, Settings
-from gather_async.bulk.source import Candidates
+from gather_async.bulk.settings import InviteOptions, JobLimits, Settings
+from gather_async.bulk.source import CandidateSource
 from gather_async.models.enums import DeliveryType
 
 __all__ = ["BulkInvite"]
@@ -32,8 +32,8 @@ class BulkInvite:
 
     def __init__(
         self,
-        gather: Gather,
-        candidates: Candidates,
+        gather: BulkClient,
+        candidates: CandidateSource,
         *,
         interview_id: str,
         delivery_types: Iterable[DeliveryType | str] = ("email",),
@@ -87,7 +87,7 @@ class BulkInvite:
             ConfigurationError: An argument can't work.
             InviteNotDeliverableError: There is no delivery type, or an unknown one.
         """
-        invitation = Invitation(
+        invitation = InviteOptions(
             interview_id=interview_id,
             delivery_types=delivery_types,
             expiry_days=expiry_days,
@@ -99,13 +99,13 @@ class BulkInvite:
             candidates=candidates,
             invitation=invitation,
             journal=journal,
-            limits=Limits(concurrency=concurrency, breaker=breaker, grace=grace),
+            limits=JobLimits(concurrency=concurrency, breaker=breaker, grace=grace),
             on_progress=on_progress,
             is_dry=dry_run,
             total=total,
             keeps_candidates=keep_candidates,
         )
-        self._assembly = Assembly(gather, settings)
+        self._assembly = JobExecution(gather, settings)
         self._task: asyncio.Task[InviteReport] | None = None
         self._reader: asyncio.Task[Any] | None = None
 

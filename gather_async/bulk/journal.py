@@ -16,16 +16,16 @@ from attrs import define, frozen
 from gather_async.bulk.journal_schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
-    Identity,
-    RequestTimes,
+    JournalIdentity,
+    RequestHistory,
     migrate,
 )
-from gather_async.bulk.journal_sql import Entry, admit, end_source, save
-from gather_async.bulk.row_state import Record
+from gather_async.bulk.journal_sql import SourceRow, finish_source, save, upsert_rows
+from gather_async.bulk.row_state import RowRecord
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
 
-__all__ = ["Journal", "JournalLock", "Purpose"]
+__all__ = ["Journal", "JournalLock", "JournalScope"]
 
 _TAKEN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
 
@@ -90,7 +90,7 @@ else:
 
 
 @frozen(kw_only=True)
-class Purpose:
+class JournalScope:
     """What a journal is for; another job's journal is refused by it."""
 
     interview_id: str
@@ -108,12 +108,12 @@ class Journal:
 
     _store: SQLiteStore
     _lock: JournalLock | None
-    identity: Identity
-    _requests: RequestTimes
+    identity: JournalIdentity
+    _requests: RequestHistory
 
     @classmethod
     async def open(
-        cls, path: Path | None, purpose: Purpose, *, keeps_candidates: bool, owner: str
+        cls, path: Path | None, purpose: JournalScope, *, keeps_candidates: bool, owner: str
     ) -> "Journal":
         """Open or begin a journal; None: one that lasts as long as the job.
 
@@ -146,25 +146,27 @@ class Journal:
             if lock is not None:
                 lock.release()
             raise
-        return cls(store, lock, identity, RequestTimes(identity.run, owner))
+        return cls(store, lock, identity, RequestHistory(identity.run, owner))
 
-    async def admit(self, entries: Sequence[Entry]) -> list[Record]:
+    async def upsert_rows(self, entries: Sequence[SourceRow]) -> list[RowRecord]:
         """Take consecutive rows of the source in, and return where each stands.
 
         Raises:
             ConfigurationError: A row that the server may know of has changed.
         """
-        return await self._store.run(lambda connection: admit(connection, self.identity, entries))
+        return await self._store.run(
+            lambda connection: upsert_rows(connection, self.identity, entries)
+        )
 
-    async def end_source(self, last_row: int) -> None:
+    async def finish_source(self, last_row: int) -> None:
         """Check that no row is missing at the end of the source.
 
         Raises:
             ConfigurationError: The server may know of a row beyond the last.
         """
-        await self._store.run(lambda connection: end_source(connection, last_row))
+        await self._store.run(lambda connection: finish_source(connection, last_row))
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: RowRecord) -> None:
         """Write where a row stands, and which requests have ended until now."""
 
         def write(connection: sqlite3.Connection) -> None:
@@ -241,7 +243,9 @@ def _begin_file(path: Path) -> None:
         path.touch(mode=0o600)
 
 
-def _identify(connection: sqlite3.Connection, purpose: Purpose, keeps_candidates: bool) -> Identity:
+def _identify(
+    connection: sqlite3.Connection, purpose: JournalScope, keeps_candidates: bool
+) -> JournalIdentity:
     """Return which journal this is, one run further; begin it if it is new."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise ConfigurationError(
@@ -267,4 +271,6 @@ def _identify(connection: sqlite3.Connection, purpose: Purpose, keeps_candidates
     connection.executemany(
         "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*meta.items(), ("run", str(run))]
     )
-    return Identity(journal_id=meta["journal_id"], run=run, keeps_candidates=keeps_candidates)
+    return JournalIdentity(
+        journal_id=meta["journal_id"], run=run, keeps_candidates=keeps_candidates
+    )

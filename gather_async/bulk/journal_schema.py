@@ -8,13 +8,13 @@ from attrs import define, field, frozen
 
 from gather_async.errors import ConfigurationError
 
-__all__ = ["APPLICATION_ID", "Identity", "RequestTimes", "SCHEMA_VERSION", "migrate"]
+__all__ = ["APPLICATION_ID", "JournalIdentity", "RequestHistory", "SCHEMA_VERSION", "migrate"]
 
 _HOUR = 3600.0  # the longest documented window. Source: /getting-started/rate-limits
 
 
 @define(eq=False)
-class RequestTimes:
+class RequestHistory:
     """The journal's table of requests. Its methods run on the journal's thread."""
 
     _run: int
@@ -59,7 +59,7 @@ class RequestTimes:
 
 
 @frozen(kw_only=True)
-class Identity:
+class JournalIdentity:
     """Which journal this is, and which run of it."""
 
     journal_id: str

@@ -7,21 +7,21 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from gather_async.bulk.failures import dump_error, load_error
-from gather_async.bulk.journal_schema import Identity
+from gather_async.bulk.failures import deserialize_error, serialize_error
+from gather_async.bulk.journal_schema import JournalIdentity
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.row_state import Record, RowState, status_of
+from gather_async.bulk.row_state import RowRecord, RowState, status_of
 from gather_async.errors import ConfigurationError, GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate
 
 __all__ = [
-    "Entry",
-    "admit",
-    "end_source",
+    "SourceRow",
+    "finish_source",
     "load_rows",
     "outcome_of",
     "read_outcomes",
     "save",
+    "upsert_rows",
     "values_of",
 ]
 
@@ -33,7 +33,7 @@ _PAGE = 500
 
 def load_rows(
     connection: sqlite3.Connection, first: int, last: int
-) -> Mapping[int, tuple[Record, bytes | None]]:
+) -> Mapping[int, tuple[RowRecord, bytes | None]]:
     """Return what is known of these rows, and each one's digest, by row number."""
     found = connection.execute(
         f"SELECT {_COLUMNS}, digest FROM rows WHERE row BETWEEN ? AND ?",  # noqa: S608 - a constant
@@ -67,7 +67,7 @@ def read_outcomes(
 
 
 def outcome_of(
-    record: Record,
+    record: RowRecord,
     candidate: NewCandidate | None,
     *,
     earlier: bool = False,
@@ -102,9 +102,9 @@ def values_of(candidate: NewCandidate) -> tuple[str | bool | None, ...]:
     )
 
 
-def _record(values: Sequence[Any]) -> Record:
+def _record(values: Sequence[Any]) -> RowRecord:
     row, state, external_id, own_id, person, invite, reused, run, error = values
-    return Record(
+    return RowRecord(
         row=row,
         state=RowState(state),
         external_id=external_id,
@@ -113,7 +113,7 @@ def _record(values: Sequence[Any]) -> Record:
         candidate_interview_id=invite,
         reused=bool(reused),
         run=run,
-        error=None if error is None else load_error(error),
+        error=None if error is None else deserialize_error(error),
     )
 
 
@@ -131,16 +131,16 @@ _UNKNOWN_TO_SERVER = (
 
 
 @frozen
-class Entry:
+class SourceRow:
     """A row of the source after its check: a candidate, or why there is none."""
 
     row: int
     checked: NewCandidate | GatherError
 
 
-def admit(
-    connection: sqlite3.Connection, identity: Identity, entries: Sequence[Entry]
-) -> list[Record]:
+def upsert_rows(
+    connection: sqlite3.Connection, identity: JournalIdentity, entries: Sequence[SourceRow]
+) -> list[RowRecord]:
     """Take consecutive rows of the source into the journal, and return where each stands.
 
     A row that the server may know of is returned as it stands. Any other is
@@ -151,10 +151,10 @@ def admit(
         ConfigurationError: A row that the server may know of has changed.
     """
     known = load_rows(connection, entries[0].row, entries[-1].row)
-    return [_admit(connection, identity, entry, known.get(entry.row)) for entry in entries]
+    return [_upsert_row(connection, identity, entry, known.get(entry.row)) for entry in entries]
 
 
-def save(connection: sqlite3.Connection, identity: Identity, record: Record) -> None:
+def save(connection: sqlite3.Connection, identity: JournalIdentity, record: RowRecord) -> None:
     """Write where a row stands."""
     connection.execute(
         "UPDATE rows SET state = ?, candidate_id = ?, candidate_interview_id = ?, reused = ?,"
@@ -164,14 +164,14 @@ def save(connection: sqlite3.Connection, identity: Identity, record: Record) -> 
             record.candidate_id,
             record.candidate_interview_id,
             record.reused,
-            None if record.error is None else dump_error(record.error),
+            None if record.error is None else serialize_error(record.error),
             identity.run,
             record.row,
         ),
     )
 
 
-def end_source(connection: sqlite3.Connection, last_row: int) -> None:
+def finish_source(connection: sqlite3.Connection, last_row: int) -> None:
     """Forget the rows of a longer source of old.
 
     Raises:
@@ -189,12 +189,12 @@ def end_source(connection: sqlite3.Connection, last_row: int) -> None:
     connection.execute("DELETE FROM rows WHERE row > ?", (last_row,))
 
 
-def _admit(
+def _upsert_row(
     connection: sqlite3.Connection,
-    identity: Identity,
-    entry: Entry,
-    known: tuple[Record, bytes | None] | None,
-) -> Record:
+    identity: JournalIdentity,
+    entry: SourceRow,
+    known: tuple[RowRecord, bytes | None] | None,
+) -> RowRecord:
     digest = None
     if isinstance(entry.checked, NewCandidate):
         digest = identity.digest(*values_of(entry.checked))
@@ -212,14 +212,14 @@ def _admit(
 
 def _enter(
     connection: sqlite3.Connection,
-    identity: Identity,
+    identity: JournalIdentity,
     row: int,
     candidate: NewCandidate,
     digest: bytes | None,
-) -> Record:
+) -> RowRecord:
     """Write a good row, or reject it if another row is the same person."""
     own_id = candidate.external_id is not None
-    record = Record(
+    record = RowRecord(
         row=row,
         state=RowState.SEEN,
         external_id=candidate.external_id if own_id else identity.external_id(row),
@@ -248,13 +248,13 @@ def _enter(
 
 
 def _reject(
-    connection: sqlite3.Connection, identity: Identity, row: int, error: GatherError
-) -> Record:
+    connection: sqlite3.Connection, identity: JournalIdentity, row: int, error: GatherError
+) -> RowRecord:
     connection.execute(
         "INSERT INTO rows (row, state, error, run) VALUES (?, ?, ?, ?)",
-        (row, RowState.REJECTED, dump_error(error), identity.run),
+        (row, RowState.REJECTED, serialize_error(error), identity.run),
     )
-    return Record(row=row, state=RowState.REJECTED, error=error)
+    return RowRecord(row=row, state=RowState.REJECTED, error=error)
 
 
 def _duplicate(
@@ -272,7 +272,7 @@ def _duplicate(
     raise AssertionError("a row was refused without a duplicate")
 
 
-def _changed(entry: Entry) -> ConfigurationError:
+def _changed(entry: SourceRow) -> ConfigurationError:
     why = ""
     if isinstance(entry.checked, GatherError):
         why = f" It would be rejected now: {entry.checked}"

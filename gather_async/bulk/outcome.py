@@ -8,10 +8,17 @@ from attrs import field, frozen
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 
-__all__ = ["Costs", "InviteOutcome", "InvitePlan", "InviteStatus", "Lookups", "choose"]
+__all__ = [
+    "InviteOutcome",
+    "InvitePlan",
+    "InviteStatus",
+    "LookupCosts",
+    "LookupStrategy",
+    "choose_strategy",
+]
 
 
-class Lookups(StrEnum):
+class LookupStrategy(StrEnum):
     """How people who are there already are found."""
 
     NONE = "none"
@@ -25,7 +32,7 @@ class Lookups(StrEnum):
 
 
 @frozen(kw_only=True)
-class Costs:
+class LookupCosts:
     """What is known when choosing."""
 
     looked: int
@@ -36,17 +43,17 @@ class Costs:
     """Pages of the list still to read; None if the server doesn't say how many."""
 
 
-def choose(costs: Costs) -> Lookups:
+def choose_strategy(costs: LookupCosts) -> LookupStrategy:
     """Return the cheaper way from here on.
 
     With the number of rows unknown, look-ups go on until they have cost as
     much as the rest of the list would; so the sum is never above twice the best.
     """
     if costs.pages_left is None:
-        return Lookups.EACH
+        return LookupStrategy.EACH
     if costs.to_look is not None:
-        return Lookups.LIST if costs.pages_left < costs.to_look else Lookups.EACH
-    return Lookups.LIST if costs.looked >= costs.pages_left else Lookups.EACH
+        return LookupStrategy.LIST if costs.pages_left < costs.to_look else LookupStrategy.EACH
+    return LookupStrategy.LIST if costs.looked >= costs.pages_left else LookupStrategy.EACH
 
 
 @frozen(kw_only=True)
@@ -59,7 +66,7 @@ class InvitePlan:
     """Rows in the source; None while unknown."""
     writes: int
     """Requests that create candidates and send invites, if nothing goes wrong."""
-    lookups: Lookups
+    lookups: LookupStrategy
     """How people who are there already are found."""
     lookup_requests: int
     """Requests for that; an upper bound where it is undecided."""

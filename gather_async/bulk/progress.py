@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from attrs import define, field, frozen
 
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.row_state import Record, RowState, requests_left
+from gather_async.bulk.row_state import RowRecord, RowState, requests_left
 from gather_async.clock import Clock
 
-__all__ = ["InviteProgress", "ProgressTeller", "Stream", "Tally", "instant"]
+__all__ = ["InviteProgress", "JobStatistics", "OutcomeQueue", "ProgressNotifier", "instant"]
 
 _ROOM = 64
 
 
-class Stream:
+class OutcomeQueue:
     """Passes outcomes on to one reader, no more than a few ahead of it.
 
     Without a reader, what is put in is gone: the journal has it.
@@ -70,7 +70,7 @@ class Stream:
 
 
 @define(eq=False)
-class Tally:
+class JobStatistics:
     """Counts rows, outcomes and requests to come."""
 
     total: int | None = None
@@ -95,7 +95,7 @@ class Tally:
         """Return how many rows have ended."""
         return self.counts.total()
 
-    def enter(self, records: Iterable[Record]) -> None:
+    def enter(self, records: Iterable[RowRecord]) -> None:
         """Count rows as they come from the journal, before anything happens to them."""
         for record in records:
             self.read += 1
@@ -103,12 +103,12 @@ class Tally:
             self._own_ids += record.own_id
             self._own_ids_waiting += _waits(record)
 
-    def change(self, before: Record, after: Record) -> None:
+    def change(self, before: RowRecord, after: RowRecord) -> None:
         """Count a step of a row."""
         self._requests += requests_left(after) - requests_left(before)
         self._own_ids_waiting += _waits(after) - _waits(before)
 
-    def end(self, record: Record, status: InviteStatus) -> None:
+    def end(self, record: RowRecord, status: InviteStatus) -> None:
         """Count a row that has ended, or was given up for this run."""
         self.counts[status] += 1
         self._requests -= requests_left(record)
@@ -132,7 +132,7 @@ class Tally:
         return 0 if self.total is None else max(0, self.total - self.read)
 
 
-def _waits(record: Record) -> bool:
+def _waits(record: RowRecord) -> bool:
     """Return whether the row's person is still to be asked for."""
     return record.own_id and record.state is RowState.SEEN
 
@@ -166,7 +166,7 @@ class InviteProgress:
 
 
 @define(eq=False, kw_only=True)
-class ProgressTeller:
+class ProgressNotifier:
     """Calls back at most ten times a second, and once at the end."""
 
     callback: Callable[[InviteProgress], object] | None

@@ -22,17 +22,17 @@ from gather_async.bulk.outcome import InviteStatus
 from gather_async.errors import GatherError
 
 __all__ = [
-    "Record",
+    "Action",
+    "RowRecord",
     "RowState",
-    "Step",
-    "announce_candidate",
-    "announce_invite",
-    "end",
-    "give_up",
-    "know_candidate",
-    "next_step",
+    "defer",
+    "next_action",
     "requests_left",
     "status_of",
+    "to_candidate_created",
+    "to_candidate_pending",
+    "to_ended",
+    "to_invite_pending",
 ]
 
 
@@ -50,7 +50,7 @@ class RowState(StrEnum):
     FAILED = "failed"
 
 
-class Step(StrEnum):
+class Action(StrEnum):
     """What to do next for a row."""
 
     CHECK_PERSON = auto()
@@ -87,7 +87,7 @@ _REQUESTS_LEFT = {
 
 
 @frozen(kw_only=True)
-class Record:
+class RowRecord:
     """What the journal knows of one row."""
 
     row: int
@@ -118,28 +118,30 @@ class Record:
         return self.state not in {RowState.SEEN, RowState.REJECTED}
 
 
-def next_step(record: Record) -> Step:
+def next_action(record: RowRecord) -> Action:
     """Return what to do next for a row as the journal shows it."""
     match record.state:
         case RowState.SEEN:
-            return Step.CHECK_PERSON if record.own_id else Step.CREATE_CANDIDATE
+            return Action.CHECK_PERSON if record.own_id else Action.CREATE_CANDIDATE
         case RowState.CANDIDATE_PENDING:
-            return Step.FIND_CANDIDATE
+            return Action.FIND_CANDIDATE
         case RowState.CANDIDATE_CREATED:
-            return Step.CHECK_INVITE if record.reused else Step.SEND_INVITE
+            return Action.CHECK_INVITE if record.reused else Action.SEND_INVITE
         case RowState.INVITE_PENDING:
-            return Step.FIND_INVITE
+            return Action.FIND_INVITE
         case _:
-            return Step.REST
+            return Action.REST
 
 
-def announce_candidate(record: Record) -> Record:
+def to_candidate_pending(record: RowRecord) -> RowRecord:
     """Return the record to commit before a candidate is sent."""
     _require(record, {RowState.SEEN, RowState.CANDIDATE_PENDING})
     return evolve(record, state=RowState.CANDIDATE_PENDING, error=None)
 
 
-def know_candidate(record: Record, candidate_id: str, *, reused: bool = False) -> Record:
+def to_candidate_created(
+    record: RowRecord, candidate_id: str, *, reused: bool = False
+) -> RowRecord:
     """Return the record once the server's id of the person is known.
 
     Args:
@@ -157,19 +159,19 @@ def know_candidate(record: Record, candidate_id: str, *, reused: bool = False) -
     )
 
 
-def announce_invite(record: Record) -> Record:
+def to_invite_pending(record: RowRecord) -> RowRecord:
     """Return the record to commit before an invite is sent."""
     _require(record, {RowState.CANDIDATE_CREATED, RowState.INVITE_PENDING})
     return evolve(record, state=RowState.INVITE_PENDING, error=None)
 
 
-def end(
-    record: Record,
+def to_ended(
+    record: RowRecord,
     state: RowState,
     *,
     candidate_interview_id: str | None = None,
     error: GatherError | None = None,
-) -> Record:
+) -> RowRecord:
     """Return the record of a row that has ended; ``error`` says why if it failed."""
     _require(record, _ENDS_FROM[state])
     return evolve(
@@ -180,14 +182,14 @@ def end(
     )
 
 
-def give_up(record: Record, error: GatherError) -> Record:
+def defer(record: RowRecord, error: GatherError) -> RowRecord:
     """Return the record of a row that this run could not end; the next one goes on with it."""
     if record.has_ended:
         raise ValueError(f"Row {record.row} has ended; it can't be given up.")
     return evolve(record, error=error)
 
 
-def status_of(record: Record) -> InviteStatus:
+def status_of(record: RowRecord) -> InviteStatus:
     """Return what to tell the user of a row.
 
     A row without an end counts as failed if this run gave it up, else as unfinished.
@@ -197,12 +199,12 @@ def status_of(record: Record) -> InviteStatus:
     return InviteStatus.UNFINISHED if record.error is None else InviteStatus.FAILED
 
 
-def requests_left(record: Record) -> int:
+def requests_left(record: RowRecord) -> int:
     """Return how many requests the row still costs if nothing goes wrong: 0, 1 or 2."""
     return _REQUESTS_LEFT.get(record.state, 0)
 
 
-def _require(record: Record, allowed: AbstractSet[RowState]) -> None:
+def _require(record: RowRecord, allowed: AbstractSet[RowState]) -> None:
     """Refuse a step that the drawing above doesn't show: it would be a mistake of ours."""
     if record.state not in allowed:
         raise ValueError(f"Row {record.row} is {record.state}; that step doesn't lead on from it.")

@@ -5,26 +5,26 @@ from typing import Protocol
 
 from attrs import define, evolve, field, frozen
 
-from gather_async.bulk.existing import Directory, Listed
+from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.failures import (
-    InterviewMissing,
-    is_refusal,
-    may_be_duplicate,
+    InterviewNotFound,
+    is_rejection,
     names_interview,
+    suggests_duplicate,
 )
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.row_check import with_external_id
 from gather_async.bulk.row_state import (
-    Record,
+    Action,
+    RowRecord,
     RowState,
-    Step,
-    announce_candidate,
-    announce_invite,
-    end,
-    know_candidate,
-    next_step,
+    next_action,
+    to_candidate_created,
+    to_candidate_pending,
+    to_ended,
+    to_invite_pending,
 )
-from gather_async.bulk.settings import Invitation
+from gather_async.bulk.settings import InviteOptions
 from gather_async.errors import (
     GatherError,
     InvalidRequestError,
@@ -35,7 +35,7 @@ from gather_async.models.candidate import NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.resources import CandidateInterviews, Candidates
 
-__all__ = ["Errand", "Pause", "RowInvite"]
+__all__ = ["Pause", "RowContext", "RowTask"]
 
 
 class Pause(Protocol):
@@ -46,15 +46,15 @@ class Pause(Protocol):
 
 
 @frozen(kw_only=True)
-class Errand:
+class RowContext:
     """What taking rows to their end needs; the same for all rows of a job."""
 
-    invitation: Invitation
+    invitation: InviteOptions
     journal: Journal
     candidates: Candidates
     candidate_interviews: CandidateInterviews
-    people: Directory
-    invited: Directory
+    people: ExistingIndex
+    invited: ExistingIndex
     now: Callable[[], float]
     """Unix seconds."""
     settled_at: Mapping[int, float]
@@ -62,16 +62,16 @@ class Errand:
     a run that isn't there is long settled."""
     pause: Pause
     is_stopping: Callable[[], bool]
-    on_change: Callable[[Record, Record], None]
+    on_change: Callable[[RowRecord, RowRecord], None]
     """Told of the old and the new record of a row, once the new one is committed."""
 
 
 @define(eq=False)
-class RowInvite:
+class RowTask:
     """Where one row stands. `advance` may be called again after it raised."""
 
-    _errand: Errand
-    record: Record
+    _errand: RowContext
+    record: RowRecord
     candidate: NewCandidate
     is_saving: bool = False
     """Whether the row's state is being written, which should not be cut short."""
@@ -85,18 +85,18 @@ class RowInvite:
             InterviewMissing: The server doesn't know the interview.
             GatherError: A step failed in a way that may pass; the record shows where.
         """
-        steps: dict[Step, Callable[[], Awaitable[None]]] = {
-            Step.CHECK_PERSON: self._check_person,
-            Step.CREATE_CANDIDATE: self._create_candidate,
-            Step.FIND_CANDIDATE: self._find_candidate,
-            Step.CHECK_INVITE: self._check_invite,
-            Step.SEND_INVITE: self._send_invite,
-            Step.FIND_INVITE: self._find_invite,
+        steps: dict[Action, Callable[[], Awaitable[None]]] = {
+            Action.CHECK_PERSON: self._check_person,
+            Action.CREATE_CANDIDATE: self._create_candidate,
+            Action.FIND_CANDIDATE: self._find_candidate,
+            Action.CHECK_INVITE: self._check_invite,
+            Action.SEND_INVITE: self._send_invite,
+            Action.FIND_INVITE: self._find_invite,
         }
         while not self.record.has_ended and not self._errand.is_stopping():
-            await steps[next_step(self.record)]()
+            await steps[next_action(self.record)]()
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: RowRecord) -> None:
         """Commit where the row stands now."""
         self.is_saving = True
         try:
@@ -113,35 +113,37 @@ class RowInvite:
         else:
             await self._meet(found)
 
-    async def _meet(self, found: Listed) -> None:
+    async def _meet(self, found: ExistingRecord) -> None:
         """Go on with a person who was there before the row."""
         rule = self._errand.invitation.on_existing
         met = evolve(self.record, candidate_id=found.id)
         if rule == "skip":
-            await self.save(end(met, RowState.SKIPPED))
+            await self.save(to_ended(met, RowState.SKIPPED))
         elif rule == "error":
             problem = "Somebody has this external id already, and existing people aren't invited."
-            await self.save(end(met, RowState.FAILED, error=InvalidRequestError(problem)))
+            await self.save(to_ended(met, RowState.FAILED, error=InvalidRequestError(problem)))
         elif self._errand.invitation.needs_opt_in and found.opted_in is False:
             problem = "The server's record of this person has no agreement to text messages."
-            await self.save(end(met, RowState.FAILED, error=InviteNotDeliverableError(problem)))
+            await self.save(
+                to_ended(met, RowState.FAILED, error=InviteNotDeliverableError(problem))
+            )
         else:
-            await self.save(know_candidate(self.record, found.id, reused=True))
+            await self.save(to_candidate_created(self.record, found.id, reused=True))
 
     async def _create_candidate(self) -> None:
         errand = self._errand
-        await self.save(announce_candidate(self.record))
+        await self.save(to_candidate_pending(self.record))
         candidate = with_external_id(self.candidate, _known(self.record.external_id))
         try:
             created = await errand.candidates.create(candidate)
         except GatherError as error:
-            if not is_refusal(error):
+            if not is_rejection(error):
                 self._settled_at = errand.now() + errand.invitation.settle
                 raise
             await self._candidate_refused(error)
             return
         self._is_new = True
-        known = know_candidate(self.record, created.id)
+        known = to_candidate_created(self.record, created.id)
         if errand.is_stopping():
             await self.save(known)
         else:
@@ -151,23 +153,23 @@ class RowInvite:
     async def _candidate_refused(self, error: GatherError) -> None:
         """End the row, unless the server means that it has the person already."""
         found = None
-        if may_be_duplicate(error):
+        if suggests_duplicate(error):
             found = await self._errand.people.look(_known(self.record.external_id))
         if found is None:
-            await self.save(end(self.record, RowState.FAILED, error=error))
+            await self.save(to_ended(self.record, RowState.FAILED, error=error))
         elif self.record.own_id:
             await self._meet(found)
         else:
             # Only this row can have the id: an earlier request of ours came late.
-            await self.save(know_candidate(self.record, found.id))
+            await self.save(to_candidate_created(self.record, found.id))
 
     async def _find_candidate(self) -> None:
-        async def look() -> Listed | None:
+        async def look() -> ExistingRecord | None:
             return await self._errand.people.look(_known(self.record.external_id))
 
         found = await self._settled(look)
         if found is not None:
-            await self.save(know_candidate(self.record, found.id))
+            await self.save(to_candidate_created(self.record, found.id))
         elif not self._errand.is_stopping():
             await self._create_candidate()
 
@@ -177,12 +179,12 @@ class RowInvite:
             await self._send_invite()
         else:
             await self.save(
-                end(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
+                to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
             )
 
-    async def _send_invite(self, record: Record | None = None) -> None:
+    async def _send_invite(self, record: RowRecord | None = None) -> None:
         errand, invitation = self._errand, self._errand.invitation
-        await self.save(announce_invite(record or self.record))
+        await self.save(to_invite_pending(record or self.record))
         try:
             invite: CandidateInterview = await errand.candidate_interviews.create(
                 candidate_id=_known(self.record.candidate_id),
@@ -193,40 +195,44 @@ class RowInvite:
                 external_redirect_uri=invitation.external_redirect_uri,
             )
         except GatherError as error:
-            if not is_refusal(error):
+            if not is_rejection(error):
                 self._settled_at = errand.now() + invitation.settle
                 raise
             await self._invite_refused(error)
             return
-        await self.save(end(self.record, RowState.INVITED, candidate_interview_id=invite.id))
+        await self.save(to_ended(self.record, RowState.INVITED, candidate_interview_id=invite.id))
 
     async def _invite_refused(self, error: GatherError) -> None:
         """End the row, or the job if it is the interview that the server doesn't know."""
         if isinstance(error, NotFoundError) and names_interview(
             error, self._errand.invitation.interview_id, is_new=self._is_new
         ):
-            raise InterviewMissing(error)
+            raise InterviewNotFound(error)
         found = None
-        if may_be_duplicate(error):
+        if suggests_duplicate(error):
             found = await self._errand.invited.look(_known(self.record.candidate_id))
         if found is None:
-            await self.save(end(self.record, RowState.FAILED, error=error))
+            await self.save(to_ended(self.record, RowState.FAILED, error=error))
         else:
             await self.save(
-                end(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
+                to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
             )
 
     async def _find_invite(self) -> None:
-        async def look() -> Listed | None:
+        async def look() -> ExistingRecord | None:
             return await self._errand.invited.look(_known(self.record.candidate_id))
 
         found = await self._settled(look)
         if found is not None:
-            await self.save(end(self.record, RowState.INVITED, candidate_interview_id=found.id))
+            await self.save(
+                to_ended(self.record, RowState.INVITED, candidate_interview_id=found.id)
+            )
         elif not self._errand.is_stopping():
             await self._send_invite()
 
-    async def _settled(self, look: Callable[[], Awaitable[Listed | None]]) -> Listed | None:
+    async def _settled(
+        self, look: Callable[[], Awaitable[ExistingRecord | None]]
+    ) -> ExistingRecord | None:
         """Look; and look again if the request may have been too young to be seen.
 
         A request that left just before a crash may reach the server after the

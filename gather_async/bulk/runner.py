@@ -6,23 +6,23 @@ from contextlib import aclosing
 
 from attrs import define, evolve, field
 
-from gather_async.bulk.failures import Breaker, InterviewMissing, ends_job
+from gather_async.bulk.failures import CircuitBreaker, InterviewNotFound, is_fatal
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.journal_sql import Entry, outcome_of
+from gather_async.bulk.journal_sql import SourceRow, outcome_of
 from gather_async.bulk.outcome import InviteStatus
-from gather_async.bulk.progress import ProgressTeller, Stream, Tally
+from gather_async.bulk.progress import JobStatistics, OutcomeQueue, ProgressNotifier
 from gather_async.bulk.report import StopReason
 from gather_async.bulk.row_check import RowCheck, with_external_id
-from gather_async.bulk.row_state import Record, RowState, give_up, status_of
-from gather_async.bulk.row_task import Errand, RowInvite
-from gather_async.bulk.settings import Limits
-from gather_async.bulk.source import Candidates, chunks_of
-from gather_async.bulk.tracked_limiter import WatchedLimiter
+from gather_async.bulk.row_state import RowRecord, RowState, defer, status_of
+from gather_async.bulk.row_task import RowContext, RowTask
+from gather_async.bulk.settings import JobLimits
+from gather_async.bulk.source import CandidateSource, chunks_of
+from gather_async.bulk.tracked_limiter import TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 
-__all__ = ["Halt", "Runner"]
+__all__ = ["Runner", "StopSignal"]
 
 # Seconds before a row is tried again after what the client's own retries could
 # not mend; then the next run has to.
@@ -30,7 +30,7 @@ _PAUSES = (5.0, 30.0)
 
 
 @define(eq=False)
-class Halt:
+class StopSignal:
     """Whether the job is to end early, and why."""
 
     reason: StopReason | None = None
@@ -60,27 +60,27 @@ class Halt:
 class Runner:
     """Runs the rows of one job. Used once."""
 
-    candidates: Candidates
+    candidates: CandidateSource
     check: RowCheck
     journal: Journal
-    errand: Errand
-    limits: Limits
-    tally: Tally
-    stream: Stream
-    halt: Halt
-    progress: ProgressTeller
-    watch: WatchedLimiter
+    errand: RowContext
+    limits: JobLimits
+    tally: JobStatistics
+    stream: OutcomeQueue
+    halt: StopSignal
+    progress: ProgressNotifier
+    watch: TrackedLimiter
     clock: Clock
     is_dry: bool
     last_error: GatherError | None = None
-    _breaker: Breaker = field(init=False)
+    _breaker: CircuitBreaker = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
-    _rows: dict[asyncio.Task[None], RowInvite] = field(factory=dict)
+    _rows: dict[asyncio.Task[None], RowTask] = field(factory=dict)
     _telling: set[asyncio.Task[None]] = field(factory=set)
     _first_try: asyncio.Event = field(factory=asyncio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._breaker = Breaker(self.limits.breaker)
+        self._breaker = CircuitBreaker(self.limits.breaker)
         self._slots = asyncio.Semaphore(self.limits.concurrency)
 
     async def run(self) -> None:
@@ -109,7 +109,7 @@ class Runner:
                 async for rows in chunks:
                     await self._take_in(rows, last_row + 1)
                     last_row += len(rows)
-            await self.journal.end_source(last_row)
+            await self.journal.finish_source(last_row)
             self.tally.total = last_row
             while self._rows:
                 await asyncio.wait(self._rows)
@@ -118,9 +118,9 @@ class Runner:
 
     async def _take_in(self, rows: Sequence[object], first_row: int) -> None:
         entries = [
-            Entry(row, self.check.read(raw)) for row, raw in enumerate(rows, start=first_row)
+            SourceRow(row, self.check.read(raw)) for row, raw in enumerate(rows, start=first_row)
         ]
-        records = await self.journal.admit(entries)
+        records = await self.journal.upsert_rows(entries)
         self.tally.enter(records)
         for entry, record in zip(entries, records, strict=True):
             candidate = entry.checked if isinstance(entry.checked, NewCandidate) else None
@@ -131,7 +131,7 @@ class Runner:
             else:
                 await self._begin(record, candidate)
 
-    async def _begin(self, record: Record, candidate: NewCandidate) -> None:
+    async def _begin(self, record: RowRecord, candidate: NewCandidate) -> None:
         """Start a row's task when there is room for it."""
         if self._rows and not self._first_try.is_set():
             # The first row goes alone: if the interview or the key is wrong, only
@@ -139,7 +139,7 @@ class Runner:
             await self._first_try.wait()
         await self._slots.acquire()
         # What an earlier run gave up is a new beginning for this one.
-        row = RowInvite(self.errand, evolve(record, error=None), candidate)
+        row = RowTask(self.errand, evolve(record, error=None), candidate)
         task = asyncio.create_task(self._run_row(row))
         self._rows[task] = row
         task.add_done_callback(self._row_over)
@@ -149,10 +149,10 @@ class Runner:
         self._slots.release()
         self._first_try.set()
 
-    async def _run_row(self, row: RowInvite) -> None:
+    async def _run_row(self, row: RowTask) -> None:
         try:
             is_over = await self._try(row)
-        except InterviewMissing as signal:
+        except InterviewNotFound as signal:
             self.halt.fail(signal.error)
             return
         except Exception as error:
@@ -167,19 +167,19 @@ class Runner:
             finally:
                 self._telling.discard(task)
 
-    async def _try(self, row: RowInvite) -> bool:
+    async def _try(self, row: RowTask) -> bool:
         """Return whether the row has ended, or was given up for this run."""
         for pause in (*_PAUSES, None):
             try:
                 await row.advance()
             except GatherError as error:
-                if ends_job(error):
+                if is_fatal(error):
                     raise
                 self._failed(error)
                 if self.halt.is_asked:
                     return False
                 if pause is None:
-                    await row.save(give_up(row.record, error))
+                    await row.save(defer(row.record, error))
                     return True
                 await self.errand.pause(pause)
             else:
@@ -198,7 +198,7 @@ class Runner:
             self.halt.stop(StopReason.BREAKER)
 
     async def _tell(
-        self, record: Record, candidate: NewCandidate | None, *, earlier: bool = False
+        self, record: RowRecord, candidate: NewCandidate | None, *, earlier: bool = False
     ) -> None:
         """Count a row that has ended, and pass its outcome on."""
         if candidate is not None and record.external_id is not None and self.stream.is_read:

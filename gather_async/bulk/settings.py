@@ -9,11 +9,11 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.bulk.progress import InviteProgress
-from gather_async.bulk.source import Candidates, require_rows
+from gather_async.bulk.source import CandidateSource, require_rows
 from gather_async.errors import ConfigurationError, InviteNotDeliverableError
 from gather_async.models.enums import DeliveryType
 
-__all__ = ["Invitation", "Limits", "Settings"]
+__all__ = ["InviteOptions", "JobLimits", "Settings"]
 
 _RULES = frozenset({"reuse", "skip", "error"})
 _DELIVERY = frozenset(map(str, DeliveryType))
@@ -76,7 +76,7 @@ def _rows(_: object, __: object, value: Any) -> None:
 
 
 @frozen(kw_only=True)
-class Invitation:
+class InviteOptions:
     """What every row of a job is invited to, and how."""
 
     interview_id: str = field(validator=_text)
@@ -97,7 +97,7 @@ class Invitation:
 
 
 @frozen(kw_only=True)
-class Limits:
+class JobLimits:
     """How much a job does at once, and how long it bears with what goes wrong."""
 
     concurrency: int = field(validator=_at_least_one)
@@ -111,10 +111,10 @@ class Limits:
 class Settings:
     """What the caller asked for."""
 
-    candidates: Candidates = field(validator=_rows)
-    invitation: Invitation
+    candidates: CandidateSource = field(validator=_rows)
+    invitation: InviteOptions
     journal: Path | None = field(converter=_journal)
-    limits: Limits
+    limits: JobLimits
     on_progress: Callable[[InviteProgress], object] | None
     is_dry: bool
     total: int | None = field(validator=_count_or_none)

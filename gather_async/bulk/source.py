@@ -22,7 +22,7 @@ from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.errors import ConfigurationError
 from gather_async.models.candidate import NewCandidate
 
-__all__ = ["Candidates", "ThreadedRows", "chunks_of", "count_of", "require_rows"]
+__all__ = ["CandidateSource", "ThreadedRows", "chunks_of", "count_of", "require_rows"]
 
 # A slow source hands over what it has, rather than make its first row wait for
 # the last of a full chunk.
@@ -132,7 +132,7 @@ def _settle(answer: "asyncio.Future[Any]", value: Any, error: BaseException | No
         answer.set_exception(error)
 
 
-Candidates = (
+CandidateSource = (
     Iterable[NewCandidate | Mapping[str, Any] | object]
     | AsyncIterable[NewCandidate | Mapping[str, Any] | object]
 )
@@ -160,7 +160,7 @@ def require_rows(candidates: object) -> None:
         )
 
 
-async def count_of(candidates: Candidates) -> int | None:
+async def count_of(candidates: CandidateSource) -> int | None:
     """Return how many rows there will be; None if only reading them to the end could tell.
 
     A file is read through once for it, on a thread.
@@ -176,7 +176,7 @@ async def count_of(candidates: Candidates) -> int | None:
     return None
 
 
-async def chunks_of(candidates: Candidates) -> AsyncGenerator[list[object], None]:
+async def chunks_of(candidates: CandidateSource) -> AsyncGenerator[list[object], None]:
     """Yield the rows in lists of 1 to `CHUNK`, reading on only when the next list is asked for.
 
     What is not in memory and not asynchronous may block, and is read on a thread.

@@ -13,7 +13,7 @@ from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.quota.limiter import Limiter, Priority, Slot
 
-__all__ = ["RequestLog", "Restorable", "WatchedLimiter"]
+__all__ = ["RequestLog", "Restorable", "TrackedLimiter"]
 
 
 class RequestLog(Protocol):
@@ -36,7 +36,7 @@ class Restorable(Protocol):
 
 
 @define(eq=False)
-class WatchedLimiter:
+class TrackedLimiter:
     """Passes everything on to the client's limiter, and writes down what is sent.
 
     A job that stops asks it which of its tasks wait for the quota: those can be
@@ -71,7 +71,7 @@ class WatchedLimiter:
         self.requests += 1
         task = id(asyncio.current_task())
         self._under_way[task] += 1
-        return _WatchedSlot(self, slot, task, number)
+        return _TrackedSlot(self, slot, task, number)
 
     def is_under_way(self, task: "asyncio.Task[None]") -> bool:
         """Return whether a request of this task may be on the wire."""
@@ -101,8 +101,8 @@ class WatchedLimiter:
 
 
 @frozen(eq=False)
-class _WatchedSlot:
-    _watch: WatchedLimiter
+class _TrackedSlot:
+    _watch: TrackedLimiter
     _slot: Slot
     _task: int
     _number: int

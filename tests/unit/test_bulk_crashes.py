@@ -1,6 +1,6 @@
 """The journal's state machine, driven through crashes at every point and in any order.
 
-The real `RowInvite` runs over the real SQL, without an event loop: each await
+The real `RowTask` runs over the real SQL, without an event loop: each await
 of a fake is a point where the test may let another row go on, or end the
 process. What was on the wire then arrives at once, late, or never.
 """
@@ -16,18 +16,18 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gather_async.bulk.existing import Listed
-from gather_async.bulk.journal_schema import Identity, migrate
-from gather_async.bulk.journal_sql import Entry, admit, save
-from gather_async.bulk.row_state import Record, RowState, announce_candidate, end, give_up
-from gather_async.bulk.row_task import Errand, RowInvite
-from gather_async.bulk.settings import Invitation
+from gather_async.bulk.existing import ExistingRecord
+from gather_async.bulk.journal_schema import JournalIdentity, migrate
+from gather_async.bulk.journal_sql import SourceRow, save, upsert_rows
+from gather_async.bulk.row_state import RowRecord, RowState, defer, to_candidate_pending, to_ended
+from gather_async.bulk.row_task import RowContext, RowTask
+from gather_async.bulk.settings import InviteOptions
 from gather_async.errors import GatherConnectionError, GatherError
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview
 
 _SETTLE = 5.0
-_IDENTITY = Identity(journal_id="bulk-test", run=1, keeps_candidates=False)
+_IDENTITY = JournalIdentity(journal_id="bulk-test", run=1, keeps_candidates=False)
 
 
 class Point:
@@ -109,7 +109,7 @@ class FakeJournal:
     connection: sqlite3.Connection
     world: World
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: RowRecord) -> None:
         """Write a record."""
         await Point()
         save(self.connection, evolve(_IDENTITY, run=self.world.run), record)
@@ -147,12 +147,12 @@ class FakeDirectory:
 
     seek: Callable[[str], str | None]
 
-    async def look(self, key: str) -> Listed | None:
+    async def look(self, key: str) -> ExistingRecord | None:
         """Ask about one key."""
         await Point()
         found = self.seek(key)
         await Point()
-        return None if found is None else Listed(found)
+        return None if found is None else ExistingRecord(found)
 
     find = look
 
@@ -169,10 +169,12 @@ class Process:
     def start(self) -> None:
         """Load every row from the journal and begin it."""
         self.world.run += 1
-        entries = [Entry(number, row) for number, row in enumerate(self.rows, start=1)]
-        for record, row in zip(admit(self.connection, _IDENTITY, entries), self.rows, strict=True):
+        entries = [SourceRow(number, row) for number, row in enumerate(self.rows, start=1)]
+        for record, row in zip(
+            upsert_rows(self.connection, _IDENTITY, entries), self.rows, strict=True
+        ):
             if not record.has_ended:
-                invite = RowInvite(self._errand(), record, row)
+                invite = RowTask(self._errand(), record, row)
                 self.running[record.row] = _steps(self._live, invite)
 
     def step(self, row: int) -> None:
@@ -189,7 +191,7 @@ class Process:
         self.running.clear()
         self.world.crash()
 
-    async def _live(self, row: RowInvite) -> None:
+    async def _live(self, row: RowTask) -> None:
         while True:
             try:
                 await row.advance()
@@ -199,7 +201,7 @@ class Process:
             else:
                 return
 
-    def _errand(self) -> Errand:
+    def _errand(self) -> RowContext:
         world = self.world
 
         async def pause(seconds: float) -> None:
@@ -217,8 +219,8 @@ class Process:
             "people": FakeDirectory(person),
             "invited": FakeDirectory(lambda one: f"old-{one}" if one in world.invites else None),
         }
-        return Errand(
-            invitation=Invitation(
+        return RowContext(
+            invitation=InviteOptions(
                 interview_id="interview",
                 delivery_types=["email"],
                 expiry_days=None,
@@ -236,7 +238,7 @@ class Process:
 
 
 def _steps(
-    live: Callable[[RowInvite], Coroutine[Any, Any, None]], row: RowInvite
+    live: Callable[[RowTask], Coroutine[Any, Any, None]], row: RowTask
 ) -> Generator[None, None, None]:
     """Yield at each point of a row's life."""
     yield from live(row).__await__()
@@ -327,10 +329,10 @@ def test_a_crash_between_any_two_points_costs_no_second_invite() -> None:
 
 def test_a_row_that_has_ended_cannot_be_given_up() -> None:
     """The state machine refuses steps that its drawing doesn't show."""
-    invited = Record(row=1, state=RowState.INVITED)
+    invited = RowRecord(row=1, state=RowState.INVITED)
     with pytest.raises(ValueError, match="has ended"):
-        give_up(invited, GatherError("no"))
+        defer(invited, GatherError("no"))
     with pytest.raises(ValueError, match="doesn't lead on"):
-        announce_candidate(invited)
+        to_candidate_pending(invited)
     with pytest.raises(ValueError, match="doesn't lead on"):
-        end(Record(row=1, state=RowState.SEEN), RowState.INVITED)
+        to_ended(RowRecord(row=1, state=RowState.SEEN), RowState.INVITED)

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.bulk.failures import (
-    Breaker,
-    dump_error,
-    ends_job,
-    is_refusal,
-    load_error,
-    may_be_duplicate,
+    CircuitBreaker,
+    deserialize_error,
+    is_fatal,
+    is_rejection,
     names_interview,
+    serialize_error,
+    suggests_duplicate,
 )
-from gather_async.bulk.outcome import Costs, Lookups, choose
+from gather_async.bulk.outcome import LookupCosts, LookupStrategy, choose_strategy
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -48,8 +48,8 @@ def _answer(
 @given(rows=st.integers(1, 500), pages=st.integers(1, 60))
 def test_the_cheaper_way_is_taken_when_the_rows_are_known(rows: int, pages: int) -> None:
     """One probe of the list aside, look-ups cost no more than either way alone."""
-    choice = choose(Costs(looked=0, to_look=rows, pages_left=pages - 1))
-    cost = 1 + (rows if choice is Lookups.EACH else pages - 1)
+    choice = choose_strategy(LookupCosts(looked=0, to_look=rows, pages_left=pages - 1))
+    cost = 1 + (rows if choice is LookupStrategy.EACH else pages - 1)
     assert cost <= 1 + min(rows, pages)
 
 
@@ -58,7 +58,10 @@ def test_unknown_rows_cost_at_most_twice_the_best(rows: int, pages: int) -> None
     """Without knowing how many rows come, the bill stays within twice that of knowing."""
     cost = 1  # the probe, which is the list's first page
     for looked in range(rows):
-        if choose(Costs(looked=looked, to_look=None, pages_left=pages - 1)) is Lookups.LIST:
+        if (
+            choose_strategy(LookupCosts(looked=looked, to_look=None, pages_left=pages - 1))
+            is LookupStrategy.LIST
+        ):
             cost += pages - 1
             break
         cost += 1
@@ -67,13 +70,15 @@ def test_unknown_rows_cost_at_most_twice_the_best(rows: int, pages: int) -> None
 
 def test_a_list_of_unknown_length_is_not_read() -> None:
     """Without counts from the server, each row is looked up."""
-    assert choose(Costs(looked=9, to_look=None, pages_left=None)) is Lookups.EACH
+    assert (
+        choose_strategy(LookupCosts(looked=9, to_look=None, pages_left=None)) is LookupStrategy.EACH
+    )
 
 
 def test_the_breaker_opens_after_a_run_of_failures_only() -> None:
     """A success starts the count anew, until the breaker is open."""
     error = GatherError("no")
-    breaker = Breaker(3).failed(error).failed(error).succeeded().failed(error).failed(error)
+    breaker = CircuitBreaker(3).failed(error).failed(error).succeeded().failed(error).failed(error)
     assert not breaker.is_open
     breaker = breaker.failed(error)
     assert breaker.is_open
@@ -102,9 +107,9 @@ def test_each_failure_has_its_meaning(
     error: GatherError, refused: bool, ends: bool, duplicate: bool
 ) -> None:
     """A refusal ends the row, a bad key ends the job, and all else may pass."""
-    assert is_refusal(error) is refused
-    assert ends_job(error) is ends
-    assert may_be_duplicate(error) is duplicate
+    assert is_rejection(error) is refused
+    assert is_fatal(error) is ends
+    assert suggests_duplicate(error) is duplicate
 
 
 @pytest.mark.parametrize(
@@ -129,9 +134,9 @@ def test_a_missing_interview_is_told_from_a_missing_person(
 
 def test_a_kept_error_can_be_acted_on_and_holds_nothing_personal() -> None:
     """Class, message, status, code and request id survive; the server's words don't."""
-    text = dump_error(_answer(ConflictError, 409, "ada@example.com exists", email="ada@e.com"))
+    text = serialize_error(_answer(ConflictError, 409, "ada@example.com exists", email="ada@e.com"))
     assert "ada" not in text
-    error = load_error(text)
+    error = deserialize_error(text)
     assert isinstance(error, ConflictError)
     assert (error.status, error.code, error.request_id) == (409, "CODE", "r-1")
     assert (error.message, error.details, error.body, error.headers) == ("", {}, "", {})
@@ -140,11 +145,13 @@ def test_a_kept_error_can_be_acted_on_and_holds_nothing_personal() -> None:
 
 def test_kept_errors_of_every_kind_come_back() -> None:
     """Attributes of errors that never reached the server survive, too."""
-    phone = load_error(dump_error(InvalidPhoneNumberError("no letters", reason="letters")))
+    phone = deserialize_error(
+        serialize_error(InvalidPhoneNumberError("no letters", reason="letters"))
+    )
     assert isinstance(phone, InvalidPhoneNumberError)
     assert phone.reason == "letters"
-    lost = load_error(dump_error(GatherConnectionError("cut", maybe_processed=True)))
+    lost = deserialize_error(serialize_error(GatherConnectionError("cut", maybe_processed=True)))
     assert isinstance(lost, GatherConnectionError)
     assert lost.maybe_processed
-    odd = load_error('{"type": "os", "message": "m", "attributes": {}}')
+    odd = deserialize_error('{"type": "os", "message": "m", "attributes": {}}')
     assert type(odd) is GatherError

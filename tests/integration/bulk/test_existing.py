@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gather_async import errors
-from gather_async.bulk import InviteStatus, Lookups
+from gather_async.bulk import InviteStatus, LookupStrategy
 from gather_async.testing import FakeGather
 
 from .conftest import Bench, names_in, people
@@ -28,7 +28,7 @@ async def test_nobody_is_looked_for_without_external_ids(bench: Bench) -> None:
     bench.fake.add_candidates(5)
     job = bench.job(people(5))
     await job
-    assert job.plan.lookups is Lookups.NONE
+    assert job.plan.lookups is LookupStrategy.NONE
     assert LIST not in bench.sent
 
 
@@ -47,7 +47,7 @@ async def test_existing_people_are_invited_under_reuse(bench: Bench) -> None:
     assert (report.invited, report.already_invited) == (4, 1)
     assert len(bench.fake.candidates) == 5
     assert set(bench.invited.values()) == {1}
-    assert job.plan.lookups is Lookups.LIST
+    assert job.plan.lookups is LookupStrategy.LIST
     (already,) = [o for o in report.outcomes if o.status is InviteStatus.ALREADY_INVITED]
     assert (already.row, already.candidate_id) == (1, ids[0])
     assert already.candidate_interview_id
@@ -89,7 +89,7 @@ async def test_few_rows_are_looked_up_each(bench: Bench) -> None:
     job = bench.job(_known(2, first=998) + _known(1, first=5000))
     report = await job
     assert report.invited == 3
-    assert job.plan.lookups is Lookups.EACH
+    assert job.plan.lookups is LookupStrategy.EACH
     assert bench.sent.count(LIST) == 1 + 3
     assert len(bench.fake.candidates) == 1001
 
@@ -107,7 +107,7 @@ async def test_many_rows_have_the_list_read_once(bench: Bench) -> None:
     job = bench.job(_known(400))
     report = await job
     assert report.invited == 400
-    assert job.plan.lookups is Lookups.LIST
+    assert job.plan.lookups is LookupStrategy.LIST
     assert bench.sent.count(LIST) == 3
     assert len(bench.fake.candidates) == 400
     # Whether they are invited is asked the same way: this interview's list is short.
@@ -119,7 +119,7 @@ async def test_rows_of_unknown_number_cost_at_most_twice_the_best(bench: Bench) 
     bench.fake.add_candidates(1000)
     job = bench.job(iter(_known(60, first=940)))
     await job
-    assert job.plan.lookups is Lookups.LIST
+    assert job.plan.lookups is LookupStrategy.LIST
     assert bench.sent.count(LIST) <= 2 * 10 + 16  # those on the wire at the turn
 
 
@@ -133,7 +133,7 @@ async def test_a_server_without_counts_is_asked_for_each(bench: Bench) -> None:
         report = await job
         assert report.invited == 160
         assert len(fake.candidates) == 160
-        assert job.plan.lookups is Lookups.EACH
+        assert job.plan.lookups is LookupStrategy.EACH
         await other.aclose()
 
 
@@ -178,5 +178,5 @@ async def test_the_dry_run_says_what_lookups_may_cost(bench: Bench, tmp_path: Pa
     assert bench.sent == []
     assert names_in(tmp_path) == []
     assert report.plan is not None
-    assert report.plan.lookups is Lookups.UNDECIDED
+    assert report.plan.lookups is LookupStrategy.UNDECIDED
     assert (report.plan.writes, report.plan.lookup_requests, report.plan.requests) == (12, 4, 16)

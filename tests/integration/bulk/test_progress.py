@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gather_async.bulk import InviteProgress, InviteStatus, Lookups
+from gather_async.bulk import InviteProgress, InviteStatus, LookupStrategy
 from gather_async.protocol.rolling_windows import RateLimit
 
 from .conftest import Bench, content, names_in, people
@@ -82,7 +82,7 @@ async def test_a_dry_run_checks_and_estimates_and_sends_nothing(bench: Bench) ->
     assert (report.ready, report.rejected, report.invited) == (1000, 2, 0)
     plan = report.plan
     assert plan is not None
-    assert (plan.rows, plan.requests, plan.lookups) == (1002, 2000, Lookups.NONE)
+    assert (plan.rows, plan.requests, plan.lookups) == (1002, 2000, LookupStrategy.NONE)
     # 995 an hour beside the reserve, 95 a minute within it.
     assert plan.duration.total_seconds() == pytest.approx(2 * 3600, abs=60)
     assert plan.finish_at.timestamp() == pytest.approx(
