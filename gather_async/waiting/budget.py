@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 
 from gather_async.protocol.rolling_windows import RateLimit
 
-__all__ = ["Allowance", "Gate"]
+__all__ = ["LeakyBucket", "PollBudget"]
 
 
-class Gate:
+class LeakyBucket:
     """Lets a few looks through at once, then one each interval.
 
     What comes in between shares the next look, so that waits that begin one after
@@ -50,7 +50,7 @@ _AT_ONCE = 0.75  # the part of a long window's share that may be spent at once
 _ROUNDING = 1e-6
 
 
-class Allowance:
+class PollBudget:
     """Counts polls of all kinds against the share.
 
     Args:

@@ -20,7 +20,7 @@ from gather_async.quota.limiter import Priority
 from gather_async.resources import CandidateInterviews, Questions
 from gather_async.resources.pager import Page
 
-__all__ = ["Kind", "Listed", "Reads", "audio", "completion", "summary"]
+__all__ = ["Condition", "ListPage", "Reads", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
 L = TypeVar("L", Question, CandidateInterview)
@@ -49,7 +49,7 @@ class Reads(Protocol):
 
 
 @frozen(kw_only=True)
-class Listed(Generic[T]):
+class ListPage(Generic[T]):
     """One page of a list."""
 
     items: Mapping[str, T]
@@ -65,7 +65,7 @@ async def _no_list(number: int, priority: Priority) -> Any:
 
 
 @frozen(kw_only=True)
-class Kind(Generic[T]):
+class Condition(Generic[T]):
     """One kind of wait.
 
     Attributes:
@@ -90,23 +90,23 @@ class Kind(Generic[T]):
     judge: Callable[[T, PollPolicy], AudioState]
     failed: Callable[[T], GatherError]
     timed_out: Callable[[str, T | None, float], GatherError]
-    page: Callable[[int, Priority], Awaitable[Listed[T]]] = _no_list
+    page: Callable[[int, Priority], Awaitable[ListPage[T]]] = _no_list
     has_list: bool = True
     is_telling: Callable[[T], bool] = lambda item: True
     is_listed_whole: bool = True
     has_events: bool = True
 
 
-def audio(views: Callable[[Priority], Reads]) -> Kind[Question]:
+def audio_ready(views: Callable[[Priority], Reads]) -> Condition[Question]:
     """Return the wait for a question's audio."""
 
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> Question:
         return await views(priority).questions.get(id)
 
-    async def page(number: int, priority: Priority) -> Listed[Question]:
+    async def page(number: int, priority: Priority) -> ListPage[Question]:
         return _listed(await views(priority).questions.list().page(number))
 
-    return Kind(
+    return Condition(
         noun="questions",
         event_prefix="question.",
         read=read,
@@ -118,7 +118,7 @@ def audio(views: Callable[[Priority], Reads]) -> Kind[Question]:
     )
 
 
-def completion(views: Callable[[Priority], Reads]) -> Kind[CandidateInterview]:
+def completed(views: Callable[[Priority], Reads]) -> Condition[CandidateInterview]:
     """Return the wait for a candidate to finish.
 
     Source: /api-reference/candidate-interviews (the statuses; list items show few fields)
@@ -127,13 +127,13 @@ def completion(views: Callable[[Priority], Reads]) -> Kind[CandidateInterview]:
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> CandidateInterview:
         return await views(priority).candidate_interviews.get(id)
 
-    async def page(number: int, priority: Priority) -> Listed[CandidateInterview]:
+    async def page(number: int, priority: Priority) -> ListPage[CandidateInterview]:
         return _listed(await views(priority).candidate_interviews.list().page(number))
 
     def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
         return AudioState.READY if item.status in _FINISHED else AudioState.PROCESSING
 
-    return Kind(
+    return Condition(
         noun="candidate interviews",
         event_prefix="candidate_interview.",
         read=read,
@@ -146,7 +146,7 @@ def completion(views: Callable[[Priority], Reads]) -> Kind[CandidateInterview]:
     )
 
 
-def summary(views: Callable[[Priority], Reads]) -> Kind[InterviewResults]:
+def summarized(views: Callable[[Priority], Reads]) -> Condition[InterviewResults]:
     """Return the wait for the server to end its work on a summary.
 
     Source: /api-reference/candidate-interviews (``summaryStatus``). What the results
@@ -170,7 +170,7 @@ def summary(views: Callable[[Priority], Reads]) -> Kind[InterviewResults]:
         existing.discard(id)
         return results
 
-    return Kind(
+    return Condition(
         noun="summaries",
         event_prefix="candidate_interview.",
         read=read,
@@ -182,9 +182,9 @@ def summary(views: Callable[[Priority], Reads]) -> Kind[InterviewResults]:
     )
 
 
-def _listed(page: Page[L]) -> Listed[L]:
+def _listed(page: Page[L]) -> ListPage[L]:
     items = {item.id: item for item in page.items}
-    return Listed(items=items, total=page.total, has_next=page.has_next)
+    return ListPage(items=items, total=page.total, has_next=page.has_next)
 
 
 def _summary_state(results: InterviewResults, _: PollPolicy) -> AudioState:

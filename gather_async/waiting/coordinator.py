@@ -11,12 +11,12 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, GatherError
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.budget import Allowance
-from gather_async.waiting.conditions import Kind
-from gather_async.waiting.list_index import ReadOne, Step
-from gather_async.waiting.registry import Roster, Waiter
-from gather_async.waiting.scheduler import Board
-from gather_async.waiting.signals import Heard
+from gather_async.waiting.budget import PollBudget
+from gather_async.waiting.conditions import Condition
+from gather_async.waiting.list_index import Poll, ReadOne
+from gather_async.waiting.registry import Waiter, WaiterRegistry
+from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.signals import RecentEvents
 
 __all__ = ["Coordinator"]
 
@@ -33,9 +33,9 @@ class Coordinator(Generic[T]):
 
     def __init__(
         self,
-        kind: Kind[T],
+        kind: Condition[T],
         *,
-        allowance: Allowance,
+        allowance: PollBudget,
         clock: Clock,
         rng: random.Random,
         is_alive: Callable[[], bool],
@@ -51,11 +51,11 @@ class Coordinator(Generic[T]):
         """
         self._kind = kind
         self._clock = clock
-        self._roster: Roster[T] = Roster()
-        self._board = Board(
+        self._roster: WaiterRegistry[T] = WaiterRegistry()
+        self._board = Scheduler(
             kind, self._roster, allowance, rng, is_slow=lambda: kind.has_events and is_alive()
         )
-        self._heard = Heard()
+        self._heard = RecentEvents()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -198,7 +198,7 @@ class Coordinator(Generic[T]):
                 done.result()  # a crash of one is a crash of all
             is_full = len(steps) >= _MOST_UNDER_WAY
             step = math.inf if is_full else self._board.plan(self._clock.monotonic())
-            if isinstance(step, Step):
+            if isinstance(step, Poll):
                 steps.add(asyncio.create_task(self._take(step)))
             else:
                 await self._nap(step)
@@ -215,7 +215,7 @@ class Coordinator(Generic[T]):
             if timer is not None:
                 timer.cancel()
 
-    async def _take(self, step: Step) -> None:
+    async def _take(self, step: Poll) -> None:
         """Send one poll and take in its answer."""
         board, request = self._board, step.request
         try:

@@ -13,18 +13,18 @@ from gather_async.errors import (
 )
 from gather_async.protocol.polling import PollPolicy, next_interval
 
-__all__ = ["Trouble", "is_final", "is_for_all"]
+__all__ = ["Backoff", "is_fatal", "is_permanent"]
 
 _PASSING = frozenset({408, 425, 429})
 _LONGEST_HOLD = 60.0  # seconds; a reset further away may be a mistake, and one look is cheap
 
 
-def is_for_all(error: GatherError) -> bool:
+def is_fatal(error: GatherError) -> bool:
     """Whether no poll can succeed any more: 401, or the client is closed."""
     return isinstance(error, AuthenticationError | ClientClosedError | ConfigurationError)
 
 
-def is_final(error: GatherError) -> bool:
+def is_permanent(error: GatherError) -> bool:
     """Whether asking the same again makes no sense: a 4xx, or an id that can't be one.
 
     A body that makes no sense may be a proxy's, and passes.
@@ -34,7 +34,7 @@ def is_final(error: GatherError) -> bool:
     return isinstance(error, InvalidRequestError)
 
 
-class Trouble:
+class Backoff:
     """Failures in a row.
 
     Attributes:

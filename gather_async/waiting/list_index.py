@@ -15,11 +15,11 @@ from typing import Generic, TypeVar
 from attrs import define, field, frozen
 
 from gather_async.errors import GatherError, ResponseDecodeError
-from gather_async.waiting.conditions import Kind, Listed
-from gather_async.waiting.failures import is_final
-from gather_async.waiting.registry import Awaited, Roster, Sought
+from gather_async.waiting.conditions import Condition, ListPage
+from gather_async.waiting.failures import is_permanent
+from gather_async.waiting.registry import Awaited, Sought, WaiterRegistry
 
-__all__ = ["ListMap", "Listing", "ReadOne", "ReadPage", "Step", "cost_of_a_look", "next_step"]
+__all__ = ["ListMap", "Listing", "Poll", "ReadOne", "ReadPage", "next_step", "poll_cost"]
 
 _MOST_FRUITLESS = 8  # pages in a row without anything awaited before a search is given up
 _MOST_MISSES = 3  # searches in a row given up before the list is left alone
@@ -204,7 +204,7 @@ def _search(lost: Sequence[Sought], list_map: ListMap) -> int | None:
     return list_map.next_to_search(len(lost), since=since, near=near)
 
 
-def cost_of_a_look(
+def poll_cost(
     awaited_on: Mapping[int, int], awaited: int, moved_from: Mapping[int, int] | None = None
 ) -> int:
     """Return the requests that one look at everything awaited takes.
@@ -215,9 +215,9 @@ def cost_of_a_look(
         moved_from: How many were on each page a moment ago; they are found together,
             on that page or beside it.
 
-    >>> cost_of_a_look({1: 50, 2: 1}, awaited=53)
+    >>> poll_cost({1: 50, 2: 1}, awaited=53)
     4
-    >>> cost_of_a_look({1: 50, 2: 1}, awaited=53, moved_from={1: 2})
+    >>> poll_cost({1: 50, 2: 1}, awaited=53, moved_from={1: 2})
     2
     """
     moved_from = moved_from or {}
@@ -232,7 +232,7 @@ _MOST_FAILURES = 3  # of the list in a row, while single reads may work
 
 
 @define(eq=False)
-class Step:
+class Poll:
     """One request under way."""
 
     request: ReadPage | ReadOne
@@ -250,7 +250,7 @@ class Listing(Generic[T]):
     little. One object is read alone to find out.
     """
 
-    def __init__(self, kind: Kind[T], roster: Roster[T]) -> None:
+    def __init__(self, kind: Condition[T], roster: WaiterRegistry[T]) -> None:
         self._kind = kind
         self._roster = roster
         self._map = ListMap()
@@ -269,7 +269,7 @@ class Listing(Generic[T]):
         places = (each.place.page for each in self._roster)
         return Counter(page for page in places if page is not None)
 
-    def cost_of_a_look(self, now: float) -> int:
+    def poll_cost(self, now: float) -> int:
         """Return the requests that one look at everything awaited takes."""
         moved: Counter[int] = Counter()
         for each in self._roster:
@@ -277,16 +277,14 @@ class Listing(Generic[T]):
             # What was read alone since then has left the list, for all that is known.
             if near is not None and each.looked_at <= each.place.since:
                 moved[near] += 1
-        return cost_of_a_look(
-            self.awaited_on(now), len(self._roster), moved if self.map(now) else None
-        )
+        return poll_cost(self.awaited_on(now), len(self._roster), moved if self.map(now) else None)
 
     def pages_for(self, count: int) -> int:
         """Return how many pages that many items fill at least; 0 while unknown."""
         return self._map.pages_for(count)
 
     def saw(
-        self, step: Step, page: ReadPage, listed: Listed[T], now: float
+        self, step: Poll, page: ReadPage, listed: ListPage[T], now: float
     ) -> "list[tuple[Awaited[T], T]]":
         """Take in a page, and return what it tells of awaited objects."""
         self._failures = 0
@@ -309,7 +307,7 @@ class Listing(Generic[T]):
             self._doubt(doubtful, now)
         return [(each, item) for each, item in shown if self._kind.is_telling(item)]
 
-    def _searched(self, step: Step, number: int, seen: Mapping[str, T]) -> None:
+    def _searched(self, step: Poll, number: int, seen: Mapping[str, T]) -> None:
         still = [each for each in step.sought if self._roster.get(each) and each not in seen]
         self._map.searched(
             number,
@@ -359,7 +357,7 @@ class Listing(Generic[T]):
     def failed(self, error: GatherError, now: float) -> bool:
         """Take in a failure of the list; tell whether it is about the list alone."""
         self._failures += 1
-        if is_final(error) or isinstance(error, ResponseDecodeError):
+        if is_permanent(error) or isinstance(error, ResponseDecodeError):
             self._map.leave_alone(now, _REFUSED)
             return True
         if self._failures >= _MOST_FAILURES:

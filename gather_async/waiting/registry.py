@@ -13,7 +13,7 @@ from gather_async.clock import Timer
 from gather_async.errors import GatherError
 from gather_async.protocol.polling import PollPolicy, next_interval
 
-__all__ = ["Awaited", "Roster", "Sought", "Timing", "Waiter"]
+__all__ = ["Awaited", "PollContext", "Sought", "Waiter", "WaiterRegistry"]
 
 
 @define(eq=False)
@@ -35,7 +35,7 @@ _NEWS_LAST = 60.0  # seconds in which an event makes looks frequent again
 
 
 @frozen(kw_only=True)
-class Timing:
+class PollContext:
     """What the next look depends on, besides who waits."""
 
     now: float
@@ -76,7 +76,7 @@ class Waiter(Generic[T]):
         lead = min(self.timeout / 4, max(_SHORTEST_LEAD, 2 * latency))
         return self.began + self.timeout - lead
 
-    def next_look(self, timing: Timing, *, told_at: float) -> float:
+    def next_look(self, timing: PollContext, *, told_at: float) -> float:
         """Return when to look again; ``inf`` if there is no time for another look."""
         now, last = timing.now, self.last_look(timing.latency)
         if now >= last:
@@ -117,7 +117,7 @@ class Awaited(Generic[T]):
         """Whether it was never looked at."""
         return self.looked_at == -math.inf
 
-    def reschedule(self, timing: Timing) -> None:
+    def reschedule(self, timing: PollContext) -> None:
         """Choose the next look, which is that of the most eager waiter."""
         looks = (each.next_look(timing, told_at=self.told_at) for each in self.waiters)
         self.due = min(looks, default=math.inf)
@@ -135,7 +135,7 @@ class Awaited(Generic[T]):
         return any(now >= each.last_look(latency) for each in self.waiters)
 
 
-class Roster(Generic[T]):
+class WaiterRegistry(Generic[T]):
     """The awaited objects, each with its waiters. Falsy while nobody waits."""
 
     def __init__(self) -> None:

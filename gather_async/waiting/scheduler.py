@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 
 from gather_async.errors import GatherError
 from gather_async.models.question import AudioState
-from gather_async.waiting.budget import Allowance, Gate
-from gather_async.waiting.conditions import Kind, Listed
-from gather_async.waiting.failures import Trouble, is_final, is_for_all
-from gather_async.waiting.list_index import Listing, ReadOne, ReadPage, Step, next_step
-from gather_async.waiting.registry import Awaited, Roster, Timing, Waiter
+from gather_async.waiting.budget import LeakyBucket, PollBudget
+from gather_async.waiting.conditions import Condition, ListPage
+from gather_async.waiting.failures import Backoff, is_fatal, is_permanent
+from gather_async.waiting.list_index import Listing, Poll, ReadOne, ReadPage, next_step
+from gather_async.waiting.registry import Awaited, PollContext, Waiter, WaiterRegistry
 
-__all__ = ["Board"]
+__all__ = ["Scheduler"]
 
 T = TypeVar("T")
 _NOT_URGENT = 2  # rank; before it come what an event named, and last looks
@@ -29,7 +29,7 @@ _URGENT_READS = 20  # at once beyond the allowance; then events share pages
 _URGENT_SHARE = 0.5  # of a minute's quota for events by the hundred
 
 
-class Board(Generic[T]):
+class Scheduler(Generic[T]):
     """Plans polls, and hands what they bring to those who wait.
 
     Args:
@@ -42,9 +42,9 @@ class Board(Generic[T]):
 
     def __init__(
         self,
-        kind: Kind[T],
-        roster: Roster[T],
-        allowance: Allowance,
+        kind: Condition[T],
+        roster: WaiterRegistry[T],
+        allowance: PollBudget,
         rng: random.Random,
         is_slow: Callable[[], bool],
     ) -> None:
@@ -54,12 +54,12 @@ class Board(Generic[T]):
         self._rng = rng
         self._is_slow = is_slow
         self._listing = Listing(kind, roster)
-        self._new = Gate(_FIRST_LOOKS)
-        self._urgent = Gate(_URGENT_READS)
-        self._under_way: set[Step] = set()
+        self._new = LeakyBucket(_FIRST_LOOKS)
+        self._urgent = LeakyBucket(_URGENT_READS)
+        self._under_way: set[Poll] = set()
         self._searched_at = -math.inf
         self._latency = 0.0
-        self.trouble = Trouble()
+        self.trouble = Backoff()
 
     def forget_steps(self) -> None:
         """Forget what was under way."""
@@ -67,7 +67,7 @@ class Board(Generic[T]):
 
     # What to do next
 
-    def plan(self, now: float) -> Step | float:
+    def plan(self, now: float) -> Poll | float:
         """Return the next request, begun, or the seconds until it is worth asking again."""
         pause = self.trouble.pause_until - now
         if pause > 0:
@@ -93,7 +93,7 @@ class Board(Generic[T]):
     def _due(self, now: float) -> tuple[Sequence[Awaited[T]], float]:
         """Return what should be looked at, the most urgent first, and the seconds until more."""
         busy = {each.request.id for each in self._under_way if isinstance(each.request, ReadOne)}
-        cost = self._listing.cost_of_a_look(now)
+        cost = self._listing.poll_cost(now)
         pace = self._allowance.pace(cost, now, self._roster.share)
         due, later = [], math.inf
         for each in self._roster:
@@ -181,9 +181,9 @@ class Board(Generic[T]):
             for each in due
         )
 
-    def _begin(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float) -> Step:
+    def _begin(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float) -> Poll:
         lost = [each.place for each in due if each.place.page is None]
-        step = Step(
+        step = Poll(
             request,
             began=now,
             sought=frozenset(each.id for each in lost),
@@ -201,13 +201,13 @@ class Board(Generic[T]):
 
     # What came of it
 
-    def over(self, step: Step, now: float) -> None:
+    def over(self, step: Poll, now: float) -> None:
         """Take a request from under way, whatever came of it."""
         if step in self._under_way:
             self._under_way.discard(step)
             self._latency = max(now - step.began, 0.9 * self._latency)
 
-    def saw_one(self, step: Step, id: str, item: T | None, now: float) -> None:
+    def saw_one(self, step: Poll, id: str, item: T | None, now: float) -> None:
         """Take in a single read; None means that it isn't there yet."""
         self.trouble.over()
         self._listing.saw_one(id, item, now)
@@ -216,7 +216,7 @@ class Board(Generic[T]):
             awaited.needs_own_read = False
             self._look(awaited, item, step, self._timing(now), is_whole=True)
 
-    def saw_page(self, step: Step, page: ReadPage, listed: Listed[T], now: float) -> None:
+    def saw_page(self, step: Poll, page: ReadPage, listed: ListPage[T], now: float) -> None:
         """Take in a page of the list."""
         self.trouble.over()
         told = self._listing.saw(step, page, listed, now)
@@ -224,9 +224,9 @@ class Board(Generic[T]):
         for awaited, item in told:
             self._look(awaited, item, step, timing, is_whole=is_whole)
 
-    def _timing(self, now: float) -> Timing:
+    def _timing(self, now: float) -> PollContext:
         """Return what the next looks depend on; one draw for all keeps a page together."""
-        return Timing(
+        return PollContext(
             now=now,
             draw=self._rng.random(),
             latency=self._latency,
@@ -234,7 +234,13 @@ class Board(Generic[T]):
         )
 
     def _look(
-        self, awaited: Awaited[T], item: T | None, step: Step, timing: Timing, *, is_whole: bool
+        self,
+        awaited: Awaited[T],
+        item: T | None,
+        step: Poll,
+        timing: PollContext,
+        *,
+        is_whole: bool,
     ) -> None:
         """Take in what was seen of one object, then end waits or choose the next look."""
         awaited.looked_at = timing.now
@@ -261,9 +267,9 @@ class Board(Generic[T]):
         else:
             self._roster.end(waiter, self._kind.failed(item))
 
-    def failed(self, step: Step, error: GatherError, now: float, wall: float) -> None:
+    def failed(self, step: Poll, error: GatherError, now: float, wall: float) -> None:
         """Take in a failure: it ends all waits, or one, or is endured."""
-        if is_for_all(error):
+        if is_fatal(error):
             self._roster.end_all(error)
             return
         request = step.request
@@ -273,7 +279,7 @@ class Board(Generic[T]):
         else:
             self._listing.failed_one(request.id)
             awaited = self._roster.get(request.id)
-            if awaited is not None and is_final(error):
+            if awaited is not None and is_permanent(error):
                 self._roster.end_each(awaited, error)
                 return
             if awaited is not None:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Heard", "Listener", "Signals", "subscribe_weakly"]
+__all__ = ["Listener", "RecentEvents", "Signals", "subscribe_weakly"]
 
 _MOST_HEARD = 10_000  # ids
 _HEARD_FOR = 300.0  # seconds
@@ -34,7 +34,7 @@ class Signals(Protocol):
         ...
 
 
-class Heard:
+class RecentEvents:
     """A short memory of ids that events named, for waits that begin after the event."""
 
     __slots__ = ("_at",)

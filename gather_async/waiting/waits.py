@@ -15,18 +15,18 @@ from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.budget import Allowance
-from gather_async.waiting.conditions import Reads, audio, completion, summary
+from gather_async.waiting.budget import PollBudget
+from gather_async.waiting.conditions import Reads, audio_ready, completed, summarized
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.registry import Waiter
 from gather_async.waiting.signals import Signals, subscribe_weakly
 
-__all__ = ["Waits", "as_each_ends"]
+__all__ = ["Waits", "as_completed"]
 
 T = TypeVar("T")
 
 
-async def as_each_ends(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[asyncio.Future[T], None]":
+async def as_completed(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[asyncio.Future[T], None]":
     """Give the future of each wait, done, without a task for each.
 
     Cancelling it ends nothing but itself.
@@ -78,7 +78,7 @@ class Waits:
             windows = limiter_status().windows
             return [RateLimit(each.limit, per=each.period) for each in windows] or rate_limits
 
-        allowance = Allowance(limits)
+        allowance = PollBudget(limits)
 
         def is_alive() -> bool:
             return signals is not None and signals.alive
@@ -86,9 +86,9 @@ class Waits:
         def coordinator(kind: Any) -> Coordinator[Any]:
             return Coordinator(kind, allowance=allowance, clock=clock, rng=rng, is_alive=is_alive)
 
-        self._audio: Coordinator[Question] = coordinator(audio(views))
-        self._completion: Coordinator[CandidateInterview] = coordinator(completion(views))
-        self._summary: Coordinator[InterviewResults] = coordinator(summary(views))
+        self._audio: Coordinator[Question] = coordinator(audio_ready(views))
+        self._completion: Coordinator[CandidateInterview] = coordinator(completed(views))
+        self._summary: Coordinator[InterviewResults] = coordinator(summarized(views))
         self._all = (self._audio, self._completion, self._summary)
         self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._hear)
 
@@ -127,7 +127,7 @@ class Waits:
         ]
         failure: BaseException | None = None
         try:
-            async with aclosing(as_each_ends(waiters)) as all_ended:
+            async with aclosing(as_completed(waiters)) as all_ended:
                 async for ended in all_ended:
                     error = ended.exception()
                     if error is None:

@@ -32,7 +32,7 @@ from gather_async.testing import FakeGather, VirtualClock
 from gather_async.testing.fake import routes
 from gather_async.testing.fake.questions import get_question, list_questions
 from gather_async.testing.fake.state import AudioWords
-from gather_async.waiting.scheduler import Board
+from gather_async.waiting.scheduler import Scheduler
 
 PLENTY = [RateLimit(1_000_000, per=60)]
 DOCUMENTED = [RateLimit(100, per=60), RateLimit(1000, per=3600)]
@@ -724,7 +724,7 @@ async def test_a_crash_of_the_coordinator_reaches_every_wait(
         waits = [asyncio.ensure_future(world.wait(n)) for n in range(3)]
         await world.clock.sleep(1.5)
         with monkeypatch.context() as broken:
-            broken.setattr(Board, "plan", lambda *_: 1 / 0)
+            broken.setattr(Scheduler, "plan", lambda *_: 1 / 0)
             done = await asyncio.gather(*waits, return_exceptions=True)
         assert all(isinstance(each, ZeroDivisionError) for each in done)
         assert (await world.wait()).id == world.ids[0]

@@ -19,7 +19,7 @@ from gather_async.quota.in_process import InProcessLimiter
 from gather_async.quota.limiter import Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
-from gather_async.waiting.signals import Heard
+from gather_async.waiting.signals import RecentEvents
 from gather_async.webhooks import WebhookReceiver
 
 PLENTY = [RateLimit(1_000_000, per=60)]
@@ -140,7 +140,7 @@ async def test_an_event_before_the_wait_counts() -> None:
 
 def test_the_memory_of_events_is_short() -> None:
     """An id is remembered for five minutes, and at most ten thousand are."""
-    heard = Heard()
+    heard = RecentEvents()
     heard.note("old", 1000.0)
     assert heard.last("old", 1300.0) == 1000.0
     assert heard.last("old", 1301.0) is None

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async import RateLimit
-from gather_async.waiting.budget import Allowance, Gate
+from gather_async.waiting.budget import LeakyBucket, PollBudget
 
 DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
 def spend_all(
-    allowance: Allowance, until: float, *, is_page: bool, share: float = 0.2
+    allowance: PollBudget, until: float, *, is_page: bool, share: float = 0.2
 ) -> list[float]:
     """Poll as often as allowed; return when."""
     now = 0.0
@@ -36,28 +36,28 @@ def most_within(times: list[float], seconds: float) -> int:
 
 def test_single_reads_keep_to_a_fifth_of_each_window() -> None:
     """However many wait, single reads use 20 of 100 a minute and 200 of 1000 an hour at most."""
-    spent = spend_all(Allowance(lambda: DOCUMENTED), 2 * 3600, is_page=False)
+    spent = spend_all(PollBudget(lambda: DOCUMENTED), 2 * 3600, is_page=False)
     assert most_within(spent, 60.0) == 20
     assert 190 <= most_within(spent, 3600.0) <= 201
 
 
 def test_pages_may_use_what_earlier_minutes_left() -> None:
     """Pages use up to two fifths of one minute, and a fifth of the hour all the same."""
-    spent = spend_all(Allowance(lambda: DOCUMENTED), 3600, is_page=True)
+    spent = spend_all(PollBudget(lambda: DOCUMENTED), 3600, is_page=True)
     assert most_within(spent, 60.0) == 40
     assert len(spent) <= 201
 
 
 def test_an_hour_of_waiting_leaves_no_long_silence() -> None:
     """When the hour's share is nearly used up, looks go on, some 72 seconds apart."""
-    spent = spend_all(Allowance(lambda: DOCUMENTED), 3 * 3600, is_page=False)
+    spent = spend_all(PollBudget(lambda: DOCUMENTED), 3 * 3600, is_page=False)
     gaps = [late - early for early, late in pairwise(spent)]
     assert max(gaps) < 75.0
 
 
 def test_reads_that_an_event_asked_for_count() -> None:
     """What was sent without asking is missing from what may be sent."""
-    allowance = Allowance(lambda: DOCUMENTED)
+    allowance = PollBudget(lambda: DOCUMENTED)
     for _ in range(30):
         allowance.spend(0.0, 0.2, is_page=False)
     assert allowance.wait(1.0, 0.2, is_page=False) > 58.0
@@ -74,7 +74,7 @@ def test_no_window_sees_more_than_its_share(
     limit: int, per: float, share: float, is_page: bool
 ) -> None:
     """Single reads keep to the share of any short window; pages to twice that."""
-    allowance = Allowance(lambda: [RateLimit(limit, per=per)])
+    allowance = PollBudget(lambda: [RateLimit(limit, per=per)])
     now = 0.0
     spent: list[float] = []
     while now <= 2 * per and len(spent) < 150:
@@ -91,7 +91,7 @@ def test_no_window_sees_more_than_its_share(
 def test_cheap_looks_are_not_slowed_and_dear_ones_are() -> None:
     """After a first look, ten pages are read every 15 s, twenty every 30; two as often as due."""
     for cost, pace in [(1, 0.0), (2, 0.0), (10, 15.0), (20, 30.0)]:
-        allowance = Allowance(lambda: DOCUMENTED)
+        allowance = PollBudget(lambda: DOCUMENTED)
         for _ in range(cost):
             allowance.spend(0.0, 0.2, is_page=True)
         assert allowance.pace(cost, 0.0, 0.2) == pytest.approx(pace)
@@ -99,7 +99,7 @@ def test_cheap_looks_are_not_slowed_and_dear_ones_are() -> None:
 
 def test_the_gate_lets_five_through_then_one_an_interval() -> None:
     """Waits that begin in a row share first looks instead of having one each."""
-    gate, passed = Gate(5), []
+    gate, passed = LeakyBucket(5), []
     for tick in range(300):
         now = tick / 100
         if gate.wait(now, 1.0) == 0.0:
@@ -110,7 +110,7 @@ def test_the_gate_lets_five_through_then_one_an_interval() -> None:
 
 def test_the_gate_says_when_it_opens() -> None:
     """The seconds it names are enough, and less isn't."""
-    gate = Gate(5)
+    gate = LeakyBucket(5)
     while gate.wait(10.0, 2.0) == 0.0:
         pass
     delay = gate.wait(10.0, 2.0)

@@ -4,9 +4,9 @@ import asyncio
 
 from gather_async import PollPolicy, Question
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.conditions import Listed, Reads, audio
-from gather_async.waiting.list_index import Listing, ReadPage, Step
-from gather_async.waiting.registry import Roster, Waiter
+from gather_async.waiting.conditions import ListPage, Reads, audio_ready
+from gather_async.waiting.list_index import Listing, Poll, ReadPage
+from gather_async.waiting.registry import Waiter, WaiterRegistry
 
 
 def no_views(_: Priority) -> Reads:
@@ -14,16 +14,18 @@ def no_views(_: Priority) -> Reads:
     raise AssertionError
 
 
-def a_listing(count: int) -> tuple[Listing[Question], Roster[Question], list[Waiter[Question]]]:
+def a_listing(
+    count: int,
+) -> tuple[Listing[Question], WaiterRegistry[Question], list[Waiter[Question]]]:
     """Return a listing with that many waiters, for q0, q1 and so on."""
     loop = asyncio.get_running_loop()
-    roster: Roster[Question] = Roster()
+    roster: WaiterRegistry[Question] = WaiterRegistry()
     waiters: list[Waiter[Question]] = []
     for number in range(count):
         waiter = Waiter[Question](f"q{number}", PollPolicy(), 0.0, 60.0, loop.create_future())
         roster.add(waiter, 0.0, told_at=None, seen=None)
         waiters.append(waiter)
-    return Listing(audio(no_views), roster), roster, waiters
+    return Listing(audio_ready(no_views), roster), roster, waiters
 
 
 def see(listing: Listing[Question], status: str | None, count: int) -> int:
@@ -33,8 +35,8 @@ def see(listing: Listing[Question], status: str | None, count: int) -> int:
         for number in range(count)
     }
     page = ReadPage(1, is_search=True)
-    step = Step(page, began=0.0, sought=frozenset(items), since=0.0)
-    return len(listing.saw(step, page, Listed(items=items, total=count), 1.0))
+    step = Poll(page, began=0.0, sought=frozenset(items), since=0.0)
+    return len(listing.saw(step, page, ListPage(items=items, total=count), 1.0))
 
 
 async def test_items_that_name_a_state_are_believed() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.waiting.list_index import ListMap, ReadOne, ReadPage, cost_of_a_look, next_step
+from gather_async.waiting.list_index import ListMap, ReadOne, ReadPage, next_step, poll_cost
 from gather_async.waiting.registry import Sought
 
 
@@ -162,7 +162,7 @@ def test_looking_ends_and_never_costs_much_more_than_single_reads(
     assert first <= 2 * len(awaited) + 10
     settled = world.sweep(awaited)
     on = Counter(each.page for each in awaited if each.page is not None)
-    assert settled <= max(first, cost_of_a_look(on, len(awaited)) + 10)
+    assert settled <= max(first, poll_cost(on, len(awaited)) + 10)
     if paged and not missing and len(awaited) > 1:
         assert settled <= math.ceil(total / size) + 10 or settled <= len(awaited)
 
