@@ -15,7 +15,7 @@ from gather_async.errors import QuotaWaitError
 from gather_async.models.rate_limit import QueueStatus, RateLimitStatus, WindowStatus
 from gather_async.protocol.rolling_windows import RollingWindows
 
-__all__ = ["Forecast", "Rule", "describe", "snapshot", "too_long"]
+__all__ = ["Forecast", "WindowRule", "describe", "quota_wait_error", "snapshot"]
 
 
 def snapshot(
@@ -78,7 +78,7 @@ _MOST_SIMULATED = 50_000  # starts; a few tens of milliseconds
 
 
 @attrs.frozen
-class Rule:
+class WindowRule:
     """At most ``limit`` requests in ``period`` seconds, fewer until ``others_until``."""
 
     limit: int
@@ -107,10 +107,12 @@ class Forecast:
         self._answers = windows.answers(now) + [now + latency] * windows.in_flight
         active = [(each, each.others if now < each.others_until else 0) for each in windows.windows]
         self._interactive = [
-            Rule(each.limit, each.period, others, each.others_until) for each, others in active
+            WindowRule(each.limit, each.period, others, each.others_until)
+            for each, others in active
         ]
         self._bulk = [
-            Rule(each.bulk_limit, each.period, others, each.others_until) for each, others in active
+            WindowRule(each.bulk_limit, each.period, others, each.others_until)
+            for each, others in active
         ]
 
     def start(
@@ -143,7 +145,9 @@ class Forecast:
                 left = self._leap(left, rules, interval, memory, simulated)
         return self._at
 
-    def _simulate(self, count: int, rules: Sequence[Rule], pause: float, interval: float) -> None:
+    def _simulate(
+        self, count: int, rules: Sequence[WindowRule], pause: float, interval: float
+    ) -> None:
         """Start one after the other, each as soon as every rule allows."""
         answers, at, latency = self._answers, self._at, self._latency
         for _ in range(count):
@@ -158,7 +162,7 @@ class Forecast:
         self._at = at
 
     def _leap(
-        self, left: int, rules: Sequence[Rule], interval: float, memory: int, simulated: int
+        self, left: int, rules: Sequence[WindowRule], interval: float, memory: int, simulated: int
     ) -> int:
         """Skip whole periods once the schedule repeats itself; return how many are left."""
         tightest = max(rules, key=lambda rule: (rule.period + self._latency) / rule.limit)
@@ -178,7 +182,7 @@ class Forecast:
         return left
 
 
-def _free_with_others(answers: Sequence[float], rule: Rule, at: float) -> float:
+def _free_with_others(answers: Sequence[float], rule: WindowRule, at: float) -> float:
     """Return when the rule has room, from ``at`` on, its others gone or not."""
     if at < rule.others_until and rule.limit > rule.others:
         room = rule.limit - rule.others
@@ -189,7 +193,7 @@ def _free_with_others(answers: Sequence[float], rule: Rule, at: float) -> float:
     return max(at, answers[-rule.limit] + rule.period) if len(answers) >= rule.limit else at
 
 
-def too_long(wait: float, max_wait: float, wall: float) -> QuotaWaitError:
+def quota_wait_error(wait: float, max_wait: float, wall: float) -> QuotaWaitError:
     """Return the error for a call that would wait ``wait`` seconds from ``wall`` on."""
     at = datetime.fromtimestamp(wall, UTC) + timedelta(seconds=min(wait, _LONGEST))
     return QuotaWaitError(

@@ -15,17 +15,17 @@ from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.quota.forecast import Forecast, describe, snapshot, too_long
+from gather_async.quota.forecast import Forecast, describe, quota_wait_error, snapshot
 from gather_async.quota.limiter import InProcessSlot, Priority, Slot, check_priority
-from gather_async.quota.priority_queue import Line, Lines, Turns
-from gather_async.quota.server_quota import Hold, ServerView
+from gather_async.quota.priority_queue import PriorityScheduler, WaitQueue, WaitQueues
+from gather_async.quota.server_quota import Hold, ServerQuotaTracker
 
-__all__ = ["Alarm", "InProcessLimiter", "Pace"]
+__all__ = ["InProcessLimiter", "Pace", "WakeTimer"]
 
 _SHORTEST = 1e-6  # seconds; a timer may ring a float's last bit early, so 0 could ring for ever
 
 
-class Alarm:
+class WakeTimer:
     """Rings at the earliest instant it was set to since it last rang.
 
     Args:
@@ -103,15 +103,15 @@ class InProcessLimiter:
             raise ConfigurationError(f'pace must be "burst" or "even", not {pace!r}.')
         self._clock = clock
         self._windows = RollingWindows(limits, reserve=reserve)
-        self._server = ServerView(self._windows)
-        self._turns = Turns(self._windows, even=pace == "even")
+        self._server = ServerQuotaTracker(self._windows)
+        self._turns = PriorityScheduler(self._windows, even=pace == "even")
         self._latency = 0.0
         self._hold = Hold(limits[-1].per, rng)
         self._refused: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._alarm = Alarm(clock, self._dispatch)
+        self._alarm = WakeTimer(clock, self._dispatch)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._generation = 0
-        self._lines: Lines[InProcessSlot] = Lines()
+        self._lines: WaitQueues[InProcessSlot] = WaitQueues()
 
     async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
         """Return leave to send, as soon as the windows allow.
@@ -170,7 +170,7 @@ class InProcessLimiter:
                 deadline.cancel()
             del waiter, deadline  # a cancelled future refers to this frame: no cycle to collect
 
-    def _leave(self, line: Line[InProcessSlot], waiter: asyncio.Future[InProcessSlot]) -> None:
+    def _leave(self, line: WaitQueue[InProcessSlot], waiter: asyncio.Future[InProcessSlot]) -> None:
         """Undo what a cancelled waiter did: its place in line, or the slot it just got."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().returned()
@@ -187,7 +187,7 @@ class InProcessLimiter:
         if not waiter.done():
             now = self._clock.monotonic()
             wait = max(0.0, self._forecast(now, bulk=bulk, count=0) - now)
-            waiter.set_exception(too_long(wait, max_wait, self._clock.wall()))
+            waiter.set_exception(quota_wait_error(wait, max_wait, self._clock.wall()))
 
     def _start(self, now: float, *, bulk: bool) -> InProcessSlot:
         self._windows.sent()
@@ -326,7 +326,7 @@ class InProcessLimiter:
             raise ConfigurationError(f"max_wait must be seconds from 0, or None, not {max_wait!r}.")
         wait = self._forecast(now, bulk=bulk, count=1) - now
         if wait > max_wait:
-            raise too_long(wait, max_wait, self._clock.wall())
+            raise quota_wait_error(wait, max_wait, self._clock.wall())
 
     def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
         """Return when the last of ``count`` calls that joined now would start."""
@@ -352,7 +352,7 @@ class InProcessLimiter:
         self._generation += 1
         self._windows.answered(self._clock.monotonic(), self._windows.in_flight)
         self._alarm.set(math.inf, 0.0)
-        stranded, self._lines = self._lines.disband(), Lines()
+        stranded, self._lines = self._lines.disband(), WaitQueues()
         if not old.is_closed():
             for waiter in stranded:
                 waiter.set_exception(ClientClosedError("The limiter moved to another event loop."))

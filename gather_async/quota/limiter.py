@@ -8,10 +8,10 @@ from gather_async.errors import ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 
-__all__ = ["InProcessSlot", "Limiter", "Priority", "Settling", "Slot", "check_priority"]
+__all__ = ["InProcessSlot", "Limiter", "Priority", "Slot", "SlotOwner", "check_priority"]
 
 
-class Settling(Protocol):
+class SlotOwner(Protocol):
     """What a slot tells its limiter."""
 
     def recount(self, slot: "InProcessSlot") -> None:
@@ -32,8 +32,8 @@ class InProcessSlot:
 
     __slots__ = ("_limiter", "generation", "sent_at", "weight")
 
-    def __init__(self, limiter: Settling, sent_at: float, generation: int) -> None:
-        self._limiter: Settling | None = limiter
+    def __init__(self, limiter: SlotOwner, sent_at: float, generation: int) -> None:
+        self._limiter: SlotOwner | None = limiter
         self.sent_at = sent_at
         self.weight = 1
         self.generation = generation

@@ -17,13 +17,13 @@ from typing import Generic, Literal, TypeVar
 from gather_async.models.rate_limit import QueueStatus
 from gather_async.protocol.rolling_windows import RollingWindows
 
-__all__ = ["Line", "Lines", "Turns"]
+__all__ = ["PriorityScheduler", "WaitQueue", "WaitQueues"]
 
 _T = TypeVar("_T")
 _TOLERATED = 64  # left waiters a line may hold on to before it drops them
 
 
-class Line(Generic[_T]):
+class WaitQueue(Generic[_T]):
     """A queue of futures whose waiters may leave at any time.
 
     Joining, serving and leaving cost O(1) amortised. Waiters that left are
@@ -76,14 +76,14 @@ class Line(Generic[_T]):
         return still
 
 
-class Lines(Generic[_T]):
+class WaitQueues(Generic[_T]):
     """The lines of both priorities."""
 
     __slots__ = ("bulk", "interactive")
 
     def __init__(self) -> None:
-        self.interactive: Line[_T] = Line()
-        self.bulk: Line[_T] = Line()
+        self.interactive: WaitQueue[_T] = WaitQueue()
+        self.bulk: WaitQueue[_T] = WaitQueue()
 
     def anyone(self) -> bool:
         """Tell whether anyone waits."""
@@ -103,7 +103,7 @@ _SHARE = 5
 _LONGEST_PAUSE = 60.0  # seconds that interactive calls may be paused for bulk
 
 
-class Turns:
+class PriorityScheduler:
     """Decides between the two priorities.
 
     Args:

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RollingWindows, Window
 
-__all__ = ["Hold", "ServerView"]
+__all__ = ["Hold", "ServerQuotaTracker"]
 
 _SLACK = 60.0  # seconds by which a hold may exceed the longest window: skewed clocks
 _JITTER = 1.0  # seconds
@@ -63,7 +63,7 @@ _MOST_SPENT = 1024
 _MOST_LEARNED = 4  # windows; a server that names a new limit each time must not fill memory
 
 
-class ServerView:
+class ServerQuotaTracker:
     """Fits what the server says into the windows. Never lets a window grow.
 
     Args:
