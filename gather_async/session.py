@@ -23,9 +23,9 @@ from gather_async.errors import (
 )
 from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
-from gather_async.protocol.reconciliation import Sighting, look
+from gather_async.protocol.reconciliation import Verdict, evaluate
 from gather_async.protocol.requests import Lookup, Request
-from gather_async.protocol.responses import Answer, parse_json, strike
+from gather_async.protocol.responses import Response, parse_json, redact
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
 from gather_async.transport import (
@@ -187,7 +187,7 @@ class Session:
     ) -> _Reply:
         """Send once, settle the slot whatever happens, and read a 2xx answer's JSON."""
         sending = Sending(slot.resent)
-        answer: Answer | None = None
+        answer: Response | None = None
         try:
             answer = received = await self.transport.exchange(
                 request.method,
@@ -206,7 +206,7 @@ class Session:
                 slot.returned()
         return self._read(request, received)
 
-    def _read(self, request: Request, answer: Answer) -> _Reply:
+    def _read(self, request: Request, answer: Response) -> _Reply:
         """Return what a 2xx answer holds; raise what any other means."""
         _LOG.debug("%s: %d", request, answer.status)
         if not 200 <= answer.status < 300:
@@ -221,7 +221,7 @@ class Session:
             )
         body = answer.body
         if self._key_bytes in body:
-            body = strike(body, self._key_bytes)
+            body = redact(body, self._key_bytes)
         payload = parse_json(body, is_write=request.is_write)
         if payload is None and request.needs_answer:
             raise ResponseDecodeError(
@@ -254,15 +254,15 @@ class Session:
                 payload, headers = await self._send(lookup.request, timeout, idempotent=True)
             except GatherError as error:
                 raise lost from error
-            seen = look(
+            seen = evaluate(
                 lookup,
                 payload,
                 server_now=server_time(headers),
                 elapsed=self.clock.monotonic() - began,
             )
-            if seen.verdict is Sighting.FOUND:
+            if seen.verdict is Verdict.FOUND:
                 return {"data": seen.item}, headers
-            if seen.verdict is Sighting.UNPROVEN:
+            if seen.verdict is Verdict.UNPROVEN:
                 raise lost
         return None
 
@@ -279,7 +279,7 @@ class Session:
             return Failure(was_sent=True, status=200)
         return Failure(was_sent=bool(getattr(error, "maybe_processed", False)))
 
-    def _quota(self, answer: Answer) -> ServerQuota | None:
+    def _quota(self, answer: Response) -> ServerQuota | None:
         """Return what the headers say of the quota, its reset by our own clock."""
         quota = read_rate_headers(answer.headers)
         if quota is None or quota.reset_at is None:

@@ -17,7 +17,7 @@ from gather_async.errors import (
     GatherConnectionError,
     GatherTimeoutError,
 )
-from gather_async.protocol.responses import Answer
+from gather_async.protocol.responses import Response
 
 __all__ = [
     "ClientTimeout",
@@ -129,7 +129,7 @@ class Transport:
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
         sending: Sending,
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read the whole answer. Redirects are not followed.
 
         At most 100 requests are under way at once; the time spent waiting for
@@ -153,7 +153,7 @@ class Transport:
                 allow_redirects=False,
                 timeout=timeout,
             ) as response:
-                return Answer(response.status, response.headers, await response.read())
+                return Response(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
             raise self._mapped(error, method, sending, timeout) from _publishable(error)
         finally:

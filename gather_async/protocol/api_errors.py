@@ -21,7 +21,7 @@ from gather_async.errors import (
 )
 from gather_async.protocol.codec import MismatchError, decode
 from gather_async.protocol.rate_headers import read_reset
-from gather_async.protocol.responses import Answer, kept_text, strike
+from gather_async.protocol.responses import Response, redact, truncate
 
 __all__ = ["api_error", "seconds_until_reset", "server_time"]
 
@@ -58,7 +58,7 @@ _UNPRINTABLE = re.compile(
 
 
 def api_error(
-    answer: Answer, call: str, *, is_write: bool, now: float, secret: str = ""
+    answer: Response, call: str, *, is_write: bool, now: float, secret: str = ""
 ) -> GatherAPIError:
     """Return the error that an answer outside 2xx means.
 
@@ -69,7 +69,7 @@ def api_error(
         now: Wall time in Unix seconds.
         secret: The API key, which the error leaves out even if the server repeats it.
     """
-    body = strike(answer.body, secret.encode())
+    body = redact(answer.body, secret.encode())
     error, meta = _error_envelope(body)
     details = _object_in(error, "details")
     code = _text_in(error, "code")
@@ -80,7 +80,7 @@ def api_error(
             answer.status,
             call,
             code,
-            _told(answer.status, message, details),
+            _server_message(answer.status, message, details),
             next_step=_LOOK_FIRST if maybe_processed else _next_step(answer.status),
         ),
         status=answer.status,
@@ -88,8 +88,8 @@ def api_error(
         message=message or _phrase(answer.status),
         details=details,
         request_id=_text_in(meta, "requestId"),
-        body=kept_text(body),
-        headers={name.lower(): strike(value, secret) for name, value in answer.headers.items()},
+        body=truncate(body),
+        headers={name.lower(): redact(value, secret) for name, value in answer.headers.items()},
     )
     failure.maybe_processed = maybe_processed
     if isinstance(failure, RateLimitedError):
@@ -176,7 +176,7 @@ def _phrase(status: int) -> str:
         return "Unknown status"
 
 
-def _told(status: int, message: str, details: Mapping[str, Any]) -> str:
+def _server_message(status: int, message: str, details: Mapping[str, Any]) -> str:
     """Return what the server says went wrong."""
     told = [message or _phrase(status)]
     told += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]

@@ -146,7 +146,7 @@ def _instant(value: Any, _: Any) -> datetime:
         raise TypeError("an ISO 8601 date was expected") from None
 
 
-def _word(value: Any, cls: type[OpenEnum]) -> OpenEnum:
+def _enum_member(value: Any, cls: type[OpenEnum]) -> OpenEnum:
     if type(value) is str:
         return cls(value)
     raise _expected("text", value)
@@ -243,7 +243,7 @@ def _converter(*, detailed_validation: bool) -> Converter:
     converter.register_structure_hook(int, _whole_number)
     converter.register_structure_hook(datetime, _instant)
     # By class: cattrs takes the hook of str, the base, before any predicate's.
-    converter.register_structure_hook(OpenEnum, _word)
+    converter.register_structure_hook(OpenEnum, _enum_member)
     converter.register_structure_hook(InterviewStatus, _interview_status)
     converter.register_structure_hook_func(lambda cls: cls == Mapping[str, Any], _object)
     converter.register_structure_hook_factory(

@@ -12,7 +12,7 @@ from gather_async.protocol.pagination import read_counts
 from gather_async.protocol.requests import Lookup
 from gather_async.protocol.responses import find_list
 
-__all__ = ["Look", "Sighting", "look"]
+__all__ = ["LookupResult", "Verdict", "evaluate"]
 
 _MARGIN = 60.0
 """Seconds by which an object may seem older than the write that made it: clocks
@@ -21,7 +21,7 @@ _SURELY_WHOLE = 9
 """Items that no page size cuts a list at: the smallest documented default is 10."""
 
 
-class Sighting(Enum):
+class Verdict(Enum):
     """What one look proves."""
 
     FOUND = auto()
@@ -31,14 +31,16 @@ class Sighting(Enum):
 
 
 @frozen
-class Look:
+class LookupResult:
     """What one look saw."""
 
-    verdict: Sighting
+    verdict: Verdict
     item: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
-def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: float) -> Look:
+def evaluate(
+    lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: float
+) -> LookupResult:
     """Return what a list answer says of the lost write.
 
     Args:
@@ -50,22 +52,22 @@ def look(lookup: Lookup, payload: Any, *, server_now: float | None, elapsed: flo
     """
     items, _ = find_list(payload, lookup.plural)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return Look(Sighting.UNPROVEN)
+        return LookupResult(Verdict.UNPROVEN)
     matching = [item for item in items if lookup.matches(item)]
     recent = matching
     if lookup.recent_only and matching:
         now = _unix(_meta(payload).get("timestamp")) or server_now
         if now is None:
             # An older one can't be told from the one that the write made.
-            return Look(Sighting.UNPROVEN)
+            return LookupResult(Verdict.UNPROVEN)
         earliest = now - elapsed - _MARGIN
         recent = [item for item in matching if _created(item, now) >= earliest]
     if recent:
-        return Look(Sighting.FOUND, max(recent, key=lambda item: _created(item, 0.0)))
+        return LookupResult(Verdict.FOUND, max(recent, key=lambda item: _created(item, 0.0)))
     if len(matching) < len(items) or _has_more(payload, len(items)):
         # The filter was ignored, or there is more than this page.
-        return Look(Sighting.UNPROVEN)
-    return Look(Sighting.ABSENT)
+        return LookupResult(Verdict.UNPROVEN)
+    return LookupResult(Verdict.ABSENT)
 
 
 def _has_more(payload: Any, listed: int) -> bool:

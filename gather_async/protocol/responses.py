@@ -10,14 +10,14 @@ from gather_async.errors import ResponseDecodeError
 from gather_async.protocol.codec import MismatchError, decode, wire_names
 
 __all__ = [
-    "Answer",
+    "Response",
     "decode_item",
     "decode_items",
     "find_list",
     "find_object",
-    "kept_text",
     "parse_json",
-    "strike",
+    "redact",
+    "truncate",
 ]
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _SHORTEST_SECRET = 8  # a shorter one is nobody's key, and may be a part of any 
 
 
 @frozen
-class Answer:
+class Response:
     """What the server sent. Its ``repr`` shows neither headers nor body."""
 
     status: int
@@ -36,7 +36,7 @@ class Answer:
     body: bytes = field(repr=False)
 
 
-def strike(text: AnyStr, secret: AnyStr) -> AnyStr:
+def redact(text: AnyStr, secret: AnyStr) -> AnyStr:
     """Return what a server sent without the API key, should it repeat it: errors keep it."""
     if len(secret) < _SHORTEST_SECRET:
         return text
@@ -57,7 +57,7 @@ def parse_json(body: bytes, *, is_write: bool) -> Any:
         return json.loads(str(body, "utf-8"))  # RFC 8259, section 8.1: always UTF-8
     except (ValueError, RecursionError) as error:
         problem = "it is nested too deep" if isinstance(error, RecursionError) else "it is not JSON"
-        raise _senseless("$", problem, body, is_write=is_write) from None
+        raise _decode_error("$", problem, body, is_write=is_write) from None
 
 
 def find_object(payload: Any, singular: str, model: type) -> tuple[Any, str]:
@@ -116,7 +116,7 @@ def decode_items(
     """
     values, path = find_list(payload, plural)
     if not isinstance(values, list):
-        raise _senseless(path, "an array was expected", payload, is_write=is_write)
+        raise _decode_error(path, "an array was expected", payload, is_write=is_write)
     return tuple(
         _decode_at(f"{path}[{index}]", value, model, payload, is_write=is_write)
         for index, value in enumerate(values)
@@ -127,27 +127,27 @@ def _decode_at(path: str, value: Any, model: type[T], payload: Any, *, is_write:
     try:
         return decode(value, model)
     except MismatchError as failure:
-        raise _senseless(path + failure.path, str(failure), payload, is_write=is_write) from None
+        raise _decode_error(path + failure.path, str(failure), payload, is_write=is_write) from None
 
 
-def kept_text(body: bytes) -> str:
+def truncate(body: bytes) -> str:
     """Return as much of a body as an error keeps: its first 64 KiB, as text."""
     return body[:_KEPT_BODY].decode("utf-8", "replace")
 
 
-def _senseless(path: str, problem: str, body: Any, *, is_write: bool) -> ResponseDecodeError:
+def _decode_error(path: str, problem: str, body: Any, *, is_write: bool) -> ResponseDecodeError:
     """Build the error; a body that was parsed already is written out again."""
-    raw = body if isinstance(body, bytes) else _written_out(body)
+    raw = body if isinstance(body, bytes) else _reencode(body)
     return ResponseDecodeError(
         f"The server said that it succeeded, but its answer makes no sense at {path}: {problem}. "
         "See `.body`; report it to the vendor if it persists.",
-        body=kept_text(raw),
+        body=truncate(raw),
         path=path,
         maybe_processed=is_write,
     )
 
 
-def _written_out(payload: Any) -> bytes:
+def _reencode(payload: Any) -> bytes:
     """Return JSON again; nothing if it is nested too deep for that, though it could be read."""
     try:
         return json.dumps(payload).encode()

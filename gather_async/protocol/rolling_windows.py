@@ -218,7 +218,7 @@ class RollingWindows:
 
     def count(self, after: float, until: float = math.inf) -> int:
         """Return how many remembered answers lie in ``after < instant <= until``; O(log n)."""
-        instants = _At(self._log, self._size, max(0, self._head - self._size), self._head)
+        instants = _RingView(self._log, self._size, max(0, self._head - self._size), self._head)
         last = len(instants) if until == math.inf else bisect_right(instants, until)
         return max(0, last - bisect_right(instants, after))
 
@@ -247,7 +247,7 @@ class RollingWindows:
         window.oldest = oldest
 
 
-class _At(Sequence[float]):
+class _RingView(Sequence[float]):
     """The circular log as the sorted sequence that it is, for bisection."""
 
     __slots__ = ("_first", "_last", "_log", "_size")

@@ -20,7 +20,7 @@ from gather_async.protocol.javascript import reserialize
 
 __all__ = [
     "SIGNATURE_HEADER",
-    "Signed",
+    "VerifiedPayload",
     "bytes_of",
     "check",
     "check_secrets",
@@ -38,7 +38,7 @@ _FIRST_MILLISECOND = 1e11
 
 
 @frozen
-class Signed:
+class VerifiedPayload:
     """What a valid signature vouches for."""
 
     text: str
@@ -69,7 +69,7 @@ def sign(body: bytes, *, secret: str, timestamp: str) -> str:
 
 def check(
     body: Any, header: Any, *, secrets: Sequence[str], tolerance: float, now: float
-) -> Signed:
+) -> VerifiedPayload:
     """Return what was signed, if the signature is valid and fresh.
 
     The bytes count as they are; if their signature doesn't match, then as
@@ -91,11 +91,11 @@ def check(
     parts = _read_header(header)
     sent_at = _read_timestamp(parts.timestamp)
     _check_age(sent_at, tolerance, now)
-    if _fits(parts, raw, secrets):
-        return Signed(_decode(raw), sent_at)
+    if _matches(parts, raw, secrets):
+        return VerifiedPayload(_decode(raw), sent_at)
     text = _as_stringified(raw)
-    if text is not None and _fits(parts, text.encode(), secrets):
-        return Signed(text, sent_at)
+    if text is not None and _matches(parts, text.encode(), secrets):
+        return VerifiedPayload(text, sent_at)
     raise WebhookVerificationError(
         "No signature matches: compare the webhook's secret, and pass the body's bytes as "
         "they came, before any parsing.",
@@ -170,7 +170,7 @@ def _signature(timestamp: str, payload: bytes, secret: str) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _fits(header: _Header, payload: bytes, secrets: Sequence[str]) -> bool:
+def _matches(header: _Header, payload: bytes, secrets: Sequence[str]) -> bool:
     """Tell whether any signature is that of any secret, comparing all in constant time."""
     fits = False
     for secret in secrets:

@@ -137,7 +137,7 @@ class Intake:
             self._turns = (loop, asyncio.Semaphore(1))
         return self._turns[1]
 
-    def _check(self, body: bytes, header: str | None) -> signatures.Signed:
+    def _check(self, body: bytes, header: str | None) -> signatures.VerifiedPayload:
         return signatures.check(
             body, header, secrets=self.secrets, tolerance=self.tolerance, now=self.clock.wall()
         )

@@ -13,7 +13,7 @@ from gather_async.errors import (
     GatherConnectionError,
     GatherTimeoutError,
 )
-from gather_async.protocol.responses import Answer
+from gather_async.protocol.responses import Response
 from gather_async.transport import Sending, Transport, client_timeout
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -57,7 +57,7 @@ async def exchange(
     *,
     sending: Sending | None = None,
     timeout: aiohttp.ClientTimeout | None = None,
-) -> Answer:
+) -> Response:
     """Send one request."""
     return await transport.exchange(
         method,

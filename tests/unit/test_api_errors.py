@@ -23,7 +23,7 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
-from gather_async.protocol.responses import Answer
+from gather_async.protocol.responses import Response
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 CALL = "POST /qsi/gather/candidates"
@@ -43,7 +43,7 @@ def failed(
     secret: str = "",
 ) -> GatherAPIError:
     """Return the error of an answer."""
-    answer = Answer(status, headers or {}, body)
+    answer = Response(status, headers or {}, body)
     return api_error(answer, CALL, is_write=is_write, now=NOW, secret=secret)
 
 
@@ -328,7 +328,7 @@ def test_without_a_date_the_servers_clock_is_unknown() -> None:
 def test_an_error_with_aiohttps_headers_can_be_pickled() -> None:
     """Headers become a plain mapping with names in lower case, so the error can travel."""
     headers = CIMultiDictProxy(CIMultiDict({"Retry-After": "5", "X-Request": "r"}))
-    error = api_error(Answer(429, headers, b""), CALL, is_write=False, now=NOW)
+    error = api_error(Response(429, headers, b""), CALL, is_write=False, now=NOW)
     again = pickle.loads(pickle.dumps(error))
     assert again.headers == {"retry-after": "5", "x-request": "r"}
     assert vars(again) == vars(error)
@@ -375,7 +375,7 @@ def test_any_answer_gives_a_gather_api_error(
     """No status, body or header makes building the error fail, and it can be published."""
     mapping = CIMultiDictProxy(CIMultiDict(headers))
     now = server_time(mapping)
-    answer = Answer(status, mapping, body)
+    answer = Response(status, mapping, body)
     error = api_error(answer, CALL, is_write=is_write, now=NOW if now is None else now)
     assert isinstance(error, GatherAPIError)
     assert error.status == status

@@ -20,12 +20,12 @@ from gather_async.models import (
     Team,
 )
 from gather_async.protocol.responses import (
-    Answer,
+    Response,
     decode_item,
     decode_items,
     find_list,
-    kept_text,
     parse_json,
+    truncate,
 )
 
 KEPT = 65_536
@@ -246,14 +246,14 @@ def test_an_error_keeps_the_start_of_the_body_and_shows_none_of_it() -> None:
 
 def test_kept_text_never_fails() -> None:
     """A body that is cut inside a character is still text."""
-    assert kept_text(b"") == ""
-    assert kept_text("\u00e9".encode() * KEPT) == "\u00e9" * (KEPT // 2)
-    assert kept_text(b"a" + "\u00e9".encode() * KEPT).endswith("\ufffd")
+    assert truncate(b"") == ""
+    assert truncate("\u00e9".encode() * KEPT) == "\u00e9" * (KEPT // 2)
+    assert truncate(b"a" + "\u00e9".encode() * KEPT).endswith("\ufffd")
 
 
 def test_an_answer_shows_neither_headers_nor_body() -> None:
     """The repr of what the server sent is safe to publish."""
-    shown = repr(Answer(200, {"set-cookie": "secret"}, b"ada@example.com"))
+    shown = repr(Response(200, {"set-cookie": "secret"}, b"ada@example.com"))
     assert shown == "Answer(status=200)"
 
 

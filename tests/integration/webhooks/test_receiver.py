@@ -521,7 +521,7 @@ async def test_large_bodies_take_turns(
     hooks, go_on, began, active, peak = receiver(clock), threading.Event(), asyncio.Event(), 0, 0
     check, loop = signatures.check, asyncio.get_running_loop()
 
-    def slow_check(body: Any, header: Any, **options: Any) -> signatures.Signed:
+    def slow_check(body: Any, header: Any, **options: Any) -> signatures.VerifiedPayload:
         nonlocal active, peak
         if len(body) > 100_000:
             active += 1
