@@ -8,13 +8,13 @@ from attrs import define, field
 
 from gather_async.errors import ClientClosedError
 
-__all__ = ["Closing"]
+__all__ = ["CancelScope"]
 
 T = TypeVar("T")
 
 
 @define(eq=False)
-class Closing:
+class CancelScope:
     """Tells calls that wait for the quota, or for their next attempt, that it is over.
 
     They would wait for minutes, only to learn then that the client is closed. A task

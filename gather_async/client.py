@@ -23,12 +23,12 @@ from gather_async.settings import (
     DOCUMENTED_RATE_LIMITS,
     PRODUCTION,
     Defaults,
-    check_base_url,
-    checked_key,
-    checked_priority,
-    checked_retry,
-    checked_wait,
-    given,
+    validate_base_url,
+    validate_key,
+    validate_max_wait,
+    validate_priority,
+    validate_retry,
+    without_unset,
 )
 from gather_async.transport import (
     HTTPSession,
@@ -106,11 +106,11 @@ class GatherClient(View):
         Raises:
             ConfigurationError: The key is missing or blank, or an argument can't work.
         """
-        checked_wait(max_wait)
-        checked_retry(retry)
+        validate_max_wait(max_wait)
+        validate_retry(retry)
         clock = clock or SystemClock()
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
-        url = check_base_url(url, allow_insecure=allow_insecure)
+        url = validate_base_url(url, allow_insecure=allow_insecure)
         shared = Shared(
             transport=Transport(
                 base=url,
@@ -135,7 +135,7 @@ class GatherClient(View):
                 max_wait=max_wait,
             ),
             rng=rng,
-            api_key=checked_key(api_key),
+            api_key=validate_key(api_key),
             user_agent=user_agent(__version__),
         )
         defaults = Defaults(
@@ -191,9 +191,9 @@ class GatherClient(View):
         options = self._session.options
         changed = {
             "timeout": timeout if timeout is UNSET else client_timeout(timeout),
-            "retry": checked_retry(retry),
-            "priority": checked_priority(priority),
-            "max_wait": checked_wait(max_wait),
+            "retry": validate_retry(retry),
+            "priority": validate_priority(priority),
+            "max_wait": validate_max_wait(max_wait),
         }
         defaults = {
             "phone_policy": phone_policy,
@@ -203,8 +203,8 @@ class GatherClient(View):
         view = object.__new__(type(self))
         view._show(
             self._shared,
-            self._session.with_options(evolve(options, **given(changed)), limiter),
-            evolve(self._defaults, **given(defaults)),
+            self._session.with_options(evolve(options, **without_unset(changed)), limiter),
+            evolve(self._defaults, **without_unset(defaults)),
         )
         return view
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs import define, field, frozen
 
-from gather_async.cancel_scope import Closing
+from gather_async.cancel_scope import CancelScope
 from gather_async.clock import Clock
 from gather_async.errors import (
     GatherAPIError,
@@ -30,7 +30,7 @@ from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
 from gather_async.transport import (
     ClientTimeout,
-    Sending,
+    SendState,
     Timeout,
     Transport,
     client_timeout,
@@ -71,7 +71,7 @@ class Session:
     limiter: Limiter
     clock: Clock
     options: Options
-    closing: Closing = field(factory=Closing)
+    closing: CancelScope = field(factory=CancelScope)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -186,7 +186,7 @@ class Session:
         self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
     ) -> _Reply:
         """Send once, settle the slot whatever happens, and read a 2xx answer's JSON."""
-        sending = Sending(slot.resent)
+        sending = SendState(slot.resent)
         answer: Response | None = None
         try:
             answer = received = await self.transport.exchange(

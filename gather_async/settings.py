@@ -21,19 +21,19 @@ __all__ = [
     "DOCUMENTED_RATE_LIMITS",
     "Defaults",
     "PRODUCTION",
-    "check_base_url",
-    "checked_key",
-    "checked_priority",
-    "checked_retry",
-    "checked_wait",
-    "given",
+    "validate_base_url",
+    "validate_key",
+    "validate_max_wait",
+    "validate_priority",
+    "validate_retry",
+    "without_unset",
 ]
 
 _PLAIN = re.compile(r"[!-\[\]-~]+")
 PRODUCTION = "https://api.prod.qualifi.hr"  # Source: /getting-started/overview
 
 
-def check_base_url(raw: str, *, allow_insecure: bool = False) -> str:
+def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
     """Return the base URL without its trailing slash.
 
     Args:
@@ -94,7 +94,7 @@ class Defaults:
     user_id: str | None
 
 
-def checked_key(api_key: str | None) -> str:
+def validate_key(api_key: str | None) -> str:
     """Return the key, or ``GATHER_API_KEY``, unchanged. Source: /getting-started/authentication.
 
     Raises:
@@ -110,7 +110,7 @@ def checked_key(api_key: str | None) -> str:
     return key
 
 
-def checked_wait(max_wait: float | Unset | None) -> float | Unset | None:
+def validate_max_wait(max_wait: float | Unset | None) -> float | Unset | None:
     """Return ``max_wait`` as given.
 
     Raises:
@@ -123,7 +123,7 @@ def checked_wait(max_wait: float | Unset | None) -> float | Unset | None:
     return max_wait
 
 
-def checked_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
+def validate_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
     """Return ``retry`` as given.
 
     Raises:
@@ -134,7 +134,7 @@ def checked_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
     return retry
 
 
-def checked_priority(priority: Priority | Unset) -> Priority | Unset:
+def validate_priority(priority: Priority | Unset) -> Priority | Unset:
     """Return ``priority`` as given.
 
     Raises:
@@ -145,6 +145,6 @@ def checked_priority(priority: Priority | Unset) -> Priority | Unset:
     return priority
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
+def without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those options that are not UNSET."""
     return {name: value for name, value in options.items() if value is not UNSET}

@@ -23,7 +23,7 @@ __all__ = [
     "ClientTimeout",
     "HTTPSession",
     "HTTPTrace",
-    "Sending",
+    "SendState",
     "Timeout",
     "Transport",
     "client_timeout",
@@ -41,7 +41,7 @@ _MOST_CONNECTIONS = 100  # as many as aiohttp's own pool
 
 
 @define(eq=False)
-class Sending:
+class SendState:
     """What is known of one exchange under way."""
 
     on_resent: Callable[[], None]
@@ -61,7 +61,7 @@ class Sending:
             self.on_resent()
 
 
-_SENDING: ContextVar[Sending | None] = ContextVar("gather_async_sending", default=None)
+_SENDING: ContextVar[SendState | None] = ContextVar("gather_async_sending", default=None)
 
 
 class _CountingConnector(aiohttp.TCPConnector):
@@ -128,7 +128,7 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
-        sending: Sending,
+        sending: SendState,
     ) -> Response:
         """Send one request and read the whole answer. Redirects are not followed.
 
@@ -170,7 +170,7 @@ class Transport:
         self._forget_session()
 
     def _mapped(
-        self, error: Exception, method: str, sending: Sending, timeout: aiohttp.ClientTimeout
+        self, error: Exception, method: str, sending: SendState, timeout: aiohttp.ClientTimeout
     ) -> Exception:
         """Return the error of this package that one of aiohttp's means."""
         if isinstance(error, TimeoutError):
@@ -264,7 +264,9 @@ def _publishable(error: Exception) -> Exception | None:
     return None if isinstance(error, aiohttp.ClientResponseError) else error
 
 
-def _timed_out(method: str, sending: Sending, timeout: aiohttp.ClientTimeout) -> GatherTimeoutError:
+def _timed_out(
+    method: str, sending: SendState, timeout: aiohttp.ClientTimeout
+) -> GatherTimeoutError:
     return GatherTimeoutError(
         f"A {method} request timed out {_when(sending)} (timeout: {timeout.total} s). "
         + _advice(method, sending),
@@ -272,7 +274,7 @@ def _timed_out(method: str, sending: Sending, timeout: aiohttp.ClientTimeout) ->
     )
 
 
-def _broken(method: str, sending: Sending, what: str) -> GatherConnectionError:
+def _broken(method: str, sending: SendState, what: str) -> GatherConnectionError:
     return GatherConnectionError(
         f"The connection of a {method} request failed {_when(sending)}: {what}. "
         + _advice(method, sending),
@@ -280,11 +282,11 @@ def _broken(method: str, sending: Sending, what: str) -> GatherConnectionError:
     )
 
 
-def _when(sending: Sending) -> str:
+def _when(sending: SendState) -> str:
     return "after it was sent" if sending.was_sent else "before it was sent"
 
 
-def _advice(method: str, sending: Sending) -> str:
+def _advice(method: str, sending: SendState) -> str:
     if sending.was_sent and method != "GET":
         return "It may have been carried out: look before you send it again."
     return "It is safe to try again."

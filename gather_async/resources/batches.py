@@ -10,7 +10,7 @@ from gather_async.errors import InvalidRequestError, ResponseDecodeError
 from gather_async.protocol.codec import to_wire
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item, decode_items
-from gather_async.resources.endpoint import Endpoint, Identified, reading_back, with_extra
+from gather_async.resources.endpoint import Endpoint, Identified, read_after_write, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import Unset
 
@@ -57,7 +57,7 @@ async def create_batch(
     payload = await endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
     told = _told(endpoint, payload)
     if len(told) != len(new):
-        with reading_back(f"the {endpoint.plural} were created"):
+        with read_after_write(f"the {endpoint.plural} were created"):
             told = tuple([item async for item in endpoint.list(timeout=timeout)])
     return _in_order(new, told, key, endpoint.plural)
 

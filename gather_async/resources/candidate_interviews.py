@@ -17,7 +17,7 @@ from gather_async.protocol.pagination import Paging
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Lookup, Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.endpoint import Endpoint, reading_back, with_extra
+from gather_async.resources.endpoint import Endpoint, read_after_write, with_extra
 from gather_async.resources.pager import Pager
 from gather_async.resources.waits import Waits
 from gather_async.session import Session
@@ -271,7 +271,7 @@ class CandidateInterviews:
             needs_answer=False,
         )
         await self._session.send(request, timeout=timeout, idempotent=idempotent)
-        with reading_back("the invite was sent again"):
+        with read_after_write("the invite was sent again"):
             return await self.get(id, timeout=timeout)
 
     async def wait_until_completed(
@@ -321,7 +321,7 @@ class CandidateInterviews:
             told = decode_item(payload, "candidateInterview", CandidateInterview)
             if told.id == id:
                 return told
-        with reading_back("the status was changed"):
+        with read_after_write("the status was changed"):
             return await self.get(id, timeout=timeout)
 
     def _lookup(self, candidate_id: str, interview_id: str) -> Lookup:

@@ -22,11 +22,11 @@ from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Catalog", "Endpoint", "Identified", "reading_back", "with_extra"]
+__all__ = ["Catalog", "Endpoint", "Identified", "read_after_write", "with_extra"]
 
 
 @contextmanager
-def reading_back(done: str) -> Iterator[None]:
+def read_after_write(done: str) -> Iterator[None]:
     """Let no failure to read look as if the write before it had failed.
 
     A read that fails is safe to try again, and a short quota refuses it before anything

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from gather_async.storage.worker import Job, Migration, Opening, Work, Worker
+from gather_async.storage.worker import Connector, Job, Migration, Work, Worker
 
 __all__ = ["SQLiteStore"]
 
@@ -45,7 +45,7 @@ class SQLiteStore:
                 cut, never to a crash of the process.
             busy_timeout: Seconds to wait for another process's transaction.
         """
-        opening = Opening(str(path), schema_version, migrate, synchronous, busy_timeout)
+        opening = Connector(str(path), schema_version, migrate, synchronous, busy_timeout)
         self._worker = Worker(opening)
         # A store that was dropped unclosed must not keep its thread.
         self._finalizer = weakref.finalize(self, self._worker.stop)

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from gather_async.errors import ClientClosedError, ConfigurationError
 
-__all__ = ["Job", "Migration", "Opening", "Work", "Worker"]
+__all__ = ["Connector", "Job", "Migration", "Work", "Worker"]
 
 Migration = Callable[[sqlite3.Connection, int], None]
 
@@ -31,7 +31,7 @@ _LASTING: Final = frozenset(
 
 
 @frozen
-class Opening:
+class Connector:
     """How a connection comes to be."""
 
     path: str
@@ -147,7 +147,7 @@ class Job:
 class Worker:
     """The thread that owns the connection."""
 
-    _opening: Opening
+    _opening: Connector
     _queue: "SimpleQueue[Job | None]" = field(factory=SimpleQueue)
     _lock: threading.Lock = field(factory=threading.Lock)
     _thread: threading.Thread | None = None
@@ -187,7 +187,7 @@ class Worker:
                 self._run_group(list(group), writes=writes)
         self._close()
         if self._last is not None:
-            _settle_all([self._last])
+            _resolve_all([self._last])
 
     def _next_group(self) -> "tuple[list[Job], bool]":
         """Wait for a job and take what else is there; True with the last ones."""
@@ -214,7 +214,7 @@ class Worker:
         except Exception as error:
             for job in group:
                 job.error = job.error or error
-        _settle_all(group)
+        _resolve_all(group)
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -254,7 +254,7 @@ def _attempt(connection: sqlite3.Connection, job: Job) -> None:
         job.error = error
 
 
-def _settle_all(jobs: Iterable[Job]) -> None:
+def _resolve_all(jobs: Iterable[Job]) -> None:
     """Tell the waiting tasks, waking each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:

@@ -14,7 +14,7 @@ from gather_async.errors import (
     GatherTimeoutError,
 )
 from gather_async.protocol.responses import Response
-from gather_async.transport import Sending, Transport, client_timeout
+from gather_async.transport import SendState, Transport, client_timeout
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -55,7 +55,7 @@ async def exchange(
     transport: Transport,
     method: str = "GET",
     *,
-    sending: Sending | None = None,
+    sending: SendState | None = None,
     timeout: aiohttp.ClientTimeout | None = None,
 ) -> Response:
     """Send one request."""
@@ -69,9 +69,9 @@ async def exchange(
     )
 
 
-def fresh(resent: list[bool] | None = None) -> Sending:
+def fresh(resent: list[bool] | None = None) -> SendState:
     """Return a record of an exchange that has not begun."""
-    return Sending(on_resent=lambda: (resent if resent is not None else []).append(True))
+    return SendState(on_resent=lambda: (resent if resent is not None else []).append(True))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

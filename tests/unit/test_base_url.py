@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.settings import PRODUCTION, check_base_url
+from gather_async.settings import PRODUCTION, validate_base_url
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from gather_async.settings import PRODUCTION, check_base_url
 )
 def test_https_anywhere_and_http_to_loopback_are_accepted(raw: str, checked: str) -> None:
     """The address comes back without its trailing slashes."""
-    assert check_base_url(raw) == checked
+    assert validate_base_url(raw) == checked
 
 
 @pytest.mark.parametrize(
@@ -73,24 +73,24 @@ def test_https_anywhere_and_http_to_loopback_are_accepted(raw: str, checked: str
 def test_anything_else_is_refused_without_repeating_it(raw: object) -> None:
     """A wrong address is a configuration error, and its credentials stay out of the message."""
     with pytest.raises(ConfigurationError) as caught:
-        check_base_url(raw)  # type: ignore[arg-type]  # what an untyped caller may pass
+        validate_base_url(raw)  # type: ignore[arg-type]  # what an untyped caller may pass
     assert "secret-word" not in str(caught.value)
 
 
 def test_plain_http_is_allowed_on_request_only() -> None:
     """``allow_insecure`` lifts the rule on HTTPS and no other."""
-    assert check_base_url("http://10.0.0.1/", allow_insecure=True) == "http://10.0.0.1"
+    assert validate_base_url("http://10.0.0.1/", allow_insecure=True) == "http://10.0.0.1"
     with pytest.raises(ConfigurationError, match="allow_insecure=True"):
-        check_base_url("http://10.0.0.1/")
+        validate_base_url("http://10.0.0.1/")
     with pytest.raises(ConfigurationError, match="credentials"):
-        check_base_url("http://user@10.0.0.1/", allow_insecure=True)
+        validate_base_url("http://user@10.0.0.1/", allow_insecure=True)
 
 
 @given(st.text() | st.text(alphabet="htps:/@?#[]\\.%1a\n ").map("https://".__add__))
 def test_any_text_is_refused_or_names_a_host_over_https(raw: str) -> None:
     """No text gets the key sent in the clear, or makes the check fail in another way."""
     try:
-        checked = check_base_url(raw)
+        checked = validate_base_url(raw)
     except ConfigurationError:
         return
     url = urlsplit(checked)
