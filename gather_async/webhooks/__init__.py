@@ -13,36 +13,36 @@ from gather_async.webhooks.events import (
     WebhookEvent,
 )
 from gather_async.webhooks.inbox import (
-    Claimed,
+    ClaimResult,
     DeadLetter,
+    HandlerJob,
     Inbox,
+    PutResult,
     StoredEvent,
-    Taken,
-    Task,
 )
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
 from gather_async.webhooks.reply import WebhookReply
 from gather_async.webhooks.signing import SignedSample, sample, sample_body, sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox
-from gather_async.webhooks.worker import Handling
+from gather_async.webhooks.worker import HandlerPolicy
 
 __all__ = [
     "CandidateInterviewCompleted",
     "CandidateInterviewStatusChanged",
-    "Claimed",
+    "ClaimResult",
     "DeadLetter",
-    "Handling",
+    "HandlerJob",
+    "HandlerPolicy",
     "Inbox",
     "InterviewCreated",
     "InterviewUpdated",
     "MemoryInbox",
+    "PutResult",
     "QuestionAudioGenerated",
     "SQLiteInbox",
     "SignedSample",
     "StoredEvent",
-    "Taken",
-    "Task",
     "UnknownEvent",
     "WebhookEvent",
     "WebhookReceiver",

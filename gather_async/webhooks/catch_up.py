@@ -15,10 +15,10 @@ from gather_async.webhooks.events import (
     WebhookEvent,
     decode_event,
 )
-from gather_async.webhooks.inbox import Taken
-from gather_async.webhooks.ingest import Intake
+from gather_async.webhooks.inbox import PutResult
+from gather_async.webhooks.ingest import Ingest
 
-__all__ = ["Sweepable", "catch_up"]
+__all__ = ["CatchUpClient", "catch_up"]
 
 # Who is here has finished. Source: /api-reference/candidate-interviews
 _FINISHED: Final = frozenset(
@@ -36,7 +36,7 @@ class _CandidateInterviews(Protocol):
     async def get(self, id: str) -> CandidateInterview: ...
 
 
-class Sweepable(Protocol):
+class CatchUpClient(Protocol):
     """What a sweep needs of a client; `GatherClient` fits."""
 
     @property
@@ -45,10 +45,10 @@ class Sweepable(Protocol):
 
 
 async def catch_up(
-    gather: Sweepable,
+    gather: CatchUpClient,
     *,
     since: datetime,
-    intake: Intake,
+    intake: Ingest,
     clock: Clock,
     can_wait: Callable[[], bool],
 ) -> int:
@@ -62,15 +62,15 @@ async def catch_up(
             continue
         current = await _changed_since(interviews, item, since)
         for event, text in () if current is None else await _unseen(current, intake):
-            while (taken := await intake.keep(event, text)) is Taken.FULL:
+            while (taken := await intake.keep(event, text)) is PutResult.FULL:
                 if not can_wait():
                     raise ClientClosedError("The inbox is full: start the receiver first.")
                 await clock.sleep(1.0)
-            delivered += taken is Taken.NEW
+            delivered += taken is PutResult.NEW
     return delivered
 
 
-async def _unseen(item: CandidateInterview, intake: Intake) -> Sequence[tuple[WebhookEvent, str]]:
+async def _unseen(item: CandidateInterview, intake: Ingest) -> Sequence[tuple[WebhookEvent, str]]:
     """Return the events of an item that somebody wants and nobody has told."""
     return [
         (event, text)

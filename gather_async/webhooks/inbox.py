@@ -14,10 +14,10 @@ from gather_async.webhooks.events import (
     decode_event,
 )
 
-__all__ = ["Claimed", "DeadLetter", "Inbox", "StoredEvent", "Taken", "Task", "stored"]
+__all__ = ["ClaimResult", "DeadLetter", "HandlerJob", "Inbox", "PutResult", "StoredEvent", "stored"]
 
 
-class Taken(Enum):
+class PutResult(Enum):
     """What came of putting an event into an inbox."""
 
     NEW = "new"
@@ -61,7 +61,7 @@ class StoredEvent:
 
 
 @frozen(kw_only=True)
-class Task:
+class HandlerJob:
     """One event for one handler, claimed."""
 
     event: StoredEvent
@@ -76,10 +76,10 @@ class Task:
 
 
 @frozen(kw_only=True)
-class Claimed:
+class ClaimResult:
     """What a claim brought."""
 
-    tasks: Sequence[Task]
+    tasks: Sequence[HandlerJob]
     next_due: float | None
     """Unix seconds: when the next of these handlers' other tasks is due; None if there is none."""
 
@@ -115,7 +115,7 @@ class Inbox(Protocol):
         """Whether it outlives the process, and other processes may use it, too."""
         ...
 
-    async def put(self, event: StoredEvent, handlers: Collection[str]) -> Taken:
+    async def put(self, event: StoredEvent, handlers: Collection[str]) -> PutResult:
         """Keep an event for handlers, durably, unless it is there already.
 
         It is there if its key is, or if the latest event of its ``subject`` has the
@@ -129,7 +129,7 @@ class Inbox(Protocol):
 
     async def claim(
         self, handlers: Collection[str], *, limit: int, now: float, until: float
-    ) -> Claimed:
+    ) -> ClaimResult:
         """Take due tasks of these handlers, oldest first, for as long as the lease lasts.
 
         No pause and no lease is longer than an hour, except the endless lease of an
@@ -138,19 +138,19 @@ class Inbox(Protocol):
         """
         ...
 
-    async def renew(self, tasks: Collection[Task], *, until: float) -> None:
+    async def renew(self, tasks: Collection[HandlerJob], *, until: float) -> None:
         """Make leases last longer; tasks that somebody else claimed since are left alone."""
 
-    async def succeed(self, task: Task, *, now: float) -> None:
+    async def succeed(self, task: HandlerJob, *, now: float) -> None:
         """Never give this task out again, whoever holds it now."""
 
-    async def retry(self, task: Task, *, due_at: float, error: str) -> None:
+    async def retry(self, task: HandlerJob, *, due_at: float, error: str) -> None:
         """Count a failure, and give the task out again from then on."""
 
-    async def bury(self, task: Task, *, now: float, error: str) -> None:
+    async def bury(self, task: HandlerJob, *, now: float, error: str) -> None:
         """Count a failure, and make the task a dead letter."""
 
-    async def release(self, task: Task) -> None:
+    async def release(self, task: HandlerJob) -> None:
         """Give the task back as if it never had been claimed, due at once."""
 
     async def dead_letters(self, *, limit: int) -> Sequence[DeadLetter]:

@@ -15,10 +15,10 @@ from gather_async.protocol import signatures
 from gather_async.protocol.signatures import SIGNATURE_HEADER
 from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent, decode_event
 from gather_async.webhooks.handlers import Handlers, Listeners
-from gather_async.webhooks.inbox import Inbox, StoredEvent, Taken, stored
+from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent, stored
 from gather_async.webhooks.reply import WebhookReply
 
-__all__ = ["Intake", "signature_in"]
+__all__ = ["Ingest", "signature_in"]
 
 
 def signature_in(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> str | None:
@@ -50,7 +50,7 @@ _DEFAULT_EVENT: Final = CandidateInterviewCompleted.NAME
 
 
 @define(eq=False)
-class Intake:
+class Ingest:
     """What stands between the network and the inbox."""
 
     secrets: tuple[str, ...] = field(repr=False)
@@ -84,7 +84,7 @@ class Intake:
         self.last_event_at = datetime.fromtimestamp(self.clock.wall(), UTC)
         return await self._kept(event, text)
 
-    async def keep(self, event: WebhookEvent, text: str) -> Taken:
+    async def keep(self, event: WebhookEvent, text: str) -> PutResult:
         """Store an event; if it is new, tell who listens and wake the worker."""
         entry = self._entry(event, text)
         try:
@@ -92,7 +92,7 @@ class Intake:
         finally:
             # Cancelled, it may be stored all the same.
             self.on_new()
-        if taken is Taken.NEW:
+        if taken is PutResult.NEW:
             self.listeners.tell(event.event, event.ids)
         return taken
 
@@ -157,10 +157,10 @@ class Intake:
         except Exception as error:
             _log.error("A webhook event could not be stored (%s): answered 503", _kind(error))
             return WebhookReply.unavailable("inbox_not_writable")
-        if taken is Taken.FULL:
+        if taken is PutResult.FULL:
             _log.error("The webhook inbox is full: answered 503")
             return WebhookReply.unavailable("inbox_full")
-        return WebhookReply.taken(is_duplicate=taken is Taken.DUPLICATE)
+        return WebhookReply.taken(is_duplicate=taken is PutResult.DUPLICATE)
 
 
 def _kind(error: Exception) -> str:

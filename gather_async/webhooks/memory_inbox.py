@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from attrs import define, frozen
 
 from gather_async.errors import ConfigurationError
-from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
+from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
 
 __all__ = ["MemoryInbox"]
 
@@ -50,25 +50,25 @@ class MemoryInbox:
         self._due: list[tuple[float, int, _TaskName]] = []
         self._dead: OrderedDict[_TaskName, _Dead] = OrderedDict()
 
-    async def put(self, event: StoredEvent, handlers: Collection[str]) -> Taken:
+    async def put(self, event: StoredEvent, handlers: Collection[str]) -> PutResult:
         """Keep an event for handlers; see `Inbox.put`."""
         if self._knows(event):
-            return Taken.DUPLICATE
+            return PutResult.DUPLICATE
         names = set(handlers)
         if names and len(self._open) >= self._capacity:
-            return Taken.FULL
+            return PutResult.FULL
         if event.subject is not None:
             self._subjects[event.subject] = (event.state, event.synthetic)
             self._subjects.move_to_end(event.subject)
             _trim(self._subjects, self._remember)
         if not names:
             self._finish(event.key)
-            return Taken.NEW
+            return PutResult.NEW
         self._open[event.key] = len(names)
         for name in sorted(names):
             self._tasks[event.key, name] = state = _State(event)
             self._schedule((event.key, name), state, _AT_ONCE)
-        return Taken.NEW
+        return PutResult.NEW
 
     async def knows(self, event: StoredEvent) -> bool:
         """Tell whether `put` would call it a duplicate."""
@@ -76,10 +76,10 @@ class MemoryInbox:
 
     async def claim(
         self, handlers: Collection[str], *, limit: int, now: float, until: float
-    ) -> Claimed:
+    ) -> ClaimResult:
         """Take due tasks; see `Inbox.claim`."""
         self._follow(now)
-        tasks: list[Task] = []
+        tasks: list[HandlerJob] = []
         others: list[tuple[float, int, _TaskName]] = []
         while self._due and len(tasks) < limit and self._due[0][0] <= now:
             entry = heapq.heappop(self._due)
@@ -92,27 +92,27 @@ class MemoryInbox:
             tasks.append(self._hand_out(entry[2], state, until))
         for entry in others:
             heapq.heappush(self._due, entry)
-        return Claimed(tasks=tasks, next_due=self._next_due(handlers))
+        return ClaimResult(tasks=tasks, next_due=self._next_due(handlers))
 
-    async def renew(self, tasks: Collection[Task], *, until: float) -> None:
+    async def renew(self, tasks: Collection[HandlerJob], *, until: float) -> None:
         """Make leases last longer; see `Inbox.renew`."""
         for task in tasks:
             state = self._held(task)
             if state is not None:
                 self._schedule((task.event.key, task.handler), state, until)
 
-    async def succeed(self, task: Task, *, now: float) -> None:
+    async def succeed(self, task: HandlerJob, *, now: float) -> None:
         """Never give this task out again; see `Inbox.succeed`."""
         self._end((task.event.key, task.handler))
 
-    async def retry(self, task: Task, *, due_at: float, error: str) -> None:
+    async def retry(self, task: HandlerJob, *, due_at: float, error: str) -> None:
         """Count a failure, and give the task out again; see `Inbox.retry`."""
         state = self._held(task)
         if state is not None:
             state.failures += 1
             self._schedule((task.event.key, task.handler), state, due_at)
 
-    async def bury(self, task: Task, *, now: float, error: str) -> None:
+    async def bury(self, task: HandlerJob, *, now: float, error: str) -> None:
         """Make the task a dead letter; see `Inbox.bury`."""
         if self._held(task) is None:
             return
@@ -121,7 +121,7 @@ class MemoryInbox:
         self._dead[name] = _Dead(task.event, task.failures + 1, now, error)
         _trim(self._dead, self._capacity)
 
-    async def release(self, task: Task) -> None:
+    async def release(self, task: HandlerJob) -> None:
         """Give the task back; see `Inbox.release`."""
         state = self._held(task)
         if state is not None:
@@ -197,12 +197,12 @@ class MemoryInbox:
         state.entry, state.due_at = next(self._numbers), due_at
         heapq.heappush(self._due, (due_at, state.entry, name))
 
-    def _hand_out(self, name: _TaskName, state: "_State", until: float) -> Task:
+    def _hand_out(self, name: _TaskName, state: "_State", until: float) -> HandlerJob:
         crashes = state.starts - state.failures
         state.starts += 1
         state.token = str(state.starts)
         self._schedule(name, state, until)
-        return Task(
+        return HandlerJob(
             event=state.event,
             handler=name[1],
             failures=state.failures,
@@ -210,7 +210,7 @@ class MemoryInbox:
             token=state.token,
         )
 
-    def _held(self, task: Task) -> "_State | None":
+    def _held(self, task: HandlerJob) -> "_State | None":
         """Return the task's state, if the claim still holds."""
         state = self._tasks.get((task.event.key, task.handler))
         return state if state is not None and state.token == task.token else None

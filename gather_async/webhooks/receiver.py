@@ -22,13 +22,13 @@ from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.protocol import signatures
 from gather_async.webhooks.aiohttp_web import aiohttp_handler
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
-from gather_async.webhooks.catch_up import Sweepable, catch_up
+from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.handlers import Handlers, Listener
 from gather_async.webhooks.inbox import DeadLetter, Inbox
-from gather_async.webhooks.ingest import Intake
+from gather_async.webhooks.ingest import Ingest
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.reply import WebhookReply
-from gather_async.webhooks.worker import Handling, Worker
+from gather_async.webhooks.worker import HandlerPolicy, Worker
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -55,7 +55,7 @@ class WebhookReceiver(Handlers):
         tolerance: float = 300.0,
         inbox: Inbox | None = None,
         max_body: int = 1_048_576,
-        handling: Handling = Handling(),  # noqa: B008 - frozen
+        handling: HandlerPolicy = HandlerPolicy(),  # noqa: B008 - frozen
         body_timeout: float = 10.0,
         unsigned_token: str | None = None,
         clock: Clock | None = None,
@@ -91,7 +91,7 @@ class WebhookReceiver(Handlers):
         self._body_timeout = body_timeout
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._worker = Worker(self._inbox, self.handlers, handling, self._clock, rng)
-        self._intake = Intake(
+        self._intake = Ingest(
             secrets=signatures.check_secrets(secret),
             unsigned_token=_checked_token(unsigned_token),
             tolerance=signatures.check_tolerance(tolerance),
@@ -212,7 +212,7 @@ class WebhookReceiver(Handlers):
                 _log.error("%d webhook tasks were not finished, and are lost with memory", lost)
             await self._inbox.aclose()
 
-    async def catch_up(self, gather: Sweepable, *, since: datetime) -> int:
+    async def catch_up(self, gather: CatchUpClient, *, since: datetime) -> int:
         """Deliver what the inbox has not seen of candidate interviews changed since then.
 
         The sender gives up after three attempts, so call this after an outage. Events

@@ -12,8 +12,8 @@ from typing import Final, Literal, TypeVar
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
 from gather_async.webhooks import sqlite_queries as tasks_of
-from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
-from gather_async.webhooks.sqlite_queries import own_mark
+from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
+from gather_async.webhooks.sqlite_queries import process_token
 
 __all__ = ["SCHEMA_VERSION", "SQLiteInbox", "migrate"]
 
@@ -124,7 +124,7 @@ class SQLiteInbox:
         self._store: SQLiteStore | None = None
         self._next_look = -math.inf
 
-    async def put(self, event: StoredEvent, handlers: Collection[str]) -> Taken:
+    async def put(self, event: StoredEvent, handlers: Collection[str]) -> PutResult:
         """Keep an event for handlers; on disk when it returns. See `Inbox.put`."""
         return await self._run(lambda connection: tasks_of.put(connection, event, handlers))
 
@@ -134,12 +134,12 @@ class SQLiteInbox:
 
     async def claim(
         self, handlers: Collection[str], *, limit: int, now: float, until: float
-    ) -> Claimed:
+    ) -> ClaimResult:
         """Take due tasks; see `Inbox.claim`."""
-        token = f"{own_mark()} {uuid.uuid4().hex}"
+        token = f"{process_token()} {uuid.uuid4().hex}"
         looks = time.monotonic() >= self._next_look
 
-        def work(connection: sqlite3.Connection) -> Claimed:
+        def work(connection: sqlite3.Connection) -> ClaimResult:
             if looks:
                 tasks_of.free_abandoned(connection, now)
             return tasks_of.claim(
@@ -151,23 +151,23 @@ class SQLiteInbox:
             self._next_look = time.monotonic() + _LOOK_EVERY
         return claimed
 
-    async def renew(self, tasks: Collection[Task], *, until: float) -> None:
+    async def renew(self, tasks: Collection[HandlerJob], *, until: float) -> None:
         """Make leases last longer; see `Inbox.renew`."""
         await self._run(lambda connection: tasks_of.renew(connection, tasks, until))
 
-    async def succeed(self, task: Task, *, now: float) -> None:
+    async def succeed(self, task: HandlerJob, *, now: float) -> None:
         """Never give this task out again; see `Inbox.succeed`."""
         await self._run(lambda connection: tasks_of.succeed(connection, task, now))
 
-    async def retry(self, task: Task, *, due_at: float, error: str) -> None:
+    async def retry(self, task: HandlerJob, *, due_at: float, error: str) -> None:
         """Count a failure, and give the task out again; see `Inbox.retry`."""
         await self._run(lambda connection: tasks_of.retry(connection, task, due_at, error))
 
-    async def bury(self, task: Task, *, now: float, error: str) -> None:
+    async def bury(self, task: HandlerJob, *, now: float, error: str) -> None:
         """Make the task a dead letter; see `Inbox.bury`."""
         await self._run(lambda connection: tasks_of.bury(connection, task, now, error))
 
-    async def release(self, task: Task) -> None:
+    async def release(self, task: HandlerJob) -> None:
         """Give the task back; see `Inbox.release`."""
         await self._run(lambda connection: tasks_of.release(connection, task))
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from gather_async.webhooks.inbox import Claimed, DeadLetter, StoredEvent, Taken, Task
+from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
 
 __all__ = [
     "bury",
@@ -16,9 +16,9 @@ __all__ = [
     "dead_letters",
     "discard",
     "free_abandoned",
-    "has_died",
+    "is_process_gone",
     "knows",
-    "own_mark",
+    "process_token",
     "prune",
     "put",
     "release",
@@ -33,7 +33,7 @@ _PROC = Path("/proc")
 _ENDED = frozenset("ZXx")
 
 
-def own_mark() -> str:
+def process_token() -> str:
     """Return what names this process among all of this machine; empty where that can't be told.
 
     A number of a process is used again, so the mark has its start as well; and another
@@ -43,7 +43,7 @@ def own_mark() -> str:
     return _mark(os.getpid())
 
 
-def has_died(mark: str) -> bool:
+def is_process_gone(mark: str) -> bool:
     """Tell whether the process of a mark is certainly gone. False if nobody can tell."""
     place, _, process = mark.partition(" ")
     number, _, start = process.partition(" ")
@@ -89,10 +89,10 @@ _NEVER: Final = 1e18
 _BITE: Final = 500
 
 
-def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection[str]) -> Taken:
+def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection[str]) -> PutResult:
     """Keep an event and a task for each handler, unless it is known."""
     if _is_told(connection, event):
-        return Taken.DUPLICATE
+        return PutResult.DUPLICATE
     inserted = connection.execute(
         "INSERT INTO events (key, text, default_event, received_at, synthetic, signed)"
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
@@ -106,7 +106,7 @@ def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection
         ),
     )
     if not inserted.rowcount:
-        return Taken.DUPLICATE
+        return PutResult.DUPLICATE
     if event.subject is not None:
         connection.execute(
             "INSERT OR REPLACE INTO subjects VALUES (?, ?, ?)",
@@ -116,7 +116,7 @@ def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection
         "INSERT INTO tasks (event_id, handler, due_at) VALUES (?, ?, 0)",
         [(inserted.lastrowid, name) for name in sorted(set(handlers))],
     )
-    return Taken.NEW
+    return PutResult.NEW
 
 
 def knows(connection: sqlite3.Connection, event: StoredEvent) -> bool:
@@ -133,7 +133,7 @@ def claim(
     now: float,
     until: float,
     token: str,
-) -> Claimed:
+) -> ClaimResult:
     """Take due tasks under a new token."""
     names = json.dumps(sorted(handlers))
     rows = _due(connection, names, 0.0, now, limit)
@@ -150,7 +150,7 @@ def claim(
         (names,),
     ).fetchone()
     next_due = None if following is None else following[0]
-    return Claimed(tasks=[_task(row, token) for row in rows], next_due=next_due)
+    return ClaimResult(tasks=[_task(row, token) for row in rows], next_due=next_due)
 
 
 def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
@@ -161,20 +161,20 @@ def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
         (now,),
     ).fetchall()
     for (token,) in tokens:
-        if has_died(token.rpartition(" ")[0]):
+        if is_process_gone(token.rpartition(" ")[0]):
             connection.execute(
                 "UPDATE tasks SET due_at = 0, token = NULL WHERE state = 'pending' AND token = ?",
                 (token,),
             )
 
 
-def renew(connection: sqlite3.Connection, tasks: Collection[Task], until: float) -> None:
+def renew(connection: sqlite3.Connection, tasks: Collection[HandlerJob], until: float) -> None:
     """Make leases last longer."""
     for task in tasks:
         _change_held(connection, task, "due_at = ?", until)
 
 
-def succeed(connection: sqlite3.Connection, task: Task, now: float) -> None:
+def succeed(connection: sqlite3.Connection, task: HandlerJob, now: float) -> None:
     """End a task, whoever holds it: its handler did succeed."""
     connection.execute(
         "UPDATE tasks SET state = 'done', ended_at = ?, error = NULL"
@@ -183,19 +183,19 @@ def succeed(connection: sqlite3.Connection, task: Task, now: float) -> None:
     )
 
 
-def retry(connection: sqlite3.Connection, task: Task, due_at: float, error: str) -> None:
+def retry(connection: sqlite3.Connection, task: HandlerJob, due_at: float, error: str) -> None:
     """Count a failure, and make the task due then."""
     change = "failures = failures + 1, due_at = ?, error = ?, token = NULL"
     _change_held(connection, task, change, due_at, _storable(error))
 
 
-def bury(connection: sqlite3.Connection, task: Task, now: float, error: str) -> None:
+def bury(connection: sqlite3.Connection, task: HandlerJob, now: float, error: str) -> None:
     """Count a failure, and make the task a dead letter."""
     change = "state = 'dead', failures = failures + 1, ended_at = ?, error = ?"
     _change_held(connection, task, change, now, _storable(error))
 
 
-def release(connection: sqlite3.Connection, task: Task) -> None:
+def release(connection: sqlite3.Connection, task: HandlerJob) -> None:
     """Give a task back, due at once."""
     _change_held(connection, task, "starts = starts - 1, due_at = 0, token = NULL")
 
@@ -295,7 +295,7 @@ def _change_dead(
 
 
 def _change_held(
-    connection: sqlite3.Connection, task: Task, change: str, *values: float | str
+    connection: sqlite3.Connection, task: HandlerJob, change: str, *values: float | str
 ) -> None:
     """Change a task whose claim still holds."""
     connection.execute(
@@ -306,9 +306,9 @@ def _change_held(
     )
 
 
-def _task(row: Sequence[Any], token: str) -> Task:
+def _task(row: Sequence[Any], token: str) -> HandlerJob:
     _, handler, failures, starts = row[:4]
-    return Task(
+    return HandlerJob(
         event=_event(row[4:]),
         handler=handler,
         failures=failures,

@@ -14,16 +14,18 @@ from attrs import define, field, frozen
 from gather_async.clock import Clock
 from gather_async.errors import ConfigurationError
 from gather_async.webhooks.handlers import Handler
-from gather_async.webhooks.inbox import Inbox, Task
+from gather_async.webhooks.inbox import HandlerJob, Inbox
 
-__all__ = ["Handling", "Worker", "run_handler"]
+__all__ = ["HandlerPolicy", "Worker", "run_handler"]
 
 _LOG = logging.getLogger("gather_async.webhooks")
 
 _STUBBORN = 5.0  # real seconds to wait for a handler that swallows its cancellation
 
 
-async def run_handler(handler: Handler, task: Task, timeout: float, clock: Clock) -> str | None:
+async def run_handler(
+    handler: Handler, task: HandlerJob, timeout: float, clock: Clock
+) -> str | None:
     """Run a handler; return None if it succeeded, else the failure with its traceback.
 
     Cancelling it cancels the handler and waits for its end.
@@ -57,7 +59,7 @@ async def run_handler(handler: Handler, task: Task, timeout: float, clock: Clock
     return failure
 
 
-async def _call(handler: Handler, task: Task) -> None:
+async def _call(handler: Handler, task: HandlerJob) -> None:
     await handler.function(task.event.decode())
 
 
@@ -94,7 +96,7 @@ def _count(_: object, attribute: Any, value: Any) -> None:
 
 
 @frozen(kw_only=True)
-class Handling:
+class HandlerPolicy:
     """How handlers are run.
 
     Raises:
@@ -143,11 +145,11 @@ class Worker:
 
     inbox: Inbox
     handlers: Mapping[str, Handler]
-    handling: Handling
+    handling: HandlerPolicy
     clock: Clock
     rng: random.Random
     _wake: asyncio.Event = field(factory=asyncio.Event)
-    _running: "dict[asyncio.Task[None], Task]" = field(factory=dict)
+    _running: "dict[asyncio.Task[None], HandlerJob]" = field(factory=dict)
     _main: "asyncio.Task[None] | None" = None
     _is_draining: bool = False
     _next_prune: float = -math.inf
@@ -223,7 +225,7 @@ class Worker:
             self._start(task)
         return claimed.next_due
 
-    def _start(self, task: Task) -> None:
+    def _start(self, task: HandlerJob) -> None:
         """Run a task, unless it runs here already: a loop that was blocked loses its lease."""
         for running, older in self._running.items():
             if older.event.key == task.event.key and older.handler == task.handler:
@@ -274,7 +276,7 @@ class Worker:
         finally:
             timer.cancel()
 
-    async def _run(self, task: Task) -> None:
+    async def _run(self, task: HandlerJob) -> None:
         """Run one handler, and report what came of it."""
         try:
             if task.crashes >= _CRASHES:
@@ -291,7 +293,7 @@ class Worker:
             raise
         await self._report(failure, pause)
 
-    def _current(self) -> Task:
+    def _current(self) -> HandlerJob:
         """Return the task that the running asyncio task holds, under its latest claim."""
         this = asyncio.current_task()
         return next(task for running, task in self._running.items() if running is this)

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from gather_async.errors import ConfigurationError
-from gather_async.webhooks import Inbox, MemoryInbox, SQLiteInbox, StoredEvent, Taken, Task
-from gather_async.webhooks.sqlite_queries import has_died, own_mark
+from gather_async.webhooks import (
+    HandlerJob,
+    Inbox,
+    MemoryInbox,
+    PutResult,
+    SQLiteInbox,
+    StoredEvent,
+)
+from gather_async.webhooks.sqlite_queries import is_process_gone, process_token
 
 NOW = 1_767_225_600.0
 H = ["h"]
@@ -34,7 +41,7 @@ def event(key: str = "k", **more: Any) -> StoredEvent:
 
 async def claim(
     inbox: Inbox, now: float = NOW, *, limit: int = 10, handlers: Any = H
-) -> list[Task]:
+) -> list[HandlerJob]:
     """Claim tasks for 30 seconds."""
     return list((await inbox.claim(handlers, limit=limit, now=now, until=now + 30)).tasks)
 
@@ -42,8 +49,8 @@ async def claim(
 async def test_put_claim_succeed(inbox: Inbox) -> None:
     """An event goes to each handler once, as it was put."""
     put = event(synthetic=True, signed=False)
-    assert await inbox.put(put, ["a", "b"]) is Taken.NEW
-    assert await inbox.put(put, ["a", "b"]) is Taken.DUPLICATE
+    assert await inbox.put(put, ["a", "b"]) is PutResult.NEW
+    assert await inbox.put(put, ["a", "b"]) is PutResult.DUPLICATE
     tasks = await claim(inbox, handlers=["a", "b"])
     assert sorted(task.handler for task in tasks) == ["a", "b"]
     assert {(t.event.text, t.event.synthetic, t.event.signed) for t in tasks} == {
@@ -54,7 +61,7 @@ async def test_put_claim_succeed(inbox: Inbox) -> None:
         await inbox.succeed(task, now=NOW)
     assert await claim(inbox, NOW + 1000, handlers=["a", "b"]) == []
     assert await inbox.waiting() == {}
-    assert await inbox.put(put, ["a", "b"]) is Taken.DUPLICATE
+    assert await inbox.put(put, ["a", "b"]) is PutResult.DUPLICATE
 
 
 async def test_only_ones_own_handlers(inbox: Inbox) -> None:
@@ -133,7 +140,7 @@ async def test_dead_letters(inbox: Inbox) -> None:
     assert (task.event.key, task.failures, task.crashes) == (one.key, 0, 0)
     assert await inbox.discard([two]) == 1
     assert await inbox.dead_letters(limit=9) == []
-    assert await inbox.put(event(two.key), H) is Taken.DUPLICATE
+    assert await inbox.put(event(two.key), H) is PutResult.DUPLICATE
     await inbox.bury(task, now=NOW, error="again")
     assert await inbox.replay(None) == 1
     assert await inbox.discard(None) == 0
@@ -141,23 +148,23 @@ async def test_dead_letters(inbox: Inbox) -> None:
 
 async def test_event_that_nobody_wants(inbox: Inbox) -> None:
     """An event without handlers waits for nothing and is still recognised."""
-    assert await inbox.put(event(), []) is Taken.NEW
-    assert await inbox.put(event(), H) is Taken.DUPLICATE
+    assert await inbox.put(event(), []) is PutResult.NEW
+    assert await inbox.put(event(), H) is PutResult.DUPLICATE
     assert await inbox.waiting() == {}
 
 
 async def test_synthetic_and_real_are_one(inbox: Inbox) -> None:
     """The same state of a subject is told once, if one of the two tellers only looked."""
     real = {"subject": "s", "state": "A"}
-    assert await inbox.put(event("1", **real), H) is Taken.NEW
+    assert await inbox.put(event("1", **real), H) is PutResult.NEW
     assert await inbox.knows(event("2", synthetic=True, **real))
-    assert await inbox.put(event("2", synthetic=True, **real), H) is Taken.DUPLICATE
-    assert await inbox.put(event("3", **real), H) is Taken.NEW
+    assert await inbox.put(event("2", synthetic=True, **real), H) is PutResult.DUPLICATE
+    assert await inbox.put(event("3", **real), H) is PutResult.NEW
     looked = {"subject": "s", "state": "B", "synthetic": True}
     assert not await inbox.knows(event("4", **looked))
-    assert await inbox.put(event("4", **looked), H) is Taken.NEW
-    assert await inbox.put(event("5", subject="s", state="B"), H) is Taken.DUPLICATE
-    assert await inbox.put(event("6", **real), H) is Taken.NEW
+    assert await inbox.put(event("4", **looked), H) is PutResult.NEW
+    assert await inbox.put(event("5", subject="s", state="B"), H) is PutResult.DUPLICATE
+    assert await inbox.put(event("6", **real), H) is PutResult.NEW
 
 
 async def test_clock_that_goes_back(inbox: Inbox) -> None:
@@ -177,11 +184,19 @@ async def test_clock_that_goes_back(inbox: Inbox) -> None:
 async def test_memory_is_bounded() -> None:
     """A full memory inbox says so, and takes events again when there is room."""
     inbox = MemoryInbox(2, remember=2)
-    assert [await inbox.put(event(k), H) for k in "abc"] == [Taken.NEW, Taken.NEW, Taken.FULL]
-    assert await inbox.put(event("a"), H) is Taken.DUPLICATE
+    assert [await inbox.put(event(k), H) for k in "abc"] == [
+        PutResult.NEW,
+        PutResult.NEW,
+        PutResult.FULL,
+    ]
+    assert await inbox.put(event("a"), H) is PutResult.DUPLICATE
     for task in await claim(inbox):
         await inbox.succeed(task, now=NOW)
-    assert [await inbox.put(event(k), H) for k in "cdb"] == [Taken.NEW, Taken.NEW, Taken.DUPLICATE]
+    assert [await inbox.put(event(k), H) for k in "cdb"] == [
+        PutResult.NEW,
+        PutResult.NEW,
+        PutResult.DUPLICATE,
+    ]
     for wrong in ({"capacity": 0}, {"remember": 0}):
         with pytest.raises(ConfigurationError):
             MemoryInbox(**wrong)
@@ -199,9 +214,9 @@ async def test_sqlite_forgets_by_age(tmp_path: Path) -> None:
             await inbox.bury(task, now=NOW, error="e")
     assert await inbox.prune(now=NOW + 3600) == 0
     assert await inbox.prune(now=NOW + 3601) == 1
-    assert await inbox.put(event("done"), H) is Taken.NEW
-    assert await inbox.put(event("dead"), H) is Taken.DUPLICATE
-    assert await inbox.put(event("pending"), H) is Taken.DUPLICATE
+    assert await inbox.put(event("done"), H) is PutResult.NEW
+    assert await inbox.put(event("dead"), H) is PutResult.DUPLICATE
+    assert await inbox.put(event("pending"), H) is PutResult.DUPLICATE
     await inbox.aclose()
     with pytest.raises(ConfigurationError):
         SQLiteInbox(tmp_path / "i.db", keep_for=60)
@@ -280,12 +295,12 @@ async def test_sqlite_takes_over_from_the_dead(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes apart for good")
 def test_marks_of_processes() -> None:
     """Only a process of this very place is called dead, and only if its number or start is gone."""
-    place, number, start = own_mark().split(" ")
+    place, number, start = process_token().split(" ")
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    assert not has_died(own_mark())
-    assert has_died(f"{place} {number} {int(start) - 1}")
-    assert has_died(f"{place} {gone.pid} {start}")
-    assert not has_died(f"elsewhere {gone.pid} {start}")
+    assert not is_process_gone(process_token())
+    assert is_process_gone(f"{place} {number} {int(start) - 1}")
+    assert is_process_gone(f"{place} {gone.pid} {start}")
+    assert not is_process_gone(f"elsewhere {gone.pid} {start}")
     for unknown in ("", " ", place, f"{place} x y", f"{place} {9**40} 1"):
-        assert not has_died(unknown)
+        assert not is_process_gone(unknown)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gather_async.webhooks import Handling, Inbox, SQLiteInbox, WebhookEvent, WebhookReceiver
+from gather_async.webhooks import HandlerPolicy, Inbox, SQLiteInbox, WebhookEvent, WebhookReceiver
 
 SECRET = "kill-test-secret"
 INBOX = web.AppKey("inbox", Inbox)
@@ -23,7 +23,7 @@ INBOX = web.AppKey("inbox", Inbox)
 
 def build(inbox: Path, log: Path) -> WebhookReceiver:
     """Return a receiver with two handlers, of which the second sometimes fails first."""
-    handling = Handling(lease=0.3, base=0.01, cap=0.05, poll=0.05, attempts=1000)
+    handling = HandlerPolicy(lease=0.3, base=0.01, cap=0.05, poll=0.05, attempts=1000)
     hooks = WebhookReceiver(SECRET, inbox=SQLiteInbox(inbox), handling=handling)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     failed: set[str] = set()

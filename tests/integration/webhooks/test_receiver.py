@@ -21,7 +21,7 @@ from gather_async.protocol import signatures
 from gather_async.testing import VirtualClock
 from gather_async.webhooks import (
     CandidateInterviewCompleted,
-    Handling,
+    HandlerPolicy,
     MemoryInbox,
     SQLiteInbox,
     UnknownEvent,
@@ -207,7 +207,7 @@ async def test_handlers_that_share_a_function_name(clock: VirtualClock) -> None:
 
 async def test_answer_does_not_wait_for_handlers(clock: VirtualClock) -> None:
     """With handlers that take 10 s, deliveries are answered in no time at all."""
-    hooks, done = receiver(clock, handling=Handling(concurrency=3)), list[float]()
+    hooks, done = receiver(clock, handling=HandlerPolicy(concurrency=3)), list[float]()
 
     @hooks.on("*")
     async def slow(event: WebhookEvent) -> None:
@@ -224,7 +224,7 @@ async def test_answer_does_not_wait_for_handlers(clock: VirtualClock) -> None:
 
 async def test_retries_then_dead_letter_then_replay(clock: VirtualClock) -> None:
     """A failing handler is run again with growing pauses, then can be read and replayed."""
-    handling = Handling(attempts=3, base=8, drain=1000)
+    handling = HandlerPolicy(attempts=3, base=8, drain=1000)
     hooks, runs, good = receiver(clock, handling=handling), list[float](), list[str]()
     broken = True
 
@@ -258,7 +258,7 @@ async def test_logs_tell_no_personal_data(
 ) -> None:
     """A failure is logged with its kind, not with what its message or the event holds."""
     caplog.set_level("INFO")
-    hooks = receiver(clock, handling=Handling(attempts=1))
+    hooks = receiver(clock, handling=HandlerPolicy(attempts=1))
 
     @hooks.on("*")
     async def bad(event: WebhookEvent) -> None:
@@ -274,7 +274,7 @@ async def test_logs_tell_no_personal_data(
 
 async def test_timeout_is_a_failure(clock: VirtualClock) -> None:
     """A handler that takes too long is cancelled, and so is one that cancels itself."""
-    hooks, ended = receiver(clock, handling=Handling(timeout=5, attempts=1)), list[str]()
+    hooks, ended = receiver(clock, handling=HandlerPolicy(timeout=5, attempts=1)), list[str]()
 
     @hooks.on("slow")
     async def slow(event: WebhookEvent) -> None:
@@ -301,7 +301,7 @@ async def test_timeout_is_a_failure(clock: VirtualClock) -> None:
 
 async def test_drain_ends_in_time(clock: VirtualClock, tmp_path: Path) -> None:
     """Closing waits for handlers as long as it may; what it cancels is done at the next start."""
-    hooks = receiver(clock, inbox=SQLiteInbox(tmp_path / "i.db"), handling=Handling(drain=5))
+    hooks = receiver(clock, inbox=SQLiteInbox(tmp_path / "i.db"), handling=HandlerPolicy(drain=5))
     started, ended, pause = list[str](), list[str](), 100.0
 
     @hooks.on("x")
@@ -324,7 +324,7 @@ async def test_drain_ends_in_time(clock: VirtualClock, tmp_path: Path) -> None:
 
 async def test_cancelled_close_cancels_handlers(clock: VirtualClock) -> None:
     """Cancelling `aclose` leaves no handler running."""
-    hooks, ended = receiver(clock, handling=Handling(drain=1e6)), list[str]()
+    hooks, ended = receiver(clock, handling=HandlerPolicy(drain=1e6)), list[str]()
     entered = asyncio.Event()
 
     @hooks.on("x")
@@ -442,7 +442,7 @@ async def test_event_that_kills_the_process_is_buried(clock: VirtualClock, tmp_p
 
 async def test_leases_are_renewed(clock: VirtualClock, tmp_path: Path) -> None:
     """A handler that takes longer than the lease isn't given to another process meanwhile."""
-    handling = Handling(lease=3, timeout=100, drain=100)
+    handling = HandlerPolicy(lease=3, timeout=100, drain=100)
     runs: list[str] = []
     receivers = [
         receiver(clock, inbox=SQLiteInbox(tmp_path / "i.db"), handling=handling) for _ in range(2)
@@ -696,7 +696,7 @@ async def test_catch_up_tells_status_changes(clock: VirtualClock) -> None:
 def test_handling_is_checked(options: Any) -> None:
     """A setting that can't work is refused where it is made."""
     with pytest.raises(ConfigurationError):
-        Handling(**options)
+        HandlerPolicy(**options)
 
 
 @pytest.mark.parametrize("options", [{"max_body": 0}, {"body_timeout": 0}, {"tolerance": -1}])
