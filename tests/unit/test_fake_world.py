@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.clock import SystemClock
-from gather_async.testing.fake.state import Behaviour, Table, World, iso, page_of
+from gather_async.testing.fake.state import FakeOptions, ServerState, Table, iso, page_of
 
 KEYS = [("a", "b"), ("a",), ("b",)]
 VALUES = st.sampled_from(["x", "y", None])
 ROWS = st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=30)
 
 
-def world(seed: int) -> World:
+def world(seed: int) -> ServerState:
     """An empty state."""
-    return World(Behaviour(), SystemClock(), random.Random(seed), lambda *_: None)
+    return ServerState(FakeOptions(), SystemClock(), random.Random(seed), lambda *_: None)
 
 
 def test_ids_are_random_uuids_that_a_seed_repeats() -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gather_async.testing.fake.messages import Call, Reply, duplicate, invalid, not_found
-from gather_async.testing.fake.state import Row, World, iso, page_of, public
+from gather_async.testing.fake.messages import FakeRequest, Reply, duplicate, invalid, not_found
+from gather_async.testing.fake.state import Row, ServerState, iso, page_of, public
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
@@ -68,7 +68,7 @@ _LIST_INVITES = QueryRule(
 _LISTED = ("id", "candidateId", "interviewId", "status", "inviteSentAt", "createdAt")
 
 
-def create_candidate_interview(call: Call) -> Reply:
+def create_candidate_interview(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/candidate-interviews``; sends the invite if asked to."""
     world, body = call.world, _CREATE_INVITE.check(call.body)
     candidate_id, interview_id = body["candidateId"], body["interviewId"]
@@ -111,13 +111,13 @@ def _check_delivery(candidate: Row, delivery_types: Sequence[str]) -> None:
         raise invalid("deliveryTypes", "sms needs a candidate with smsOptIn true")
 
 
-def get_candidate_interview(call: Call) -> Reply:
+def get_candidate_interview(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/candidate-interviews/{candidateInterviewId}``."""
     _NO_QUERY.check(call.query)
     return Reply(data=public(_link(call)))
 
 
-def list_candidate_interviews(call: Call) -> Reply:
+def list_candidate_interviews(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/candidate-interviews``: a bare array."""
     world, query = call.world, _LIST_INVITES.check(call.query)
     rows = world.candidate_interviews.find(
@@ -132,14 +132,14 @@ def list_candidate_interviews(call: Call) -> Reply:
     )
 
 
-def update_status(call: Call) -> Reply:
+def update_status(call: FakeRequest) -> Reply:
     """Answer ``PATCH .../status``; which changes are legal is not documented, so all are."""
     body, link = _STATUS.check(call.body), _link(call)
     _set_status(call.world, link, body["status"])
     return Reply(data=public(link))
 
 
-def get_results(call: Call) -> Reply:
+def get_results(call: FakeRequest) -> Reply:
     """Answer ``GET .../results`` with the four fields that are documented."""
     _NO_QUERY.check(call.query)
     world, link = call.world, _link(call)
@@ -155,7 +155,7 @@ def get_results(call: Call) -> Reply:
     return Reply(data=results)
 
 
-def resend_invite(call: Call) -> Reply:
+def resend_invite(call: FakeRequest) -> Reply:
     """Answer ``POST .../resend-invite``; the expiry stays, as nothing says that it moves."""
     body, link = _RESEND.check(call.body), _link(call)
     world = call.world
@@ -166,7 +166,7 @@ def resend_invite(call: Call) -> Reply:
     return Reply(data=public(link))
 
 
-def complete(world: World, link: Row, *, summary_fails: bool) -> None:
+def complete(world: ServerState, link: Row, *, summary_fails: bool) -> None:
     """Let the candidate finish, and the summary be made."""
     ends_at = world.clock.monotonic() + world.behaviour.summary_seconds
     link["_summary"] = (ends_at, summary_fails)
@@ -175,7 +175,7 @@ def complete(world: World, link: Row, *, summary_fails: bool) -> None:
     _set_status(world, link, "new_response")
 
 
-def _set_status(world: World, link: Row, status: str) -> None:
+def _set_status(world: ServerState, link: Row, status: str) -> None:
     """Change the status, and say so if it is another one."""
     if link["status"] == status:
         return
@@ -192,7 +192,7 @@ def _event_data(link: Row) -> Row:
     }
 
 
-def _link(call: Call) -> Row:
+def _link(call: FakeRequest) -> Row:
     """Return the candidate interview of the path."""
     link = call.world.candidate_interviews.get(call.id)
     if link is None:
@@ -222,7 +222,7 @@ _LIST = QueryRule(
 )
 
 
-def create_candidate(call: Call) -> Reply:
+def create_candidate(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/candidates``."""
     world, body = call.world, _CREATE.check(call.body)
     status, external_id = world.behaviour.duplicate_status, body.get("externalId")
@@ -231,7 +231,7 @@ def create_candidate(call: Call) -> Reply:
     return Reply(status=call.created, data=public(add_candidate(world, body)))
 
 
-def add_candidate(world: World, body: Mapping[str, Any]) -> Row:
+def add_candidate(world: ServerState, body: Mapping[str, Any]) -> Row:
     """Keep a new candidate."""
     candidate: Row = {
         "id": world.new_id(),
@@ -250,7 +250,7 @@ def add_candidate(world: World, body: Mapping[str, Any]) -> Row:
     return world.candidates.add(candidate)
 
 
-def get_candidate(call: Call) -> Reply:
+def get_candidate(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/candidates/{candidateId}``."""
     _NO_QUERY.check(call.query)
     candidate = call.world.candidates.get(call.id)
@@ -259,7 +259,7 @@ def get_candidate(call: Call) -> Reply:
     return Reply(data=public(candidate))
 
 
-def list_candidates(call: Call) -> Reply:
+def list_candidates(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/candidates``."""
     world, query = call.world, _LIST.check(call.query)
     rows = world.candidates.find(externalId=query.get("externalId"))

@@ -6,8 +6,8 @@ from gather_async.errors import ConfigurationError
 from gather_async.testing.fake.candidates import add_candidate, complete
 from gather_async.testing.fake.faults import Fault, FaultKind, shares_of
 from gather_async.testing.fake.questions import end_audio, listen_for_audio
-from gather_async.testing.fake.server import Exchanges
-from gather_async.testing.fake.state import Row, Table, World
+from gather_async.testing.fake.server import RequestHandler
+from gather_async.testing.fake.state import Row, ServerState, Table
 from gather_async.testing.fake.webhooks import EVENTS, Webhooks, WebhookTarget
 
 __all__ = ["FaultMethods", "ScenarioMethods"]
@@ -16,7 +16,7 @@ __all__ = ["FaultMethods", "ScenarioMethods"]
 class ScenarioMethods:
     """What happens at the server without a request of the client."""
 
-    _world: World
+    _world: ServerState
     _webhooks: Webhooks
 
     def finish_audio(self, question_id: str, *, after: float = 0.0) -> None:
@@ -154,7 +154,7 @@ class FaultMethods:
     in the order in which they were asked for.
     """
 
-    _exchanges: Exchanges
+    _exchanges: RequestHandler
 
     def fail_next(
         self,

@@ -16,16 +16,16 @@ from gather_async.testing.fake.messages import ReceivedRequest, RequestLog
 from gather_async.testing.fake.organization import populate
 from gather_async.testing.fake.questions import listen_for_audio, show_question, stop_timers
 from gather_async.testing.fake.quota import FakeQuota, HeadersDescribe
-from gather_async.testing.fake.server import HOST, Exchanges, LoopbackServer
+from gather_async.testing.fake.server import HOST, LoopbackServer, RequestHandler
 from gather_async.testing.fake.state import (
     AudioWords,
-    Behaviour,
     Edition,
+    FakeOptions,
     Invite,
-    Pauses,
     QuestionsList,
     Row,
-    World,
+    ServerState,
+    Sleeps,
     public,
 )
 from gather_async.testing.fake.webhooks import Webhooks
@@ -113,9 +113,9 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """
         ids, chance = random.Random(seed), random.Random(~seed)  # noqa: S311 - repeatable
         self.clock: Clock = clock or SystemClock()
-        self._pauses = Pauses(self.clock)
+        self._pauses = Sleeps(self.clock)
         self._webhooks = Webhooks(self.clock, self._pauses)
-        behaviour = Behaviour(
+        behaviour = FakeOptions(
             edition=edition,
             audio_seconds=audio_seconds,
             fail_audio_for=frozenset(fail_audio_for),
@@ -131,12 +131,12 @@ class FakeGather(FaultMethods, ScenarioMethods):
             headers_describe=headers_describe,
             count_refused=count_refused,
         )
-        self._world = World(behaviour, self.clock, ids, self._webhooks.emit)
+        self._world = ServerState(behaviour, self.clock, ids, self._webhooks.emit)
         populate(self._world)
         self._api_key = f"qapi_{ids.getrandbits(96):024x}" if api_key is None else api_key
         if not self._api_key.strip():
             raise ConfigurationError("api_key must not be blank; leave it out to get one made.")
-        self._exchanges = Exchanges(
+        self._exchanges = RequestHandler(
             self._world,
             self._api_key,
             RequestLog(),

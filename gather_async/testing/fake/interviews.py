@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gather_async.testing.fake.messages import Call, Reply, invalid, not_found
-from gather_async.testing.fake.state import Row, World, page_of
+from gather_async.testing.fake.messages import FakeRequest, Reply, invalid, not_found
+from gather_async.testing.fake.state import Row, ServerState, page_of
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
@@ -43,7 +43,7 @@ _RULE = BodyRule(
 )
 
 
-def bulk_update_interviews(call: Call) -> Reply:
+def bulk_update_interviews(call: FakeRequest) -> Reply:
     """Answer ``PATCH /qsi/gather/interviews/bulk-update``; without ``meta``, as the example is."""
     world, body = call.world, _RULE.check(call.body)
     template = _template(call, body)
@@ -77,7 +77,7 @@ def _check_mode(body: dict[str, Any]) -> None:
         raise invalid("templateInterviewId", "is for overwrite mode")
 
 
-def _template(call: Call, body: dict[str, Any]) -> Row | None:
+def _template(call: FakeRequest, body: dict[str, Any]) -> Row | None:
     """Return the interview to copy from."""
     template_id = body.get("templateInterviewId")
     if template_id is None:
@@ -132,7 +132,7 @@ _LIST = QueryRule(
 )
 
 
-def create_interview(call: Call) -> Reply:
+def create_interview(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/interviews``."""
     world, body = call.world, _CREATE[call.edition].check(call.body)
     question_ids: list[str] = body.get("questionIds", [])
@@ -160,7 +160,7 @@ def create_interview(call: Call) -> Reply:
     return Reply(status=call.created, data=_single(world, interview))
 
 
-def get_interview(call: Call) -> Reply:
+def get_interview(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/interviews/{interviewId}``."""
     world, query = call.world, _GET[call.edition].check(call.query)
     interview = world.interviews.get(call.id)
@@ -169,7 +169,7 @@ def get_interview(call: Call) -> Reply:
     return Reply(data=_single(world, interview))
 
 
-def list_interviews(call: Call) -> Reply:
+def list_interviews(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/interviews``: a bare array in A, a keyed one in B (inferred)."""
     world, query = call.world, _LIST.check(call.query)
     rows = world.interviews.find(
@@ -191,13 +191,13 @@ def _status_number(status: str | None) -> int | None:
     return int(status) if status in {"0", "1", "2", "3"} else -1
 
 
-def _single(world: World, interview: Row) -> Any:
+def _single(world: ServerState, interview: Row) -> Any:
     """Return ``data`` of one interview: flat in edition A, nested in edition B."""
     shown = show_interview(world, interview)
     return shown if world.behaviour.edition == "A" else {"interview": shown}
 
 
-def show_interview(world: World, interview: Row) -> Row:
+def show_interview(world: ServerState, interview: Row) -> Row:
     """Return an interview as the API shows it."""
     shown = {name: value for name, value in interview.items() if name[0] != "_"}
     status = interview["_status"]

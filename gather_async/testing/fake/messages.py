@@ -11,10 +11,10 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from gather_async.testing.fake.state import World
+from gather_async.testing.fake.state import ServerState
 
 __all__ = [
-    "Call",
+    "FakeRequest",
     "ReceivedRequest",
     "Refusal",
     "Reply",
@@ -125,7 +125,7 @@ def _fits(record: ReceivedRequest, method: str | None, path: str | None) -> bool
 
 
 @frozen
-class Call:
+class FakeRequest:
     """A request that passed the key and the quota.
 
     Attributes:
@@ -136,7 +136,7 @@ class Call:
         body: Decoded JSON; None without a body.
     """
 
-    world: World
+    world: ServerState
     path: str
     id: str
     query: Mapping[str, Sequence[str]]

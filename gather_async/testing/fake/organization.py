@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gather_async.testing.fake.messages import Call, Reply, invalid, not_found
-from gather_async.testing.fake.state import Row, World, public
+from gather_async.testing.fake.messages import FakeRequest, Reply, invalid, not_found
+from gather_async.testing.fake.state import Row, ServerState, public
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
@@ -55,13 +55,13 @@ _TEAM_QUERY = QueryRule(texts=("userId",))
 _USER_QUERY = QueryRule(texts=("teamId",), booleans={"includeTeams": True})
 
 
-def list_narrators(call: Call) -> Reply:
+def list_narrators(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/narrators``. Source: /api-reference/narrators."""
     _NO_QUERY.check(call.query)
     return Reply(data=call.world.narrators.order)
 
 
-def get_narrator(call: Call) -> Reply:
+def get_narrator(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/narrators/{narratorId}``."""
     _NO_QUERY.check(call.query)
     narrator = call.world.narrators.get(call.id)
@@ -70,13 +70,13 @@ def get_narrator(call: Call) -> Reply:
     return Reply(data=narrator)
 
 
-def list_message_groups(call: Call) -> Reply:
+def list_message_groups(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/message-groups``. Source: /api-reference/message-groups."""
     _NO_QUERY.check(call.query)
     return Reply(data={"messageGroups": [public(row) for row in call.world.message_groups.order]})
 
 
-def get_message_group(call: Call) -> Reply:
+def get_message_group(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/message-groups/{messageGroupId}``, messages included."""
     _NO_QUERY.check(call.query)
     group = call.world.message_groups.get(call.id)
@@ -85,7 +85,7 @@ def get_message_group(call: Call) -> Reply:
     return Reply(data={"messageGroup": public(group) | {"messages": group["_messages"]}})
 
 
-def create_teams(call: Call) -> Reply:
+def create_teams(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/teams``: all or nothing. Source: /api-reference/teams."""
     world, body = call.world, _TEAMS.check(call.body)
     for item in body["teams"]:
@@ -96,7 +96,7 @@ def create_teams(call: Call) -> Reply:
     return Reply(status=call.created, data={"teams": [public(team) for team in teams]})
 
 
-def list_teams(call: Call) -> Reply:
+def list_teams(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/teams``."""
     world, query = call.world, _TEAM_QUERY.check(call.query)
     teams = world.teams.order
@@ -107,7 +107,7 @@ def list_teams(call: Call) -> Reply:
     return Reply(data={"teams": [public(team) for team in teams]})
 
 
-def create_users(call: Call) -> Reply:
+def create_users(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/users``: all or nothing. Source: /api-reference/users."""
     world, body = call.world, _USERS.check(call.body)
     for item in body["users"]:
@@ -118,7 +118,7 @@ def create_users(call: Call) -> Reply:
     return Reply(status=call.created, data={"users": [_shown_user(world, user) for user in users]})
 
 
-def list_users(call: Call) -> Reply:
+def list_users(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/users``; the key of a user's teams is not documented."""
     world, query = call.world, _USER_QUERY.check(call.query)
     users = world.users.order
@@ -128,7 +128,7 @@ def list_users(call: Call) -> Reply:
     return Reply(data={"users": shown})
 
 
-def _shown_user(world: World, user: Row, *, teams: bool = True) -> Row:
+def _shown_user(world: ServerState, user: Row, *, teams: bool = True) -> Row:
     shown = public(user)
     if teams:
         mine = [world.teams.rows[team_id] for team_id in user["_teams"]]
@@ -136,7 +136,7 @@ def _shown_user(world: World, user: Row, *, teams: bool = True) -> Row:
     return shown
 
 
-def _add_team(world: World, item: dict[str, Any]) -> Row:
+def _add_team(world: ServerState, item: dict[str, Any]) -> Row:
     team: Row = {
         "id": world.new_id(),
         "name": item["name"],
@@ -156,7 +156,7 @@ def _add_team(world: World, item: dict[str, Any]) -> Row:
     return team
 
 
-def _add_user(world: World, item: dict[str, Any]) -> Row:
+def _add_user(world: ServerState, item: dict[str, Any]) -> Row:
     return world.users.add(
         {
             "id": world.new_id(),
@@ -170,7 +170,7 @@ def _add_user(world: World, item: dict[str, Any]) -> Row:
     )
 
 
-def populate(world: World) -> None:
+def populate(world: ServerState) -> None:
     """Make what an organization has before its first API call."""
     world.organization_id = world.new_id()
     team = _add_team(world, {"name": "talent", "displayName": "Talent"})
@@ -191,7 +191,7 @@ def populate(world: World) -> None:
         _add_message_group(world, title, kind)
 
 
-def _add_message_group(world: World, title: str, kind: str) -> None:
+def _add_message_group(world: ServerState, title: str, kind: str) -> None:
     message = {
         "id": world.new_id(),
         "type": "INVITE",

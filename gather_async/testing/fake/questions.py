@@ -7,8 +7,8 @@ from typing import Any
 from attrs import define
 
 from gather_async.clock import Timer
-from gather_async.testing.fake.messages import Call, Reply, invalid, no_such_path, not_found
-from gather_async.testing.fake.state import Row, World, page_of
+from gather_async.testing.fake.messages import FakeRequest, Reply, invalid, no_such_path, not_found
+from gather_async.testing.fake.state import Row, ServerState, page_of
 from gather_async.testing.fake.validation import BodyRule, QueryRule, maybe_empty, switch, text, uri
 
 __all__ = [
@@ -40,7 +40,7 @@ class _Generation:
     timer: Timer | None = None
 
 
-def begin_audio(world: World, question: Row) -> None:
+def begin_audio(world: ServerState, question: Row) -> None:
     """Start generating the audio of a new question."""
     seconds = world.behaviour.audio_seconds
     if callable(seconds):
@@ -50,7 +50,7 @@ def begin_audio(world: World, question: Row) -> None:
     _arm(world, question)
 
 
-def end_audio(world: World, question: Row, *, fails: bool, after: float) -> None:
+def end_audio(world: ServerState, question: Row, *, fails: bool, after: float) -> None:
     """Let the audio of a question end otherwise than it would have."""
     generation = question.get("_audio")
     if generation is not None and generation.timer is not None:
@@ -59,7 +59,7 @@ def end_audio(world: World, question: Row, *, fails: bool, after: float) -> None
     _arm(world, question)
 
 
-def listen_for_audio(world: World) -> None:
+def listen_for_audio(world: ServerState) -> None:
     """Set timers for what is still being generated: somebody wants the events now."""
     if world.heard:
         return
@@ -71,7 +71,7 @@ def listen_for_audio(world: World) -> None:
             _arm(world, question)
 
 
-def stop_timers(world: World) -> None:
+def stop_timers(world: ServerState) -> None:
     """Cancel all timers; the states go on being right."""
     world.heard = False
     for question in world.questions.order:
@@ -81,7 +81,7 @@ def stop_timers(world: World) -> None:
             generation.timer = None
 
 
-def show_question(world: World, question: Row) -> Row:
+def show_question(world: ServerState, question: Row) -> Row:
     """Return a question as the API shows it now. Source: /api-reference/questions."""
     shown = {name: value for name, value in question.items() if name[0] != "_"}
     generation = question.get("_audio")
@@ -98,7 +98,7 @@ def show_question(world: World, question: Row) -> Row:
     return shown
 
 
-def _arm(world: World, question: Row) -> None:
+def _arm(world: ServerState, question: Row) -> None:
     """Set the timer of one generation, if anybody listens."""
     generation: _Generation = question["_audio"]
     if not world.heard or generation.fails or generation.ends_at == math.inf:
@@ -131,7 +131,7 @@ _NO_QUERY = QueryRule()
 _LIST = QueryRule(paged=True)  # no size parameter is known
 
 
-def create_question(call: Call) -> Reply:
+def create_question(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/questions``."""
     world, body = call.world, _CREATE.check(call.body)
     _check_creator(call, body)
@@ -160,7 +160,7 @@ def create_question(call: Call) -> Reply:
     return Reply(status=call.created, data={"question": show_question(world, question)})
 
 
-def _check_creator(call: Call, body: dict[str, Any]) -> None:
+def _check_creator(call: FakeRequest, body: dict[str, Any]) -> None:
     """Refuse a missing or foreign creator. Editions disagree: required in A only."""
     user_id = body.get("userId")
     if user_id is None:
@@ -170,7 +170,7 @@ def _check_creator(call: Call, body: dict[str, Any]) -> None:
         raise invalid("userId", "is no user of this organization and team")
 
 
-def get_question(call: Call) -> Reply:
+def get_question(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/questions/{questionId}``."""
     _NO_QUERY.check(call.query)
     question = call.world.questions.get(call.id)
@@ -179,7 +179,7 @@ def get_question(call: Call) -> Reply:
     return Reply(data={"question": show_question(call.world, question)})
 
 
-def list_questions(call: Call) -> Reply:
+def list_questions(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/questions``, known from one sample call only."""
     world, style = call.world, call.world.behaviour.questions_list
     if style == "missing":

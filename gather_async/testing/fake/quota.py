@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from gather_async.protocol.rolling_windows import RateLimit
 
-__all__ = ["FakeQuota", "HeadersDescribe", "Verdict"]
+__all__ = ["FakeQuota", "HeadersDescribe", "QuotaDecision"]
 
 HeadersDescribe = Literal["tightest", "shortest", "longest"]
 """Which window ``X-RateLimit-*`` describe; the documentation doesn't say."""
@@ -42,7 +42,7 @@ class _Window:
 
 
 @frozen
-class Verdict:
+class QuotaDecision:
     """What the windows say to one request.
 
     Attributes:
@@ -77,7 +77,7 @@ class FakeQuota:
         self._describe = headers_describe
         self._count_refused = count_refused
 
-    def arrive(self, now: float) -> Verdict:
+    def arrive(self, now: float) -> QuotaDecision:
         """Count a request that arrives now, if every window has room."""
         for window in self._windows:
             window.forget(now)
@@ -87,16 +87,16 @@ class FakeQuota:
                 window.arrivals.append(now)
         return self._verdict(full, now)
 
-    def look(self, now: float) -> Verdict:
+    def look(self, now: float) -> QuotaDecision:
         """Return the same without counting anything."""
         for window in self._windows:
             window.forget(now)
         return self._verdict([], now)
 
-    def _verdict(self, full: Sequence[_Window], now: float) -> Verdict:
+    def _verdict(self, full: Sequence[_Window], now: float) -> QuotaDecision:
         described = self._described()
         last = max(full, key=lambda window: window.next_room(now), default=None)
-        return Verdict(
+        return QuotaDecision(
             accepted=not full,
             limit=described.limit,
             remaining=described.remaining,

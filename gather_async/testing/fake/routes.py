@@ -20,7 +20,7 @@ from gather_async.testing.fake.interviews import (
     get_interview,
     list_interviews,
 )
-from gather_async.testing.fake.messages import Call, Reply, no_such_path
+from gather_async.testing.fake.messages import FakeRequest, Reply, no_such_path
 from gather_async.testing.fake.organization import (
     create_teams,
     create_users,
@@ -35,7 +35,7 @@ from gather_async.testing.fake.questions import create_question, get_question, l
 
 __all__ = ["Operation", "PREFIX", "route"]
 
-Operation = Callable[[Call], Reply]
+Operation = Callable[[FakeRequest], Reply]
 
 PREFIX = "/qsi/gather/"
 _OPERATIONS: dict[tuple[str, str], Operation] = {

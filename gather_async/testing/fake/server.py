@@ -14,7 +14,7 @@ from attrs import define, field
 
 from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan
 from gather_async.testing.fake.messages import (
-    Call,
+    FakeRequest,
     ReceivedRequest,
     Refusal,
     Reply,
@@ -25,11 +25,11 @@ from gather_async.testing.fake.messages import (
     too_many,
     unauthorized,
 )
-from gather_async.testing.fake.quota import FakeQuota, Verdict
+from gather_async.testing.fake.quota import FakeQuota, QuotaDecision
 from gather_async.testing.fake.routes import route
-from gather_async.testing.fake.state import Closing, Pauses, World, iso
+from gather_async.testing.fake.state import Closing, ServerState, Sleeps, iso
 
-__all__ = ["Exchanges", "HOST", "LoopbackServer"]
+__all__ = ["HOST", "LoopbackServer", "RequestHandler"]
 
 HOST = "127.0.0.1"
 _GRACE = 0.05  # real seconds for handlers to notice that their connection is gone
@@ -109,14 +109,14 @@ class _Answer:
 
 
 @define(eq=False)
-class Exchanges:
+class RequestHandler:
     """Answers requests over one state. ``api_key`` is None once revoked."""
 
-    world: World
+    world: ServerState
     api_key: str | None
     log: RequestLog
     faults: FaultPlan
-    pauses: Pauses
+    pauses: Sleeps
     quota: FakeQuota | None
     rng: random.Random
     latency: tuple[float, float] = (0.0, 0.0)
@@ -164,7 +164,7 @@ class Exchanges:
         )
         answer: _Answer | None = None
         fault: Fault | None = None
-        call = Call(self.world, path, "", query, document)
+        call = FakeRequest(self.world, path, "", query, document)
         try:
             verdict = self._admit(request)
             if verdict is None or verdict.accepted:
@@ -186,7 +186,7 @@ class Exchanges:
         name = None if fault is None else str(fault)
         self.log.finish(place, status=status, fault=name, was_processed=was_processed)
 
-    def _admit(self, request: web.BaseRequest) -> Verdict | None:
+    def _admit(self, request: web.BaseRequest) -> QuotaDecision | None:
         """Check the key, and count the request. Source: /getting-started/authentication."""
         key = request.headers.get("x-api-key")
         if key is None or self.api_key is None or key != self.api_key:
@@ -194,7 +194,7 @@ class Exchanges:
         return self.quota.arrive(self.world.clock.monotonic()) if self.quota else None
 
     async def _process(
-        self, method: str, call: Call, verdict: Verdict | None, fault: Fault | None
+        self, method: str, call: FakeRequest, verdict: QuotaDecision | None, fault: Fault | None
     ) -> _Answer:
         """Carry the request out, with what goes wrong before, instead and after."""
         if verdict is not None and not verdict.accepted:
@@ -208,7 +208,7 @@ class Exchanges:
             answer.headers.update(self._quota_headers(verdict))
         return answer
 
-    async def _fail(self, method: str, call: Call, fault: Fault) -> _Answer:
+    async def _fail(self, method: str, call: FakeRequest, fault: Fault) -> _Answer:
         """Return what a fault makes of the answer."""
         answer = None
         if fault.kind is FaultKind.SLOW and not fault.after_processing:
@@ -242,12 +242,12 @@ class Exchanges:
             return too_many(100, iso(math.ceil(self.world.clock.wall())))
         return Refusal(fault.status, code=fault.code)
 
-    def _operate(self, method: str, call: Call) -> _Answer:
+    def _operate(self, method: str, call: FakeRequest) -> _Answer:
         """Carry an operation out."""
         try:
             operation, key = route(method, call.path)
             _check_form(method, call)
-            reply = operation(Call(call.world, call.path, key, call.query, call.body))
+            reply = operation(FakeRequest(call.world, call.path, key, call.query, call.body))
         except Refusal as refusal:
             return self._refuse(refusal)
         envelope: dict[str, Any] = {"data": reply.data}
@@ -264,7 +264,7 @@ class Exchanges:
             meta["pagination"] = reply.pagination
         return meta
 
-    def _quota_headers(self, verdict: Verdict | None) -> Mapping[str, str]:
+    def _quota_headers(self, verdict: QuotaDecision | None) -> Mapping[str, str]:
         """Return the documented headers; none where there are no limits."""
         if self.quota is None:
             return {}
@@ -295,7 +295,7 @@ def _query(request: web.BaseRequest) -> dict[str, list[str]]:
     return query
 
 
-def _check_form(method: str, call: Call) -> None:
+def _check_form(method: str, call: FakeRequest) -> None:
     """Refuse a query with a write, a body with a read, and a body that is no JSON."""
     if isinstance(call.body, Refusal):
         raise call.body

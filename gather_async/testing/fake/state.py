@@ -16,16 +16,16 @@ from gather_async.testing.fake.quota import HeadersDescribe
 
 __all__ = [
     "AudioWords",
-    "Behaviour",
     "Closing",
     "Edition",
     "Emit",
+    "FakeOptions",
     "Invite",
-    "Pauses",
     "QuestionsList",
     "Row",
+    "ServerState",
+    "Sleeps",
     "Table",
-    "World",
     "iso",
     "page_of",
     "public",
@@ -36,7 +36,7 @@ class Closing(Exception):  # noqa: N818 - a signal, not an error
     """The server closes; whoever slept gives up."""
 
 
-class Pauses:
+class Sleeps:
     """All sleeps in progress."""
 
     def __init__(self, clock: Clock) -> None:
@@ -108,7 +108,7 @@ def _positive(_: object, option: "Attribute[int]", value: int) -> None:
 
 
 @frozen(kw_only=True)
-class Behaviour:
+class FakeOptions:
     """Every choice in one place; `FakeGather` documents them."""
 
     edition: Edition = field(default="A", validator=_one_of("A", "B"))
@@ -220,10 +220,10 @@ def _matching(rows: Iterable[Row], wanted: Mapping[str, Any]) -> Sequence[Row]:
 
 
 @define(eq=False)
-class World:
+class ServerState:
     """The state behind one FakeGather."""
 
-    behaviour: Behaviour
+    behaviour: FakeOptions
     clock: Clock
     rng: random.Random
     emit: Emit

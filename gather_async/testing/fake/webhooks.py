@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from gather_async.clock import Clock
 from gather_async.protocol.signatures import sign
 from gather_async.testing.fake.messages import encode
-from gather_async.testing.fake.state import Closing, Pauses, iso
+from gather_async.testing.fake.state import Closing, Sleeps, iso
 
 __all__ = ["Delivery", "EVENTS", "WebhookTarget", "Webhooks"]
 
@@ -84,7 +84,7 @@ class WebhookTarget:
 class Webhooks:
     """Sends events to all targets. Its session opens with the first delivery."""
 
-    def __init__(self, clock: Clock, pauses: Pauses) -> None:
+    def __init__(self, clock: Clock, pauses: Sleeps) -> None:
         self._clock = clock
         self._pauses = pauses
         self._targets: list[WebhookTarget] = []
