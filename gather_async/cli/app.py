@@ -16,8 +16,8 @@ from gather_async.cli import (
     wait_audio,
     webhooks,
 )
-from gather_async.cli.context import ExitStatus, explain, status_of
-from gather_async.cli.output import Screen
+from gather_async.cli.context import ExitStatus, format_error, status_of
+from gather_async.cli.output import Output
 from gather_async.errors import GatherError
 from gather_async.version import __version__
 
@@ -34,13 +34,13 @@ exit status:
 """
 
 _Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=18)
-Command = Callable[[argparse.Namespace, Screen], int]
+Command = Callable[[argparse.Namespace, Output], int]
 
 
 def run(argv: Sequence[str] | None) -> int:
     """Run the command that the arguments name, and return the exit status."""
     _never_fail_to_print()
-    screen = Screen()
+    screen = Output()
     parser = _parser()
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help(sys.stderr)
@@ -53,7 +53,7 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         return int(command(options, screen))
     except GatherError as error:
-        screen.fail(explain(error))
+        screen.fail(format_error(error))
         return status_of(error)
     except KeyboardInterrupt:
         screen.note("Stopped.")

@@ -20,7 +20,7 @@ __all__ = [
     "MissingKeyError",
     "add_secret",
     "connect",
-    "explain",
+    "format_error",
     "has_key",
     "secret_of",
     "status_of",
@@ -67,7 +67,7 @@ class MissingKeyError(ConfigurationError):
     """There is no API key in the environment."""
 
 
-def explain(error: GatherError) -> str:
+def format_error(error: GatherError) -> str:
     """Return what happened and what to do, with the id that the vendor's support asks for."""
     lines = [str(error), *getattr(error, "__notes__", ())]
     if isinstance(error, GatherAPIError) and error.request_id:

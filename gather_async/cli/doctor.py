@@ -14,8 +14,8 @@ from typing import Any, Literal
 import aiohttp
 from attrs import frozen
 
-from gather_async.cli.context import ExitStatus, connect, explain, has_key, status_of
-from gather_async.cli.output import Screen
+from gather_async.cli.context import ExitStatus, connect, format_error, has_key, status_of
+from gather_async.cli.output import Output
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.version import __version__
 
@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     del options
     worst = ExitStatus.OK
     for finding in (*_environment(), *asyncio.run(_connection())):
@@ -99,7 +99,7 @@ async def _connection() -> list[_Finding]:
     except GatherError as error:
         subject = "settings" if isinstance(error, ConfigurationError) else "request"
         return [
-            _Finding("FAILED", subject, explain(error), status_of(error)),
+            _Finding("FAILED", subject, format_error(error), status_of(error)),
             *_clock(dates, time.time()),
         ]
     windows = ", ".join(

@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 from gather_async.cli.context import ExitStatus
-from gather_async.cli.output import Screen
+from gather_async.cli.output import Output
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather
 
@@ -35,14 +35,14 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     if not 0 <= options.port < 65_536:
         screen.fail("--port takes a number from 0 to 65535.")
         return ExitStatus.USAGE
     return asyncio.run(_serve(options, screen))
 
 
-async def _serve(options: argparse.Namespace, screen: Screen) -> int:
+async def _serve(options: argparse.Namespace, screen: Output) -> int:
     """Serve until cancelled."""
     fake = FakeGather(
         port=options.port,

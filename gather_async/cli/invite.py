@@ -13,8 +13,8 @@ from attrs import frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
-from gather_async.cli.context import ExitStatus, connect, explain, status_of
-from gather_async.cli.output import Screen
+from gather_async.cli.context import ExitStatus, connect, format_error, status_of
+from gather_async.cli.output import Output
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.phone import known_region
@@ -25,7 +25,7 @@ _REASONS = 10
 _ROWS = 8
 
 
-def show_plan(report: InviteReport, screen: Screen) -> None:
+def show_plan(report: InviteReport, screen: Output) -> None:
     """Write what the job would cost."""
     if report.plan is None:
         return
@@ -42,7 +42,7 @@ def _duration(time: timedelta) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def show_report(report: InviteReport, screen: Screen) -> None:
+def show_report(report: InviteReport, screen: Output) -> None:
     """Write the counts, and why rows went wrong, without personal data."""
     for status, count in report.counts.items():
         if count:
@@ -72,7 +72,7 @@ _TELLING = 10.0
 
 
 @contextmanager
-def watching(gather: GatherClient, screen: Screen) -> Iterator[Callable[[InviteProgress], None]]:
+def watching(gather: GatherClient, screen: Output) -> Iterator[Callable[[InviteProgress], None]]:
     """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
     if not screen.err.is_terminal:  # rich would write an empty line at the end
         yield lambda _: None
@@ -166,7 +166,7 @@ def _region(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     if options.journal is None and not options.dry_run:
         screen.note("Without --journal, a run that was stopped can't be continued.", style="yellow")
     return asyncio.run(_Invite(options, screen).run())
@@ -177,7 +177,7 @@ class _Invite:
     """One run of the command."""
 
     options: argparse.Namespace
-    screen: Screen
+    screen: Output
 
     async def run(self) -> int:
         """Run the job to its end, or to the first Ctrl-C."""
@@ -189,7 +189,7 @@ class _Invite:
             if isinstance(error, asyncio.CancelledError):
                 raise error
         if isinstance(error, GatherError):
-            self.screen.fail(explain(error))
+            self.screen.fail(format_error(error))
             return status_of(error)
         if error is not None:
             self.screen.fail(f"The file or the journal can't be used: {error}")

@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Screen", "printable", "to_plain"]
+__all__ = ["Output", "printable", "to_jsonable"]
 
 
-def to_plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Return what JSON can hold: snake_case names, ISO 8601 dates, an empty ``extra`` left out."""
     if attrs.has(type(value)):
         fields = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
         if not fields.get("extra"):
             fields.pop("extra", None)
-        return to_plain(fields)
+        return to_jsonable(fields)
     if isinstance(value, Mapping):
-        return {str(name): to_plain(item) for name, item in value.items()}
+        return {str(name): to_jsonable(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, str):
@@ -53,7 +53,7 @@ def _second_console(out: Console) -> Console:
 
 
 @frozen
-class Screen:
+class Output:
     """The two streams of a command."""
 
     out: Console = field(factory=lambda: _console(stderr=False))

@@ -10,7 +10,7 @@ from attrs import frozen
 from rich.status import Status
 
 from gather_async.cli.context import ExitStatus, connect, has_key
-from gather_async.cli.output import Screen
+from gather_async.cli.output import Output
 from gather_async.client import GatherClient
 from gather_async.errors import AudioGenerationError, AudioTimeoutError, BadRequestError
 from gather_async.models import NewCandidate
@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     candidate = NewCandidate(options.first_name, options.last_name, options.email, options.phone)
     if has_key() and not options.yes:
         refused = _ask(candidate, screen)
@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
     return asyncio.run(_connected(candidate, options.user_id, screen))
 
 
-def _ask(candidate: NewCandidate, screen: Screen) -> ExitStatus | None:
+def _ask(candidate: NewCandidate, screen: Output) -> ExitStatus | None:
     """Ask for leave to invite a real person; None is a yes."""
     screen.note(
         "GATHER_API_KEY is set: this creates three questions, an interview and a candidate"
@@ -75,7 +75,7 @@ def _ask(candidate: NewCandidate, screen: Screen) -> ExitStatus | None:
     return ExitStatus.FAILURE
 
 
-async def _connected(candidate: NewCandidate, user_id: str | None, screen: Screen) -> int:
+async def _connected(candidate: NewCandidate, user_id: str | None, screen: Output) -> int:
     """Run the steps against the real server, or a fake one where there is no key."""
     async with AsyncExitStack() as stack:
         if has_key():
@@ -100,7 +100,7 @@ class _Steps:
     """The five steps; each prints its ids as soon as it has them."""
 
     gather: GatherClient
-    screen: Screen
+    screen: Output
     status: Status
 
     async def run(self, candidate: NewCandidate) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from gather_async.cli.context import ExitStatus, connect
-from gather_async.cli.output import Screen, to_plain
+from gather_async.cli.output import Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import InvalidRequestError
 
@@ -75,11 +75,11 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run_list(options: argparse.Namespace, screen: Screen) -> int:
+def _run_list(options: argparse.Namespace, screen: Output) -> int:
     return asyncio.run(_list(options, screen))
 
 
-async def _list(options: argparse.Namespace, screen: Screen) -> int:
+async def _list(options: argparse.Namespace, screen: Output) -> int:
     """Read pages only as far as they are shown."""
     name = RESOURCES[options.resource]
     rows: list[list[Any]] = []
@@ -89,7 +89,7 @@ async def _list(options: argparse.Namespace, screen: Screen) -> int:
         async for item in pager:
             count += 1
             if options.json:
-                screen.json(to_plain(item))
+                screen.json(to_jsonable(item))
             else:
                 rows.append([_cell(getattr(item, column)) for column in name.columns])
             if count == options.limit:
@@ -101,7 +101,7 @@ async def _list(options: argparse.Namespace, screen: Screen) -> int:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(to_plain(value))
+    return "" if value is None else str(to_jsonable(value))
 
 
 def _filters(method: Any, conditions: list[str]) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def _add_get_to(commands: Any) -> None:
     parser.set_defaults(command=_run_get)
 
 
-def _run_get(options: argparse.Namespace, screen: Screen) -> int:
+def _run_get(options: argparse.Namespace, screen: Output) -> int:
     return asyncio.run(_get(options, screen))
 
 
-async def _get(options: argparse.Namespace, screen: Screen) -> int:
+async def _get(options: argparse.Namespace, screen: Output) -> int:
     async with connect() as gather:
         found = await _SINGLE[options.resource].of(gather).get(options.id)
-    screen.json(to_plain(found), indent=2)
+    screen.json(to_jsonable(found), indent=2)
     return ExitStatus.OK
 
 

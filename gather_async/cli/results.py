@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gather_async.cli.context import ExitStatus, connect
-from gather_async.cli.output import Screen, to_plain
+from gather_async.cli.output import Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import (
     AuthenticationError,
@@ -64,7 +64,7 @@ def _output(text: str) -> Path:
     return path
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     path: Path = options.output
     part = path.with_name(path.name + ".part")
     try:
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 
 
-async def _export(interview: str, suffix: str, file: TextIO, screen: Screen) -> tuple[int, int]:
+async def _export(interview: str, suffix: str, file: TextIO, screen: Output) -> tuple[int, int]:
     """Write a row for each candidate interview; return how many, and how many failed.
 
     The results of a page are read side by side, at bulk priority.
@@ -107,11 +107,11 @@ async def _row(gather: GatherClient, invite: CandidateInterview) -> Row:
         "candidate_interview_id": invite.id,
         "candidate_id": invite.candidate_id,
         "interview_id": invite.interview_id,
-        "status": to_plain(invite.status),
-        "invite_sent_at": to_plain(invite.invite_sent_at),
+        "status": to_jsonable(invite.status),
+        "invite_sent_at": to_jsonable(invite.invite_sent_at),
     }
     try:
-        row |= to_plain(await gather.candidate_interviews.results(invite.id))
+        row |= to_jsonable(await gather.candidate_interviews.results(invite.id))
     except NotFoundError:
         pass
     except (AuthenticationError, PermissionDeniedError):

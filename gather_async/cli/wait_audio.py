@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 from gather_async.cli.context import ExitStatus, connect
-from gather_async.cli.output import Screen
+from gather_async.cli.output import Output
 from gather_async.errors import AudioGenerationError, AudioTimeoutError
 
 __all__ = ["add_to"]
@@ -27,11 +27,11 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Output) -> int:
     return asyncio.run(_wait(options, screen))
 
 
-async def _wait(options: argparse.Namespace, screen: Screen) -> int:
+async def _wait(options: argparse.Namespace, screen: Output) -> int:
     """Print each end as it comes; what isn't over in time is printed last."""
     waiting = dict.fromkeys(options.ids)
     failed = 0

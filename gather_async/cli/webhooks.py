@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from gather_async.cli.context import ExitStatus, add_secret, secret_of
-from gather_async.cli.output import Screen, to_plain
+from gather_async.cli.output import Output, to_jsonable
 from gather_async.webhooks import WebhookEvent, WebhookReceiver
 from gather_async.webhooks.signing import SAMPLE_EVENTS, SignedSample, sample
 
@@ -42,21 +42,21 @@ def _add_listen_to(commands: Any) -> None:
     parser.set_defaults(command=_run_listen)
 
 
-def _run_listen(options: argparse.Namespace, screen: Screen) -> int:
+def _run_listen(options: argparse.Namespace, screen: Output) -> int:
     if not 0 <= options.port < 65_536:
         screen.fail("--port takes a number from 0 to 65535.")
         return ExitStatus.USAGE
     return asyncio.run(_listen(options, secret_of(options), screen))
 
 
-async def _listen(options: argparse.Namespace, secret: str, screen: Screen) -> int:
+async def _listen(options: argparse.Namespace, secret: str, screen: Output) -> int:
     """Serve until cancelled."""
     hooks = WebhookReceiver(secret)
 
     @hooks.on("*")
     async def show(event: WebhookEvent) -> None:
-        moment = to_plain(event.timestamp)
-        screen.json({"event": event.event, "timestamp": moment, "data": to_plain(event.data)})
+        moment = to_jsonable(event.timestamp)
+        screen.json({"event": event.event, "timestamp": moment, "data": to_jsonable(event.data)})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", _told(hooks.aiohttp_handler(), screen))
@@ -77,7 +77,7 @@ async def _listen(options: argparse.Namespace, secret: str, screen: Screen) -> i
 
 
 def _told(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], screen: Screen
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], screen: Output
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler that also tells what each delivery was answered, and why."""
 
@@ -123,7 +123,7 @@ def _url(text: str) -> str:
     return text
 
 
-def _run_send(options: argparse.Namespace, screen: Screen) -> int:
+def _run_send(options: argparse.Namespace, screen: Output) -> int:
     if options.repeat < 1:
         screen.fail("--repeat takes a number from 1.")
         return ExitStatus.USAGE
@@ -138,7 +138,7 @@ def _run_send(options: argparse.Namespace, screen: Screen) -> int:
 
 
 async def _send(
-    options: argparse.Namespace, delivery: SignedSample, *, is_forged: bool, screen: Screen
+    options: argparse.Namespace, delivery: SignedSample, *, is_forged: bool, screen: Output
 ) -> int:
     """Send it as often as asked; a failure is any answer that a good endpoint wouldn't give."""
     failed = 0

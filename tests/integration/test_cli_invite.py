@@ -18,7 +18,7 @@ from gather_async import GatherClient
 from gather_async.bulk import InviteProgress, InviteStatus
 from gather_async.cli import main
 from gather_async.cli.invite import describe, watching
-from gather_async.cli.output import Screen
+from gather_async.cli.output import Output
 from gather_async.testing import FakeGather
 
 
@@ -204,13 +204,13 @@ async def test_the_bar_is_drawn_on_a_terminal_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A log file gets no bar."""
-    with watching(gather_client, Screen()) as show:
+    with watching(gather_client, Output()) as show:
         show(_progress())
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with watching(gather_client, Screen()) as show:
+    with watching(gather_client, Output()) as show:
         show(_progress())
     assert "29 invited" in capsys.readouterr().err
 

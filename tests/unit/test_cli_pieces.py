@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from gather_async.cli import main
-from gather_async.cli.context import MissingKeyError, explain, status_of
+from gather_async.cli.context import MissingKeyError, format_error, status_of
 from gather_async.cli.doctor import _clock
-from gather_async.cli.output import Screen, printable, to_plain
+from gather_async.cli.output import Output, printable, to_jsonable
 from gather_async.cli.results import _cell
 from gather_async.errors import (
     AuthenticationError,
@@ -60,7 +60,7 @@ def test_an_error_is_shown_with_its_notes_and_request_id() -> None:
     """What is shown is what to do, and what the vendor's support asks for."""
     error = _answer(ServerError, request_id="req_7")
     error.add_note("Do that.")
-    assert explain(error).splitlines() == [
+    assert format_error(error).splitlines() == [
         "GET /: it failed.",
         "Do that.",
         "For the vendor's support: request id req_7.",
@@ -70,9 +70,9 @@ def test_an_error_is_shown_with_its_notes_and_request_id() -> None:
 def test_a_model_becomes_plain_values() -> None:
     """JSON gets snake_case names, ISO dates, plain words, nested models, and `extra` if any."""
     narrator = Narrator(id="n", voices=(Voice(id="v"),), extra={"new": [1]})
-    assert to_plain(narrator)["voices"][0]["id"] == "v"
-    assert to_plain(narrator)["extra"] == {"new": [1]}
-    invite = to_plain(
+    assert to_jsonable(narrator)["voices"][0]["id"] == "v"
+    assert to_jsonable(narrator)["extra"] == {"new": [1]}
+    invite = to_jsonable(
         CandidateInterview(
             id="i",
             status=CandidateInterviewStatus("hired"),
@@ -181,7 +181,7 @@ def test_a_terminal_gets_a_table_with_a_head(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "30")
-    Screen().table(["id", "title"], [["1", "long " * 8], ["2", "[bold]x"]])
+    Output().table(["id", "title"], [["1", "long " * 8], ["2", "[bold]x"]])
     shown = capsys.readouterr().out
     assert "id" in shown.splitlines()[0]
     assert max(map(len, shown.splitlines()[1:])) <= 30
@@ -193,7 +193,7 @@ def test_a_narrow_encoding_does_not_stop_a_command(monkeypatch: pytest.MonkeyPat
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     assert main(["--version"]) == 0
-    Screen().say("Zo\u00eb")
+    Output().say("Zo\u00eb")
     sys.stdout.flush()
     assert raw.getvalue().splitlines()[-1] == b"Zo\\xeb"
 
