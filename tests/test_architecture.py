@@ -80,6 +80,27 @@ def test_importing_the_package_imports_nothing_optional() -> None:
     assert _run("-W", "error", "-c", program).stdout.strip() == ""
 
 
+def test_importing_the_package_imports_nothing_of_it_yet() -> None:
+    """`import gather_async` costs a program that never calls the API next to nothing."""
+    program = (
+        "import sys, gather_async;"
+        " print(*sorted(name for name in sys.modules if name.startswith('gather_async')));"
+        " print('aiohttp' in sys.modules or 'attrs' in sys.modules)"
+    )
+    assert _run("-c", program).stdout.split() == ["gather_async", "gather_async.version", "False"]
+
+
+def test_every_public_name_is_loaded_when_first_used() -> None:
+    """Each name of `__all__` is there, as are the public packages; any other is refused."""
+    for name in gather_async.__all__:
+        assert getattr(gather_async, name) is not None
+        assert name in dir(gather_async)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = gather_async.no_such_name  # type: ignore[attr-defined]  # that is the test
+    program = "import gather_async; print(gather_async.bulk.BulkInvite, gather_async.errors)"
+    assert "BulkInvite" in _run("-c", program).stdout
+
+
 @pytest.mark.parametrize("name", _module_names())
 def test_all_is_sorted_and_complete(name: str) -> None:
     """`__all__` names everything public that the module defines, in order, and nothing else."""
