@@ -2,8 +2,9 @@
 
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from datetime import timedelta
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,12 +13,26 @@ from attrs import evolve
 
 from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
+from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
+from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
+from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.phone import PhonePolicy
+from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.in_process import InProcessLimiter, Pace
 from gather_async.quota.limiter import Limiter, Priority
+from gather_async.resources import (
+    CandidateInterviews,
+    Candidates,
+    Interviews,
+    Questions,
+    Teams,
+    Users,
+    message_group_catalog,
+    narrator_catalog,
+)
 from gather_async.session import Options, Session
 from gather_async.settings import (
     DOCUMENTED_RATE_LIMITS,
@@ -40,13 +55,12 @@ from gather_async.transport import (
 )
 from gather_async.unset import UNSET, Unset
 from gather_async.version import __version__
-from gather_async.view import Shared, View
 from gather_async.waiting import Signals, Waits
 
 __all__ = ["GatherClient"]
 
 
-class GatherClient(View):
+class GatherClient:
     """The Gather API, for one API key.
 
     It opens its HTTP session on first use, in the running loop, and may outlive
@@ -108,25 +122,20 @@ class GatherClient(View):
         """
         validate_max_wait(max_wait)
         validate_retry(retry)
-        clock = clock or SystemClock()
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
-        url = validate_base_url(url, allow_insecure=allow_insecure)
-        shared = Shared(
+        clock, rng = clock or SystemClock(), rng or random.Random()  # noqa: S311 - jitter
+        self._base_url = validate_base_url(url, allow_insecure=allow_insecure)
+        self._limiter = limiter or InProcessLimiter(
+            rate_limits, reserve=reserve, clock=clock, pace=pace
+        )
+        wired = Session(
             transport=Transport(
-                base=url,
+                base=self._base_url,
                 borrowed=session,
                 trust_env=trust_env,
                 trace_configs=trace_configs,
             ),
-            limiter=limiter
-            or InProcessLimiter(rate_limits, reserve=reserve, clock=clock, pace=pace),
-            clock=clock,
-            base_url=url,
-        )
-        rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        bare = Session(
-            transport=shared.transport,
-            limiter=shared.limiter,
+            limiter=self._limiter,
             clock=clock,
             options=Options(
                 timeout=client_timeout(timeout),
@@ -138,24 +147,110 @@ class GatherClient(View):
             api_key=validate_key(api_key),
             user_agent=user_agent(__version__),
         )
-        defaults = Defaults(
-            phone_policy=phone_policy, default_region=default_region, user_id=user_id
+        self._waits = Waits(session=wired, rate_limits=rate_limits, rng=rng, signals=signals)
+        self._wire(
+            wired,
+            Defaults(phone_policy=phone_policy, default_region=default_region, user_id=user_id),
         )
-        self._show(shared, bare, defaults)
 
-        @cache
-        def polls(priority: Priority) -> GatherClient:
-            once = RetryPolicy(attempts=1)
-            return self.with_options(priority=priority, retry=once, max_wait=None)
+    def _wire(self, session: Session, defaults: Defaults) -> None:
+        """Build the resources upon one session, which all share the waits."""
+        self._session = session
+        self._defaults = defaults
+        policy, region = defaults.phone_policy, defaults.default_region
+        links = candidate_interviews_endpoint(session)
+        self.questions = Questions(questions_endpoint(session), self._waits, defaults.user_id)
+        self.interviews = Interviews(session)
+        self.candidates = Candidates(session, policy, region)
+        self.candidate_interviews = CandidateInterviews(links, self._waits)
+        self.narrators = narrator_catalog(session)
+        self.message_groups = message_group_catalog(session)
+        self.teams = Teams(session)
+        self.users = Users(session, policy, region)
 
-        shared.waits = Waits(
-            views=polls,
-            limiter_status=shared.limiter.status,
-            rate_limits=rate_limits,
-            clock=clock,
-            rng=rng,
-            signals=signals,
+    @property
+    def limiter(self) -> Limiter:
+        """Who decides when a request may go."""
+        return self._limiter
+
+    @property
+    def clock(self) -> Clock:
+        """Where this client's time comes from."""
+        return self._session.clock
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a slash at the end."""
+        return self._base_url
+
+    @property
+    def phone_policy(self) -> PhonePolicy:
+        """How much must be true of a phone number."""
+        return self._defaults.phone_policy
+
+    @property
+    def default_region(self) -> str | None:
+        """The region of national phone numbers; None refuses them."""
+        return self._defaults.default_region
+
+    @property
+    def rate_limit_status(self) -> RateLimitStatus:
+        """The latest known quota, immutable."""
+        return self._limiter.status()
+
+    def estimate(self, requests: int) -> timedelta:
+        """Return how long until that many more requests could be finished.
+
+        It starts from the present state of the quota and its queue, at this view's
+        priority, and costs no request.
+
+        Args:
+            requests: How many, 0 or more.
+
+        Raises:
+            ConfigurationError: ``requests`` is negative.
+        """
+        return self._limiter.estimate(requests, priority=self._session.options.priority)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Any:
+        """Send any request under the same key, quota, retries and errors.
+
+        Args:
+            method: Such as ``GET``.
+            path: From the server's root, unencoded, such as ``/qsi/gather/questions``.
+            params: Query parameters; those that are None are not sent.
+            json: The body; None sends none.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: Your word that doing it twice does no harm, so that a lost
+                answer to a write is tried again.
+
+        Returns:
+            The decoded JSON, envelope and all; None if the answer has no body.
+
+        Raises:
+            InvalidRequestError: The method is no word, the path no path, or the body
+                can't be JSON.
+            GatherError: The request failed.
+        """
+        if not (isinstance(method, str) and method.isascii() and method.isalpha()):
+            raise InvalidRequestError('A method is a word, such as "GET".')
+        request = Request(
+            method=method.upper(),
+            path=raw_path(path),
+            query=params or {},
+            body=json,
+            needs_answer=False,
         )
+        return await self._session.send(request, timeout=timeout, idempotent=idempotent)
 
     def with_options(
         self,
@@ -200,9 +295,8 @@ class GatherClient(View):
             "default_region": default_region,
             "user_id": user_id,
         }
-        view = object.__new__(type(self))
-        view._show(
-            self._shared,
+        view = copy(self)  # a subclass keeps what it has of its own
+        view._wire(  # noqa: SLF001 - it is of this class
             self._session.with_options(evolve(options, **without_unset(changed)), limiter),
             evolve(self._defaults, **without_unset(defaults)),
         )
@@ -266,9 +360,9 @@ class GatherClient(View):
         `ClientClosedError`; those whose request is under way fail as if its connection
         had broken. A borrowed session stays open.
         """
-        await self._shared.waits.close()
+        await self._waits.close()
         self._session.closing.close()
-        await self._shared.transport.aclose()
+        await self._session.transport.aclose()
 
     async def __aenter__(self) -> Self:
         self._session.closing.check()
@@ -281,3 +375,7 @@ class GatherClient(View):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session.transport.is_closed else "open"
+        return f"<GatherClient {self._base_url} {state} {self._limiter!r}>"

@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.outcome import LookupCosts, LookupStrategy, choose_strategy
-from gather_async.resources.pager import Page, Pager
+from gather_async.pager import Page, Pager
 
 __all__ = ["ExistingIndex", "ExistingRecord"]
 

@@ -1,13 +1,13 @@
 """What a user calls: one class for each resource of the API."""
 
+from gather_async.pager import Page, Pager
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
-from gather_async.resources.endpoint import Catalog
 from gather_async.resources.interviews import Interviews
 from gather_async.resources.message_groups import message_group_catalog
 from gather_async.resources.narrators import narrator_catalog
-from gather_async.resources.pager import Page, Pager
 from gather_async.resources.questions import Questions
+from gather_async.resources.resource import Catalog
 from gather_async.resources.teams import Teams
 from gather_async.resources.users import Users
 

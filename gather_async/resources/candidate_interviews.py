@@ -3,26 +3,25 @@
 Source: /api-reference/candidate-interviews, /guides/sending-invites
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
-from gather_async.protocol.pagination import Paging
+from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Lookup, Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.endpoint import Endpoint, read_after_write, with_extra
-from gather_async.resources.pager import Pager
-from gather_async.resources.waits import Waits
-from gather_async.session import Session
+from gather_async.resources.resource import read_after_write, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+from gather_async.waiting import Waits
 
 __all__ = ["CandidateInterviews", "checked_delivery"]
 
@@ -55,23 +54,8 @@ def checked_delivery(
 class CandidateInterviews:
     """Invite candidates, follow them, and read their results."""
 
-    _session: Session = field(repr=False)
-    _waits: Callable[[], Waits] = field(repr=False)
-    _endpoint: Endpoint[CandidateInterview] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=CandidateInterview,
-                path="candidate-interviews",
-                singular="candidateInterview",
-                plural="candidateInterviews",
-                paging=Paging(size_parameter="limit"),
-            ),
-            takes_self=True,
-        ),
-    )
+    _endpoint: Endpoint[CandidateInterview] = field(repr=False)
+    _waits: Waits = field(repr=False)
 
     async def create(
         self,
@@ -202,7 +186,7 @@ class CandidateInterviews:
             body=with_extra({"status": status}, extra),
             needs_answer=False,
         )
-        payload = await self._session.send(request, timeout=timeout, idempotent=idempotent)
+        payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
         return await self._told_or_read(id, payload, timeout)
 
     async def results(
@@ -225,13 +209,9 @@ class CandidateInterviews:
             NotFoundError: There is none with this id, or no results yet.
             GatherError: As for `create`.
         """
-        request = Request(
-            method="GET",
-            path=path_to("candidate-interviews", id, "results"),
-            query=extra or {},
+        return await self._endpoint.get_part(
+            id, "results", InterviewResults, query=extra, timeout=timeout
         )
-        payload = await self._session.send(request, timeout=timeout)
-        return decode_item(payload, "results", InterviewResults)
 
     async def resend_invite(
         self,
@@ -270,7 +250,7 @@ class CandidateInterviews:
             body=with_extra({"deliveryTypes": types}, extra),
             needs_answer=False,
         )
-        await self._session.send(request, timeout=timeout, idempotent=idempotent)
+        await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
         with read_after_write("the invite was sent again"):
             return await self.get(id, timeout=timeout)
 
@@ -293,7 +273,7 @@ class CandidateInterviews:
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits().completed(id, timeout=timeout, poll=poll)
+        return await self._waits.completed(id, timeout=timeout, poll=poll)
 
     async def wait_until_summarized(
         self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
@@ -311,7 +291,7 @@ class CandidateInterviews:
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits().summarized(id, timeout=timeout, poll=poll)
+        return await self._waits.summarized(id, timeout=timeout, poll=poll)
 
     async def _told_or_read(
         self, id: str, payload: Any, timeout: Timeout | Unset

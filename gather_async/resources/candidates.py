@@ -6,14 +6,14 @@ from typing import Any, overload
 
 from attrs import Factory, evolve, field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.errors import BadRequestError, ConflictError
 from gather_async.models.candidate import Candidate, NewCandidate
+from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.protocol.codec import to_wire
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.requests import Lookup
-from gather_async.resources.endpoint import Endpoint
-from gather_async.resources.pager import Pager
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset

@@ -5,14 +5,15 @@ from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import InterviewStatus, InterviewType
 from gather_async.models.interview import BulkUpdateResult, Interview
+from gather_async.pager import Pager
 from gather_async.protocol.pagination import Paging
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.endpoint import Endpoint, with_extra
-from gather_async.resources.pager import Pager
+from gather_async.resources.resource import with_extra
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset

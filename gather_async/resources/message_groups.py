@@ -1,7 +1,8 @@
 """Message groups of the organization or team. Source: /api-reference/message-groups."""
 
+from gather_async.endpoint import Endpoint
 from gather_async.models.message_group import MessageGroup
-from gather_async.resources.endpoint import Catalog, Endpoint
+from gather_async.resources.resource import Catalog
 from gather_async.session import Session
 
 __all__ = ["message_group_catalog"]

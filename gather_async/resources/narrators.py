@@ -1,7 +1,8 @@
 """Text-to-speech narrators. Source: /api-reference/narrators."""
 
+from gather_async.endpoint import Endpoint
 from gather_async.models.narrator import Narrator
-from gather_async.resources.endpoint import Catalog, Endpoint
+from gather_async.resources.resource import Catalog
 from gather_async.session import Session
 
 __all__ = ["narrator_catalog"]

@@ -1,20 +1,19 @@
 """Audio questions. Source: /api-reference/questions."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.errors import AudioGenerationError
 from gather_async.models.question import Question
-from gather_async.protocol.pagination import Paging
+from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
-from gather_async.resources.endpoint import Endpoint, with_extra
-from gather_async.resources.pager import Pager
-from gather_async.resources.waits import Waits
-from gather_async.session import Session
+from gather_async.resources.resource import with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+from gather_async.waiting import Waits
 
 __all__ = ["Questions"]
 
@@ -23,24 +22,9 @@ __all__ = ["Questions"]
 class Questions:
     """Create and read questions, and wait for their audio."""
 
-    _session: Session = field(repr=False)
-    _waits: Callable[[], Waits] = field(repr=False)
+    _endpoint: Endpoint[Question] = field(repr=False)
+    _waits: Waits = field(repr=False)
     _default_user_id: str | None = field(default=None)
-    _endpoint: Endpoint[Question] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=Question,
-                path="questions",
-                singular="question",
-                plural="questions",
-                paging=Paging(),
-            ),
-            takes_self=True,
-        ),
-    )
 
     async def create(
         self,
@@ -157,7 +141,7 @@ class Questions:
             NotFoundError: There is no such question.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits().audio_ready(question, timeout=timeout, poll=poll)
+        return await self._waits.audio_ready(question, timeout=timeout, poll=poll)
 
     def wait_until_all_audio_ready(
         self,
@@ -182,4 +166,4 @@ class Questions:
             NotFoundError: One of them doesn't exist.
             ClientClosedError: The client was closed meanwhile.
         """
-        return self._waits().all_audio_ready(questions, timeout=timeout, poll=poll)
+        return self._waits.all_audio_ready(questions, timeout=timeout, poll=poll)

@@ -5,10 +5,10 @@ from typing import Any, overload
 
 from attrs import Factory, field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.models.team import NewTeam, Team
+from gather_async.pager import Pager
 from gather_async.resources.batches import create_batch
-from gather_async.resources.endpoint import Endpoint
-from gather_async.resources.pager import Pager
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset

@@ -5,11 +5,11 @@ from typing import Any, overload
 
 from attrs import Factory, field, frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.models.user import NewUser, User
+from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.resources.batches import create_batch
-from gather_async.resources.endpoint import Endpoint
-from gather_async.resources.pager import Pager
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset

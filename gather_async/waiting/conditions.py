@@ -1,10 +1,11 @@
 """What can be awaited, and how each kind is read and judged."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
+from gather_async.endpoint import Endpoint
 from gather_async.errors import (
     AudioGenerationError,
     AudioTimeoutError,
@@ -15,12 +16,11 @@ from gather_async.errors import (
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, SummaryStatus
 from gather_async.models.question import AudioState, Question
+from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
-from gather_async.resources import CandidateInterviews, Questions
-from gather_async.resources.pager import Page
 
-__all__ = ["Condition", "ListPage", "Reads", "audio_ready", "completed", "summarized"]
+__all__ = ["Condition", "Endpoints", "ListPage", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
 L = TypeVar("L", Question, CandidateInterview)
@@ -34,18 +34,8 @@ _FINISHED = frozenset(
 )
 
 
-class Reads(Protocol):
-    """Where polls are sent; a view of the client fits."""
-
-    @property
-    def questions(self) -> Questions:
-        """The questions."""
-        ...
-
-    @property
-    def candidate_interviews(self) -> CandidateInterviews:
-        """The candidate interviews."""
-        ...
+Endpoints = Mapping[Priority, Endpoint[T]]
+"""One endpoint for each priority that polls can have."""
 
 
 @frozen(kw_only=True)
@@ -97,14 +87,14 @@ class Condition(Generic[T]):
     has_events: bool = True
 
 
-def audio_ready(views: Callable[[Priority], Reads]) -> Condition[Question]:
+def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
     """Return the wait for a question's audio."""
 
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> Question:
-        return await views(priority).questions.get(id)
+        return await endpoints[priority].get(id)
 
     async def page(number: int, priority: Priority) -> ListPage[Question]:
-        return _listed(await views(priority).questions.list().page(number))
+        return _listed(await endpoints[priority].list().page(number))
 
     return Condition(
         noun="questions",
@@ -118,17 +108,17 @@ def audio_ready(views: Callable[[Priority], Reads]) -> Condition[Question]:
     )
 
 
-def completed(views: Callable[[Priority], Reads]) -> Condition[CandidateInterview]:
+def completed(endpoints: Endpoints[CandidateInterview]) -> Condition[CandidateInterview]:
     """Return the wait for a candidate to finish.
 
     Source: /api-reference/candidate-interviews (the statuses; list items show few fields)
     """
 
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> CandidateInterview:
-        return await views(priority).candidate_interviews.get(id)
+        return await endpoints[priority].get(id)
 
     async def page(number: int, priority: Priority) -> ListPage[CandidateInterview]:
-        return _listed(await views(priority).candidate_interviews.list().page(number))
+        return _listed(await endpoints[priority].list().page(number))
 
     def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
         return AudioState.READY if item.status in _FINISHED else AudioState.PROCESSING
@@ -146,7 +136,7 @@ def completed(views: Callable[[Priority], Reads]) -> Condition[CandidateIntervie
     )
 
 
-def summarized(views: Callable[[Priority], Reads]) -> Condition[InterviewResults]:
+def summarized(endpoints: Endpoints[CandidateInterview]) -> Condition[InterviewResults]:
     """Return the wait for the server to end its work on a summary.
 
     Source: /api-reference/candidate-interviews (``summaryStatus``). What the results
@@ -158,13 +148,13 @@ def summarized(views: Callable[[Priority], Reads]) -> Condition[InterviewResults
     async def read(
         id: str, priority: Priority, count: Callable[[], None]
     ) -> InterviewResults | None:
-        links = views(priority).candidate_interviews
+        endpoint = endpoints[priority]
         try:
-            results = await links.results(id)
+            results = await endpoint.get_part(id, "results", InterviewResults)
         except NotFoundError:
             if id not in existing:
                 count()
-                await links.get(id)
+                await endpoint.get(id)
                 existing.add(id)
             return None
         existing.discard(id)

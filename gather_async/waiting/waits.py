@@ -3,20 +3,23 @@
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from gather_async.clock import Clock
+from attrs import evolve
+
+from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import AudioGenerationError, InvalidRequestError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.question import Question
-from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.polling import PollPolicy
+from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
+from gather_async.session import Session
 from gather_async.waiting.budget import PollBudget
-from gather_async.waiting.conditions import Reads, audio_ready, completed, summarized
+from gather_async.waiting.conditions import audio_ready, completed, summarized
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.registry import Waiter
 from gather_async.waiting.signals import Signals, subscribe_weakly
@@ -24,6 +27,7 @@ from gather_async.waiting.signals import Signals, subscribe_weakly
 __all__ = ["Waits", "as_completed"]
 
 T = TypeVar("T")
+_PRIORITIES: tuple[Priority, ...] = ("interactive", "bulk")
 
 
 async def as_completed(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[asyncio.Future[T], None]":
@@ -52,10 +56,8 @@ class Waits:
     def __init__(
         self,
         *,
-        views: Callable[[Priority], Reads],
-        limiter_status: Callable[[], RateLimitStatus],
+        session: Session,
         rate_limits: Sequence[RateLimit],
-        clock: Clock,
         rng: random.Random,
         signals: Signals | None = None,
         poll: PollPolicy | None = None,
@@ -63,11 +65,9 @@ class Waits:
         """Wire everything up, and listen to the signals from now on. Nothing runs yet.
 
         Args:
-            views: Returns what polls of a priority are sent through. It should retry
-                nothing and wait for the quota as long as it takes.
-            limiter_status: Tells which rate limits are in force.
+            session: Where polls are sent. They retry nothing, as the next poll is
+                soon enough, and wait for the quota as long as it takes.
             rate_limits: The limits where the limiter doesn't say.
-            clock: Where time comes from.
             rng: Where the jitter comes from.
             signals: What tells of webhooks.
             poll: The policy of calls that bring none.
@@ -75,20 +75,26 @@ class Waits:
         self._poll = poll or PollPolicy()
 
         def limits() -> Sequence[RateLimit]:
-            windows = limiter_status().windows
+            windows = session.limiter.status().windows
             return [RateLimit(each.limit, per=each.period) for each in windows] or rate_limits
 
         allowance = PollBudget(limits)
+        sessions = {each: _polling(session, each) for each in _PRIORITIES}
+        links = {each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()}
 
         def is_alive() -> bool:
             return signals is not None and signals.alive
 
         def coordinator(kind: Any) -> Coordinator[Any]:
-            return Coordinator(kind, allowance=allowance, clock=clock, rng=rng, is_alive=is_alive)
+            return Coordinator(
+                kind, allowance=allowance, clock=session.clock, rng=rng, is_alive=is_alive
+            )
 
-        self._audio: Coordinator[Question] = coordinator(audio_ready(views))
-        self._completion: Coordinator[CandidateInterview] = coordinator(completed(views))
-        self._summary: Coordinator[InterviewResults] = coordinator(summarized(views))
+        self._audio: Coordinator[Question] = coordinator(
+            audio_ready({each: questions_endpoint(polls) for each, polls in sessions.items()})
+        )
+        self._completion: Coordinator[CandidateInterview] = coordinator(completed(links))
+        self._summary: Coordinator[InterviewResults] = coordinator(summarized(links))
         self._all = (self._audio, self._completion, self._summary)
         self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._hear)
 
@@ -179,6 +185,13 @@ class Waits:
     def _hear(self, event: str, ids: frozenset[str]) -> None:
         for coordinator in self._all:
             coordinator.hear(event, ids)
+
+
+def _polling(session: Session, priority: Priority) -> Session:
+    """Return the session under the options of polls."""
+    once = RetryPolicy(attempts=1)
+    options = evolve(session.options, priority=priority, retry=once, max_wait=None)
+    return session.with_options(options)
 
 
 def _split(question: Question | str) -> tuple[str, Question | None]:

@@ -105,7 +105,7 @@ def test_module_level_client_works_in_loop_after_loop() -> None:
             if gather is None:
                 gather = GatherClient(KEY, base_url=fake.base_url)
             else:
-                gather._shared.transport._base = fake.base_url
+                gather._session.transport._base = fake.base_url
             await gather.teams.list()
             return gather.rate_limit_status.windows[0].used
 
@@ -225,6 +225,26 @@ async def test_view_shares_the_quota_and_changes_only_its_options() -> None:
         assert hasty.limiter is gather.limiter
         with pytest.raises(ConfigurationError):
             gather.with_options(priority="urgent")  # type: ignore[arg-type]  # the point
+
+
+class TenantClient(GatherClient):
+    """A client that knows whose it is."""
+
+    def __init__(self, api_key: str, *, tenant: str) -> None:
+        super().__init__(api_key)
+        self.tenant = tenant
+        self.teams_seen: list[str] = []
+
+
+def test_view_of_a_subclass_keeps_its_attributes() -> None:
+    """A view of a subclass, and a view of that, have what the subclass added, shared."""
+    gather = TenantClient(KEY, tenant="t1")
+    view = gather.with_options(timeout=5)
+    assert type(view) is TenantClient
+    assert view.tenant == view.with_options(priority="bulk").tenant == "t1"
+    assert view.teams_seen is gather.teams_seen
+    view.tenant = "t2"
+    assert gather.tenant == "t1"
 
 
 async def test_default_user_is_sent_unless_told_otherwise() -> None:

@@ -3,15 +3,9 @@
 import asyncio
 
 from gather_async import PollPolicy, Question
-from gather_async.quota.limiter import Priority
-from gather_async.waiting.conditions import ListPage, Reads, audio_ready
+from gather_async.waiting.conditions import ListPage, audio_ready
 from gather_async.waiting.list_index import Listing, Poll, ReadPage
 from gather_async.waiting.registry import Waiter, WaiterRegistry
-
-
-def no_views(_: Priority) -> Reads:
-    """Fail: nothing is read in these tests."""
-    raise AssertionError
 
 
 def a_listing(
@@ -25,7 +19,7 @@ def a_listing(
         waiter = Waiter[Question](f"q{number}", PollPolicy(), 0.0, 60.0, loop.create_future())
         roster.add(waiter, 0.0, told_at=None, seen=None)
         waiters.append(waiter)
-    return Listing(audio_ready(no_views), roster), roster, waiters
+    return Listing(audio_ready({}), roster), roster, waiters
 
 
 def see(listing: Listing[Question], status: str | None, count: int) -> int:

@@ -1,13 +1,14 @@
-"""What all API resources do alike: read one, list, create."""
+"""One collection of the API under the options of one session: read one, list, create."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
-from gather_async.errors import GatherError, ResponseDecodeError
+from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.question import Question
+from gather_async.pager import Page, Pager
 from gather_async.protocol.pagination import (
     PageCounts,
     Paging,
@@ -17,40 +18,14 @@ from gather_async.protocol.pagination import (
 )
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
 from gather_async.protocol.responses import decode_item, decode_items
-from gather_async.resources.pager import Page, Pager
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Catalog", "Endpoint", "Identified", "read_after_write", "with_extra"]
-
-
-@contextmanager
-def read_after_write(done: str) -> Iterator[None]:
-    """Let no failure to read look as if the write before it had failed.
-
-    A read that fails is safe to try again, and a short quota refuses it before anything
-    is sent; a caller who took either for the write would invite somebody twice.
-
-    Raises:
-        ResponseDecodeError: Reading failed; ``maybe_processed`` is True.
-    """
-    try:
-        yield
-    except ResponseDecodeError as error:
-        error.maybe_processed = True
-        raise
-    except GatherError as error:
-        raise ResponseDecodeError(
-            f"The server said that {done}, but reading it back failed with "
-            f"{type(error).__name__}: read it before you do it again.",
-            body="",
-            path="$",
-            maybe_processed=True,
-        ) from error
-
+__all__ = ["Endpoint", "Identified", "candidate_interviews_endpoint", "questions_endpoint"]
 
 T = TypeVar("T", bound="Identified")
+Part = TypeVar("Part")
 
 
 class Identified(Protocol):
@@ -92,6 +67,21 @@ class Endpoint(Generic[T]):
         request = Request(method="GET", path=path_below(self._root, id), query=query or {})
         payload = await self.session.send(request, timeout=timeout)
         return decode_item(payload, self.singular, self.model)
+
+    async def get_part(
+        self,
+        id: str,
+        name: str,
+        model: type[Part],
+        *,
+        query: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Part:
+        """Read what belongs to one object, such as its ``results``."""
+        path = path_to(self.path, id, name)
+        request = Request(method="GET", path=path, query=query or {})
+        payload = await self.session.send(request, timeout=timeout)
+        return decode_item(payload, name, model)
 
     async def create(
         self,
@@ -142,45 +132,25 @@ class Endpoint(Generic[T]):
         )
 
 
-def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a body or query without what is None, and with the caller's extra as is."""
-    return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}
+def questions_endpoint(session: Session) -> Endpoint[Question]:
+    """Return the questions. Source: /api-reference/questions."""
+    return Endpoint(
+        session=session,
+        model=Question,
+        path="questions",
+        singular="question",
+        plural="questions",
+        paging=Paging(),
+    )
 
 
-Found = TypeVar("Found", bound=Identified)
-
-
-@frozen(eq=False)
-class Catalog(Generic[Found]):
-    """Read one of its objects, or all."""
-
-    _endpoint: Endpoint[Found] = field(repr=False)
-
-    async def get(
-        self,
-        id: str,
-        *,
-        extra: Mapping[str, Any] | None = None,
-        timeout: Timeout | Unset = UNSET,
-    ) -> Found:
-        """Read one object, with the parts that a list leaves out. Costs one request.
-
-        Args:
-            id: Its id.
-            extra: Undocumented query parameters, as they are.
-            timeout: Seconds for each attempt; UNSET takes the client's.
-
-        Raises:
-            InvalidRequestError: The id is empty or could change the path.
-            NotFoundError: There is none with this id.
-            GatherError: The request failed.
-        """
-        return await self._endpoint.get(id, query=extra, timeout=timeout)
-
-    def list(self, *, timeout: Timeout | Unset = UNSET) -> Pager[Found]:
-        """List all objects.
-
-        Args:
-            timeout: Seconds for each attempt; UNSET takes the client's.
-        """
-        return self._endpoint.list(timeout=timeout)
+def candidate_interviews_endpoint(session: Session) -> Endpoint[CandidateInterview]:
+    """Return the candidate interviews. Source: /api-reference/candidate-interviews."""
+    return Endpoint(
+        session=session,
+        model=CandidateInterview,
+        path="candidate-interviews",
+        singular="candidateInterview",
+        plural="candidateInterviews",
+        paging=Paging(size_parameter="limit"),
+    )

@@ -1,0 +1,84 @@
+"""What the resources of the API do alike: bodies, reading after a write, read-only ones."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from gather_async.endpoint import Endpoint, Identified
+from gather_async.errors import GatherError, ResponseDecodeError
+from gather_async.pager import Pager
+from gather_async.transport import Timeout
+from gather_async.unset import UNSET, Unset
+
+__all__ = ["Catalog", "read_after_write", "with_extra"]
+
+
+@contextmanager
+def read_after_write(done: str) -> Iterator[None]:
+    """Let no failure to read look as if the write before it had failed.
+
+    A read that fails is safe to try again, and a short quota refuses it before anything
+    is sent; a caller who took either for the write would invite somebody twice.
+
+    Raises:
+        ResponseDecodeError: Reading failed; ``maybe_processed`` is True.
+    """
+    try:
+        yield
+    except ResponseDecodeError as error:
+        error.maybe_processed = True
+        raise
+    except GatherError as error:
+        raise ResponseDecodeError(
+            f"The server said that {done}, but reading it back failed with "
+            f"{type(error).__name__}: read it before you do it again.",
+            body="",
+            path="$",
+            maybe_processed=True,
+        ) from error
+
+
+def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a body or query without what is None, and with the caller's extra as is."""
+    return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}
+
+
+Found = TypeVar("Found", bound=Identified)
+
+
+@frozen(eq=False)
+class Catalog(Generic[Found]):
+    """Read one of its objects, or all."""
+
+    _endpoint: Endpoint[Found] = field(repr=False)
+
+    async def get(
+        self,
+        id: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+    ) -> Found:
+        """Read one object, with the parts that a list leaves out. Costs one request.
+
+        Args:
+            id: Its id.
+            extra: Undocumented query parameters, as they are.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+
+        Raises:
+            InvalidRequestError: The id is empty or could change the path.
+            NotFoundError: There is none with this id.
+            GatherError: The request failed.
+        """
+        return await self._endpoint.get(id, query=extra, timeout=timeout)
+
+    def list(self, *, timeout: Timeout | Unset = UNSET) -> Pager[Found]:
+        """List all objects.
+
+        Args:
+            timeout: Seconds for each attempt; UNSET takes the client's.
+        """
+        return self._endpoint.list(timeout=timeout)
