@@ -29,13 +29,15 @@
 A message names the next step and is safe to publish: it never holds the API
 key, a secret, a phone number or an email address. What is needed to act on an
 error is an attribute of it. Every error can be pickled, so that it survives a
-process pool or a task queue.
+process pool or a task queue; a pickle holds no ``body``, which may name persons,
+unless ``pickles_body`` is True.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self, TypeVar
 
 __all__ = [
     "AudioGenerationError",
@@ -65,14 +67,37 @@ __all__ = [
 ]
 
 
+E = TypeVar("E", bound="GatherError")
+_DROPPED_BODY = "[dropped when pickled: set .pickles_body to keep it]"
+
+
 class GatherError(Exception):
-    """The root of every error this package raises."""
+    """The root of every error this package raises.
+
+    Attributes:
+        pickles_body: Whether a pickle of the error holds its ``body``. False: the
+            copy's ``body`` says that it was dropped.
+    """
+
+    pickles_body: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, self.__dict__)
+        state = self.__dict__
+        if state.get("body") and not self.pickles_body:
+            # Task queues store pickles for days, out of reach of a request to erase a person.
+            state = {**state, "body": _DROPPED_BODY}
+        return _restore, (type(self), self.args, state)
+
+    # A copy stays in this process, so it keeps the body.
+    def __copy__(self) -> Self:
+        return _restore(type(self), self.args, self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        args, state = deepcopy((self.args, self.__dict__), memo)
+        return _restore(type(self), args, state)
 
 
-def _restore(cls: type[GatherError], args: tuple[Any, ...], state: dict[str, Any]) -> GatherError:
+def _restore(cls: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
     """Rebuild a pickled error without calling its keyword-only constructor."""
     error = cls.__new__(cls, *args)
     error.args = args

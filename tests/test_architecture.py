@@ -181,6 +181,7 @@ def test_errors_survive_pickling(error: type[GatherError]) -> None:
     evidence = [each.name for each in wanted if each.kind is each.KEYWORD_ONLY]
     given = {name: ERROR_ARGUMENTS[name] for name in evidence}
     raised = error("Do this next.", **given)
+    raised.pickles_body = True
     copy = pickle.loads(pickle.dumps(raised))
     assert type(copy) is error
     assert str(copy) == str(raised) == "Do this next."

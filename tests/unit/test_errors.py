@@ -106,11 +106,18 @@ def test_the_table_has_every_error_of_the_tree() -> None:
 def test_an_error_survives_pickling_with_all_its_attributes(
     error: GatherError, protocol: int
 ) -> None:
-    """A process pool or a task queue hands over the same error."""
+    """A process pool or a task queue hands over the same error, but for its body."""
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is type(error)
     assert again.args == error.args
     assert str(again) == str(error)
+    if body := vars(error).get("body"):
+        assert vars(again).pop("body") == "[dropped when pickled: set .pickles_body to keep it]"
+        assert vars(again) == {name: vars(error)[name] for name in vars(again)}
+        error = copy.copy(error)
+        error.pickles_body = True
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert vars(again)["body"] == body
     assert vars(again) == vars(error)
 
 
