@@ -1,5 +1,6 @@
 """What a client is told, checked before anything is opened."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.quota.limiter import Priority
+from gather_async.quota.limiter import Priority, check_priority
 from gather_async.unset import UNSET, Unset
+from gather_async.validators import Number
 
 __all__ = [
     "DOCUMENTED_RATE_LIMITS",
@@ -110,6 +112,9 @@ def validate_key(api_key: str | None) -> str:
     return key
 
 
+_MAX_WAIT = Number(least=0, most=math.inf, unit="seconds")
+
+
 def validate_max_wait(max_wait: float | Unset | None) -> float | Unset | None:
     """Return ``max_wait`` as given.
 
@@ -118,9 +123,8 @@ def validate_max_wait(max_wait: float | Unset | None) -> float | Unset | None:
     """
     if max_wait is None or max_wait is UNSET:
         return max_wait
-    if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not max_wait >= 0:
-        raise ConfigurationError("max_wait must be seconds, 0 or more, or None.")
-    return max_wait
+    seconds: float = _MAX_WAIT.check("max_wait", max_wait, accepts="or None")
+    return seconds
 
 
 def validate_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
@@ -140,8 +144,8 @@ def validate_priority(priority: Priority | Unset) -> Priority | Unset:
     Raises:
         ConfigurationError: There is no such priority.
     """
-    if priority is not UNSET and priority not in {"interactive", "bulk"}:
-        raise ConfigurationError('priority must be "interactive" or "bulk".')
+    if priority is not UNSET:
+        check_priority(priority)
     return priority
 
 

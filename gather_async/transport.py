@@ -13,11 +13,11 @@ from yarl import URL
 
 from gather_async.errors import (
     ClientClosedError,
-    ConfigurationError,
     GatherConnectionError,
     GatherTimeoutError,
 )
 from gather_async.protocol.responses import Response
+from gather_async.validators import Number
 
 __all__ = [
     "ClientTimeout",
@@ -233,18 +233,19 @@ class Transport:
         self._session = self._lifetime = self._loop = None
 
 
+_SECONDS = Number(above=0, unit="seconds")  # asyncio has no timer for an infinite delay
+
+
 def client_timeout(timeout: Timeout) -> aiohttp.ClientTimeout:
     """Return aiohttp's form of what a caller passed as ``timeout``.
 
     Raises:
-        ConfigurationError: It is not a number of seconds above 0.
+        ConfigurationError: It is not a finite number of seconds above 0.
     """
     if isinstance(timeout, aiohttp.ClientTimeout):
         return timeout
-    if timeout is not None and not (
-        isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0
-    ):
-        raise ConfigurationError("timeout must be seconds above 0, a ClientTimeout, or None.")
+    if timeout is not None:
+        _SECONDS.check("timeout", timeout, accepts="a ClientTimeout or None")
     return aiohttp.ClientTimeout(total=timeout)
 
 

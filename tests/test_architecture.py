@@ -231,3 +231,25 @@ def test_raised_errors_are_documented() -> None:
         if error[0].isupper() and error not in (inspect.getdoc(function) or "")
     ]
     assert silent == []
+
+
+def _calls_of(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+    """Yield the calls of a function by its plain name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_a_boolean_is_excluded_from_the_numbers_in_one_place(path: Path) -> None:
+    """`validators` knows that a boolean is an int; elsewhere its checks are used."""
+    if path.name == "validators.py":
+        return
+    mixed = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BoolOp)
+        and any("bool" in ast.unparse(call) for call in _calls_of(node, "isinstance"))
+        and any("int" in ast.unparse(call.args[1]) for call in _calls_of(node, "isinstance"))
+    ]
+    assert mixed == []

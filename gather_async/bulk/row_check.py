@@ -9,6 +9,7 @@ from gather_async.bulk.candidate_file import FIELDS, REQUIRED, UnreadableRow, fi
 from gather_async.errors import GatherError, InvalidRequestError, InviteNotDeliverableError
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy, to_e164
+from gather_async.validators import is_whole
 
 __all__ = ["RowCheck", "with_external_id"]
 
@@ -80,7 +81,7 @@ def _as_text(name: str, value: Any) -> str:
     """Return text, also of a whole number, as JSON and spreadsheets have for ids and phones."""
     if isinstance(value, str):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
+    if is_whole(value):
         return str(value)
     raise InvalidRequestError(f"The row's {name} must be text.")
 

@@ -1,21 +1,22 @@
 """What a caller asks of a job, checked before anything happens."""
 
-import math
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from attrs.validators import optional
 
 from gather_async.bulk.progress import InviteProgress
 from gather_async.bulk.source import CandidateSource, require_rows
 from gather_async.errors import ConfigurationError, InviteNotDeliverableError
 from gather_async.models.enums import DeliveryType
+from gather_async.validators import Choice, Number
 
 __all__ = ["InviteOptions", "JobLimits", "Settings"]
 
-_RULES = frozenset({"reuse", "skip", "error"})
+_RULES = ("reuse", "skip", "error")
 _DELIVERY = frozenset(map(str, DeliveryType))
 
 
@@ -24,29 +25,8 @@ def _text(_: object, attribute: Any, value: Any) -> None:
         raise ConfigurationError(f"{attribute.name} must be text that isn't empty.")
 
 
-def _at_least_one(_: object, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{attribute.name} must be a whole number, 1 or more.")
-
-
-def _count_or_none(instance: object, attribute: Any, value: Any) -> None:
-    if value is not None and value != 0:
-        _at_least_one(instance, attribute, value)
-
-
-def _days(instance: object, attribute: Any, value: Any) -> None:
-    if value is not None:
-        _at_least_one(instance, attribute, value)
-
-
-def _seconds(_: object, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be seconds, 0 or more.")
-
-
-def _rule(_: object, __: object, value: Any) -> None:
-    if value not in _RULES:
-        raise ConfigurationError('on_existing must be "reuse", "skip" or "error".')
+_COUNT = Number(least=1, whole=True)
+_SECONDS = Number(least=0, unit="seconds")
 
 
 def _delivery(types: Iterable[str]) -> tuple[str, ...]:
@@ -81,10 +61,10 @@ class InviteOptions:
 
     interview_id: str = field(validator=_text)
     delivery_types: tuple[str, ...] = field(converter=_delivery)
-    expiry_days: int | None = field(validator=_days)
+    expiry_days: int | None = field(validator=optional(_COUNT))
     external_redirect_uri: str | None
-    on_existing: str = field(validator=_rule)
-    settle: float = field(validator=_seconds)
+    on_existing: str = field(validator=Choice(_RULES))
+    settle: float = field(validator=_SECONDS)
     """Seconds after it was sent within which an absent request may still arrive."""
 
     @property
@@ -100,10 +80,10 @@ class InviteOptions:
 class JobLimits:
     """How much a job does at once, and how long it bears with what goes wrong."""
 
-    concurrency: int = field(validator=_at_least_one)
-    breaker: int = field(validator=_at_least_one)
+    concurrency: int = field(validator=_COUNT)
+    breaker: int = field(validator=_COUNT)
     """Failures in a row that stop the job."""
-    grace: float = field(validator=_seconds)
+    grace: float = field(validator=_SECONDS)
     """Seconds that requests on the wire get to end when the job stops."""
 
 
@@ -117,5 +97,5 @@ class Settings:
     limits: JobLimits
     on_progress: Callable[[InviteProgress], object] | None
     is_dry: bool
-    total: int | None = field(validator=_count_or_none)
+    total: int | None = field(validator=optional(Number(least=0, whole=True)))
     keeps_candidates: bool

@@ -4,9 +4,8 @@ Source: quickstart, common issues (audio generation is asynchronous; its state i
 ``transcriptionStatus``). The values of that field are documented nowhere.
 """
 
-import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import field, frozen
 
@@ -18,30 +17,18 @@ from gather_async.models.question import (
     Question,
     audio_state_of,
 )
+from gather_async.validators import Choice, Number
 
 __all__ = ["PollPolicy", "audio_state", "next_interval"]
 
 _JITTER = 0.2  # the part of an interval that is drawn; it never gets longer than the policy says
 
 
-def _seconds(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"PollPolicy.{attribute.name} must be seconds, above 0, finite.")
-
-
-def _factor(_: object, __: object, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
-        raise ConfigurationError("PollPolicy.factor must be a finite number, 1 or more.")
-
-
-def _share(_: object, __: object, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigurationError("PollPolicy.quota_share must be above 0 and at most 1.")
-
-
-def _priority(_: object, __: object, value: object) -> None:
-    if value not in {"interactive", "bulk"}:
-        raise ConfigurationError('PollPolicy.priority must be "interactive" or "bulk".')
+_OWNER = "PollPolicy"
+_SECONDS = Number(above=0, unit="seconds", owner=_OWNER)
+_FACTOR = Number(least=1, owner=_OWNER)
+_SHARE = Number(above=0, most=1, owner=_OWNER)
+_PRIORITY = Choice(("interactive", "bulk"), owner=_OWNER)
 
 
 def _words(words: object) -> frozenset[str]:
@@ -70,13 +57,13 @@ class PollPolicy:
         ConfigurationError: A value is out of range, or a word means two things.
     """
 
-    first: float = field(default=1.0, validator=_seconds)
+    first: float = field(default=1.0, validator=_SECONDS)
     """Seconds from the first look to the second; above 0."""
-    factor: float = field(default=1.5, validator=_factor, kw_only=True)
+    factor: float = field(default=1.5, validator=_FACTOR, kw_only=True)
     """How much longer each interval is than the one before; 1 or more."""
-    cap: float = field(default=15.0, validator=_seconds, kw_only=True)
+    cap: float = field(default=15.0, validator=_SECONDS, kw_only=True)
     """Seconds: the longest interval, and the usual one while webhooks arrive."""
-    quota_share: float = field(default=0.2, validator=_share, kw_only=True)
+    quota_share: float = field(default=0.2, validator=_SHARE, kw_only=True)
     """The part of each rate limit that looking around may use, above 0, at most 1. Reads
     that a webhook asked for count, but are made at once."""
     ready_words: frozenset[str] = field(default=READY_WORDS, converter=_words, kw_only=True)
@@ -84,7 +71,7 @@ class PollPolicy:
     failed_words: frozenset[str] = field(default=FAILED_WORDS, converter=_words, kw_only=True)
     """Values that mean failure. Any other value means that it still runs."""
     priority: Literal["interactive", "bulk"] = field(
-        default="bulk", validator=_priority, kw_only=True
+        default="bulk", validator=_PRIORITY, kw_only=True
     )
     """Whether looks go ahead of bulk work when the quota is short."""
 

@@ -5,29 +5,19 @@ Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
 key, so it goes again only if it can't have been carried out.
 """
 
-import sys
-
 from attrs import field, frozen
 
-from gather_async.errors import ConfigurationError
+from gather_async.validators import Number
 
 __all__ = ["Failure", "Retry", "RetryPolicy", "decide"]
 
 _RETRIED_STATUSES = frozenset({408, 429})
-_MOST = sys.float_info.max  # a larger int would overflow in the arithmetic
 _LONGEST_RESET = 3600.0  # the longest documented window; a reset beyond it is a mistake
 _LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 
-def _positive(_: object, attribute: object, value: float) -> None:
-    name = getattr(attribute, "name", "value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
-        raise ConfigurationError(f"RetryPolicy.{name} must be a finite number above 0.")
-
-
-def _at_least_one(_: object, __: object, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError("RetryPolicy.attempts must be a whole number, 1 or more.")
+_COUNT = Number(least=1, whole=True, owner="RetryPolicy")
+_SECONDS = Number(above=0, unit="seconds", owner="RetryPolicy")
 
 
 @frozen(kw_only=True)
@@ -41,13 +31,13 @@ class RetryPolicy:
         ConfigurationError: A number is out of range.
     """
 
-    attempts: int = field(default=4, validator=_at_least_one)
+    attempts: int = field(default=4, validator=_COUNT)
     """Requests at most, the first included. 1 switches retrying off."""
-    base: float = field(default=0.5, validator=_positive)
+    base: float = field(default=0.5, validator=_SECONDS)
     """Seconds: the longest first pause."""
-    cap: float = field(default=30.0, validator=_positive)
+    cap: float = field(default=30.0, validator=_SECONDS)
     """Seconds: the longest pause."""
-    total: float = field(default=120.0, validator=_positive)
+    total: float = field(default=120.0, validator=_SECONDS)
     """Seconds from the first request after which nothing is tried again. Waiting for
     the quota doesn't count."""
 

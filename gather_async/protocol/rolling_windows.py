@@ -17,20 +17,9 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from gather_async.errors import ConfigurationError
+from gather_async.validators import Number
 
 __all__ = ["RateLimit", "RollingWindows", "Window", "check_rate_limits", "expiry"]
-
-
-def _check_limit(_: object, field: "attrs.Attribute[int]", value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise ConfigurationError(f"RateLimit.limit must be a whole number from 1, not {value!r}.")
-
-
-def _check_period(_: object, field: "attrs.Attribute[float]", value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"RateLimit.per must be a number of seconds, not {value!r}.")
-    if not 0.0 < value < math.inf:
-        raise ConfigurationError(f"RateLimit.per must be positive and finite, not {value!r}.")
 
 
 @attrs.frozen
@@ -48,8 +37,10 @@ class RateLimit:
         ConfigurationError: A value is out of its range.
     """
 
-    limit: int = attrs.field(validator=_check_limit)
-    per: float = attrs.field(kw_only=True, validator=_check_period)
+    limit: int = attrs.field(validator=Number(least=1, whole=True, owner="RateLimit"))
+    per: float = attrs.field(
+        kw_only=True, validator=Number(above=0, unit="seconds", owner="RateLimit")
+    )
 
 
 def check_rate_limits(rate_limits: Iterable[RateLimit]) -> tuple[RateLimit, ...]:

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
 from gather_async.protocol.javascript import reserialize
+from gather_async.validators import Number
 
 __all__ = [
     "SIGNATURE_HEADER",
@@ -140,10 +141,7 @@ def check_tolerance(tolerance: Any) -> float:
     Raises:
         ConfigurationError: It is no number, negative or NaN.
     """
-    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if not is_number or not tolerance >= 0:
-        raise ConfigurationError("tolerance must be seconds, 0 or more.")
-    return float(tolerance)
+    return float(Number(least=0, most=math.inf, unit="seconds").check("tolerance", tolerance))
 
 
 def read_instant(value: str) -> float | None:

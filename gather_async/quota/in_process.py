@@ -11,7 +11,7 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 from gather_async.clock import Clock, Timer
-from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.errors import ClientClosedError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
@@ -19,10 +19,13 @@ from gather_async.quota.forecast import Forecast, describe, quota_wait_error, sn
 from gather_async.quota.limiter import InProcessSlot, Priority, Slot, check_priority
 from gather_async.quota.priority_queue import PriorityScheduler, WaitQueue, WaitQueues
 from gather_async.quota.server_quota import Hold, ServerQuotaTracker
+from gather_async.validators import Choice, Number
 
 __all__ = ["InProcessLimiter", "Pace", "WakeTimer"]
 
 _SHORTEST = 1e-6  # seconds; a timer may ring a float's last bit early, so 0 could ring for ever
+_COUNT = Number(least=0, whole=True)
+_SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
 class WakeTimer:
@@ -97,10 +100,8 @@ class InProcessLimiter:
         rng: random.Random | None = None,
     ) -> None:
         limits = check_rate_limits(rate_limits)
-        if type(reserve) is not int or reserve < 0:
-            raise ConfigurationError(f"reserve must be a whole number from 0, not {reserve!r}.")
-        if pace not in ("burst", "even"):
-            raise ConfigurationError(f'pace must be "burst" or "even", not {pace!r}.')
+        _COUNT.check("reserve", reserve)
+        Choice(("burst", "even")).check("pace", pace)
         self._clock = clock
         self._windows = RollingWindows(limits, reserve=reserve)
         self._server = ServerQuotaTracker(self._windows)
@@ -283,8 +284,7 @@ class InProcessLimiter:
             ConfigurationError: ``requests`` is no whole number from 0, or no such priority.
         """
         check_priority(priority)
-        if type(requests) is not int or requests < 0:
-            raise ConfigurationError(f"requests must be a whole number from 0, not {requests!r}.")
+        _COUNT.check("requests", requests)
         now = self._clock.monotonic()
         start = self._forecast(now, bulk=priority == "bulk", count=requests)
         try:
@@ -322,8 +322,7 @@ class InProcessLimiter:
         return f"<InProcessLimiter {describe(self.status())}>"
 
     def _check_wait(self, max_wait: float, now: float, *, bulk: bool) -> None:
-        if not max_wait >= 0.0:
-            raise ConfigurationError(f"max_wait must be seconds from 0, or None, not {max_wait!r}.")
+        _SECONDS.check("max_wait", max_wait, accepts="or None")
         wait = self._forecast(now, bulk=bulk, count=1) - now
         if wait > max_wait:
             raise quota_wait_error(wait, max_wait, self._clock.wall())

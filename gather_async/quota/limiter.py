@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
-from gather_async.errors import ConfigurationError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.validators import Choice
 
 __all__ = ["InProcessSlot", "Limiter", "Priority", "Slot", "SlotOwner", "check_priority"]
 
@@ -71,12 +71,12 @@ class InProcessSlot:
 
 
 Priority = Literal["interactive", "bulk"]
+_PRIORITIES = Choice(get_args(Priority))
 
 
 def check_priority(priority: object) -> None:
     """Raise `ConfigurationError` unless there is such a priority."""
-    if priority not in ("interactive", "bulk"):
-        raise ConfigurationError(f'priority must be "interactive" or "bulk", not {priority!r}.')
+    _PRIORITIES.check("priority", priority)
 
 
 class Slot(Protocol):

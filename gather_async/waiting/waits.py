@@ -18,6 +18,7 @@ from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
 from gather_async.session import Session
+from gather_async.validators import Number
 from gather_async.waiting.budget import PollBudget
 from gather_async.waiting.conditions import audio_ready, completed, summarized
 from gather_async.waiting.coordinator import Coordinator
@@ -210,6 +211,5 @@ def _checked(timeout: float | None) -> float:
     """Return the seconds; None and ``inf`` mean for ever."""
     if timeout is None:
         return math.inf
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidRequestError("timeout must be seconds, 0 or more.")
-    return float(timeout)
+    seconds = Number(least=0, most=math.inf, unit="seconds")
+    return float(seconds.check("timeout", timeout, error=InvalidRequestError))

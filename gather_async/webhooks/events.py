@@ -18,6 +18,7 @@ from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.protocol.javascript import parse
 from gather_async.protocol.signatures import read_instant
+from gather_async.validators import is_number, is_whole
 
 __all__ = [
     "CandidateInterviewCompleted",
@@ -217,7 +218,7 @@ EVENT_CLASSES: Final[Mapping[str, type[WebhookEvent]]] = {
 
 def instant_of(value: Any) -> datetime | None:
     """Return an instant as sent, aware UTC; None if it can't be read."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if not isinstance(value, str) and not is_number(value):
         return None
     seconds = read_instant(value if isinstance(value, str) else f"{value}")
     try:
@@ -235,7 +236,7 @@ def _first(source: Mapping[str, Any], *names: str) -> str | None:
     """Return the first of these fields that holds text, or a number as text."""
     for name in names:
         value = source.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if is_whole(value):
             return str(value)
         if isinstance(value, str) and value:
             return value
@@ -276,7 +277,7 @@ def _ids_in(value: Any) -> Iterator[str]:
 
 def _scalars(value: Any) -> Iterator[str]:
     for each in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(each, str) or (isinstance(each, int) and not isinstance(each, bool)):
+        if isinstance(each, str) or is_whole(each):
             yield str(each)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from attrs import define, frozen
 
-from gather_async.errors import ConfigurationError
+from gather_async.validators import Number
 from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
 
 __all__ = ["MemoryInbox"]
@@ -37,10 +37,9 @@ class MemoryInbox:
         Raises:
             ConfigurationError: A number is below 1.
         """
-        if capacity < 1 or remember < 1:
-            raise ConfigurationError("capacity and remember must be 1 or more.")
-        self._capacity = capacity
-        self._remember = remember
+        count = Number(least=1, whole=True)
+        self._capacity: int = count.check("capacity", capacity)
+        self._remember: int = count.check("remember", remember)
         self._numbers = itertools.count()
         self._now = 0.0
         self._open: dict[str, int] = {}

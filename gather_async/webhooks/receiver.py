@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.protocol import signatures
+from gather_async.validators import Number
 from gather_async.webhooks.aiohttp_web import aiohttp_handler
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
@@ -84,8 +85,8 @@ class WebhookReceiver(Handlers):
             ConfigurationError: An argument can't work.
         """
         super().__init__()
-        if max_body < 1 or not body_timeout > 0:
-            raise ConfigurationError("max_body and body_timeout must be above 0.")
+        Number(least=1, whole=True).check("max_body", max_body)
+        Number(above=0, unit="seconds").check("body_timeout", body_timeout)
         self._clock = clock or SystemClock()
         self._inbox: Inbox = MemoryInbox() if inbox is None else inbox
         self._body_timeout = body_timeout

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeVar
 
 from gather_async.errors import ConfigurationError
 from gather_async.storage import SQLiteStore
+from gather_async.validators import Number
 from gather_async.webhooks import sqlite_queries as tasks_of
 from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
 from gather_async.webhooks.sqlite_queries import process_token
@@ -116,8 +117,7 @@ class SQLiteInbox:
         Raises:
             ConfigurationError: ``keep_for`` is too short: the sender repeats for minutes.
         """
-        if not keep_for >= 3600.0:
-            raise ConfigurationError("keep_for must be 3600 seconds or more.")
+        Number(least=3600, unit="seconds").check("keep_for", keep_for)
         self._path = Path(path)
         self._keep_for = keep_for
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous

@@ -7,12 +7,12 @@ import math
 import random
 import traceback
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field, frozen
 
 from gather_async.clock import Clock
-from gather_async.errors import ConfigurationError
+from gather_async.validators import Number
 from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import HandlerJob, Inbox
 
@@ -79,20 +79,9 @@ _LONGEST = 3600.0  # inboxes take a time further ahead for a clock that went bac
 _LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 
-def _positive(_: object, attribute: Any, value: Any) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
-        raise ConfigurationError(f"Handling.{attribute.name} must be a finite number above 0.")
-
-
-def _at_most_an_hour(_: object, attribute: Any, value: float) -> None:
-    if value > _LONGEST:
-        raise ConfigurationError(f"Handling.{attribute.name} must be an hour at most.")
-
-
-def _count(_: object, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"Handling.{attribute.name} must be a whole number, 1 or more.")
+_COUNT = Number(least=1, whole=True, owner="HandlerPolicy")
+_SECONDS = Number(above=0, unit="seconds", owner="HandlerPolicy")
+_AT_MOST_AN_HOUR = Number(above=0, most=_LONGEST, unit="seconds", owner="HandlerPolicy")
 
 
 @frozen(kw_only=True)
@@ -103,22 +92,22 @@ class HandlerPolicy:
         ConfigurationError: A number is out of range.
     """
 
-    concurrency: int = field(default=10, validator=_count)
+    concurrency: int = field(default=10, validator=_COUNT)
     """Handlers that run at once."""
-    timeout: float = field(default=60.0, validator=_positive)
+    timeout: float = field(default=60.0, validator=_SECONDS)
     """Seconds that one run may take; it is cancelled then, which counts as a failure."""
-    attempts: int = field(default=8, validator=_count)
+    attempts: int = field(default=8, validator=_COUNT)
     """Failed runs after which the event is a dead letter of this handler."""
-    base: float = field(default=1.0, validator=_positive)
+    base: float = field(default=1.0, validator=_SECONDS)
     """Seconds: the longest pause after the first failure; it doubles with each."""
-    cap: float = field(default=600.0, validator=[_positive, _at_most_an_hour])
+    cap: float = field(default=600.0, validator=_AT_MOST_AN_HOUR)
     """Seconds: the longest pause."""
-    lease: float = field(default=30.0, validator=[_positive, _at_most_an_hour])
+    lease: float = field(default=30.0, validator=_AT_MOST_AN_HOUR)
     """Seconds after which the work of a process that died is done by another, or by its
     successor, unless the inbox finds out earlier. A living one renews its leases."""
-    drain: float = field(default=20.0, validator=_positive)
+    drain: float = field(default=20.0, validator=_SECONDS)
     """Seconds that closing waits for handlers before it cancels them."""
-    poll: float = field(default=1.0, validator=_positive)
+    poll: float = field(default=1.0, validator=_SECONDS)
     """Seconds between looks for events that another process stored in a shared inbox."""
 
     def pause(self, failures: int, draw: float) -> float | None:

@@ -341,9 +341,9 @@ def test_two_loops_at_once_are_refused() -> None:
     asyncio.run(outer())
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, True, "5", float("nan")])
+@pytest.mark.parametrize("timeout", [0, -1.0, True, "5", float("nan"), float("inf")])
 def test_senseless_timeout_is_refused(timeout: object) -> None:
-    """A timeout that is no positive number of seconds is refused at once."""
+    """A timeout that is no positive, finite number of seconds is refused at once."""
     with pytest.raises(ConfigurationError):
         client_timeout(timeout)  # type: ignore[arg-type]  # the point of the test
 

@@ -254,7 +254,7 @@ def test_kept_text_never_fails() -> None:
 def test_an_answer_shows_neither_headers_nor_body() -> None:
     """The repr of what the server sent is safe to publish."""
     shown = repr(Response(200, {"set-cookie": "secret"}, b"ada@example.com"))
-    assert shown == "Answer(status=200)"
+    assert shown == "Response(status=200)"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The part of `FakeGather` that makes things go wrong."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from gather_async.errors import ConfigurationError
@@ -9,8 +10,11 @@ from gather_async.testing.fake.questions import end_audio, listen_for_audio
 from gather_async.testing.fake.server import RequestHandler
 from gather_async.testing.fake.state import Row, ServerState, Table
 from gather_async.testing.fake.webhooks import EVENTS, Webhooks, WebhookTarget
+from gather_async.validators import Number
 
 __all__ = ["FaultMethods", "ScenarioMethods"]
+
+_SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
 class ScenarioMethods:
@@ -181,8 +185,7 @@ class FaultMethods:
         Raises:
             ConfigurationError: A value is out of its range.
         """
-        if not 300 <= status <= 599:
-            raise ConfigurationError(f"status must be 300 to 599, not {status!r}.")
+        Number(least=300, most=599, whole=True).check("status", status)
         fault = Fault(
             kind=FaultKind.STATUS,
             status=status,
@@ -240,8 +243,7 @@ class FaultMethods:
         Raises:
             ConfigurationError: A value is out of its range.
         """
-        if not seconds >= 0:
-            raise ConfigurationError(f"seconds must be at least 0, not {seconds!r}.")
+        _SECONDS.check("seconds", seconds)
         fault = Fault(kind=FaultKind.SLOW, seconds=seconds, after_processing=after_processing)
         self._exchanges.faults.add(fault, times=times, path=path, method=method)
 
@@ -282,8 +284,7 @@ class FaultMethods:
         Raises:
             ConfigurationError: A value is out of its range.
         """
-        if not 200 <= status <= 599:
-            raise ConfigurationError(f"status must be 200 to 599, not {status!r}.")
+        Number(least=200, most=599, whole=True).check("status", status)
         fault = Fault(kind=FaultKind.HTML, status=status, after_processing=after_processing)
         self._exchanges.faults.add(fault, times=times, path=path, method=method)
 
@@ -331,8 +332,8 @@ class FaultMethods:
         Raises:
             ConfigurationError: A value is out of its range.
         """
-        if not 0 <= low <= high:
-            raise ConfigurationError(f"Latency goes from 0 up, not from {low!r} to {high!r}.")
+        _SECONDS.check("low", low)
+        Number(least=low, unit="seconds").check("high", high)
         self._exchanges.latency = (low, high)
 
     def clear_faults(self) -> None:

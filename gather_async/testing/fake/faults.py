@@ -1,5 +1,6 @@
 """What goes wrong on demand: single faults by path, or a seeded random mix."""
 
+import math
 import random
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.errors import ConfigurationError
+from gather_async.validators import Number
 
 __all__ = ["Fault", "FaultKind", "FaultPlan", "shares_of"]
 
@@ -83,8 +85,7 @@ class FaultPlan:
 
     def add(self, fault: Fault, *, times: float, path: str | None, method: str | None) -> None:
         """Let the next requests that fit go wrong."""
-        if not times >= 1:
-            raise ConfigurationError(f"times must be at least 1, not {times!r}.")
+        Number(least=1, most=math.inf).check("times", times)
         if path is not None and not path.startswith(("/", "*")):
             raise ConfigurationError("path starts with / and may hold *, as in a file pattern.")
         method = method.upper() if method else None
@@ -98,8 +99,7 @@ class FaultPlan:
         """
         total, bounds = 0.0, []
         for fault, share in shares.items():
-            if not share >= 0:
-                raise ConfigurationError(f"The share of {fault} must not be {share!r}.")
+            Number(least=0).check(f"The share of {fault}", share)
             total += share
             bounds.append((total, fault))
         if total > 1:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from attrs import Attribute, define, field, frozen
+from attrs import define, field, frozen
 
 from gather_async.clock import Clock
-from gather_async.errors import ConfigurationError
 from gather_async.testing.fake.quota import HeadersDescribe
+from gather_async.validators import Choice, Number
 
 __all__ = [
     "AudioWords",
@@ -91,44 +91,28 @@ class AudioWords:
     error: str = "error"
 
 
-def _one_of(*words: object) -> Callable[[object, "Attribute[Any]", object], None]:
-    """Return a validator that lets only these values pass."""
-
-    def check(_: object, option: "Attribute[Any]", value: object) -> None:
-        if value not in words:
-            listed = ", ".join(map(repr, words))
-            raise ConfigurationError(f"{option.name} must be one of {listed}, not {value!r}.")
-
-    return check
-
-
-def _positive(_: object, option: "Attribute[int]", value: int) -> None:
-    if not value >= 1:
-        raise ConfigurationError(f"{option.name} must be at least 1, not {value!r}.")
-
-
 @frozen(kw_only=True)
 class FakeOptions:
     """Every choice in one place; `FakeGather` documents them."""
 
-    edition: Edition = field(default="A", validator=_one_of("A", "B"))
+    edition: Edition = field(default="A", validator=Choice(("A", "B")))
     audio_seconds: float | Callable[[], float] = 0.2
     fail_audio_for: Collection[str] = ()
     audio_words: AudioWords = AudioWords()
     summary_seconds: float = 0.2
-    created_status: int = field(default=201, validator=_one_of(200, 201, 202))
+    created_status: int = field(default=201, validator=Choice((200, 201, 202)))
     questions_list: QuestionsList = field(
-        default="paged", validator=_one_of("paged", "unpaged", "missing", "empty")
+        default="paged", validator=Choice(("paged", "unpaged", "missing", "empty"))
     )
-    questions_page_size: int = field(default=50, validator=_positive)
+    questions_page_size: int = field(default=50, validator=Number(least=1, whole=True))
     page_counts: bool = True
-    duplicate_status: int | None = field(default=None, validator=_one_of(None, 400, 409))
+    duplicate_status: int | None = field(default=None, validator=Choice((None, 400, 409)))
     early_results: Literal["processing", "missing"] = field(
-        default="processing", validator=_one_of("processing", "missing")
+        default="processing", validator=Choice(("processing", "missing"))
     )
     strict_users: bool = False
     headers_describe: HeadersDescribe = field(
-        default="tightest", validator=_one_of("tightest", "shortest", "longest")
+        default="tightest", validator=Choice(("tightest", "shortest", "longest"))
     )
     count_refused: bool = False
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from gather_async.testing.fake.messages import invalid
+from gather_async.validators import is_whole
 
 __all__ = [
     "BodyRule",
@@ -76,8 +77,7 @@ def switch(value: Any) -> str | None:
 
 def positive(value: Any) -> str | None:
     """A whole number from 1."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    return None if fits else "must be an integer from 1"
+    return None if is_whole(value) and value >= 1 else "must be an integer from 1"
 
 
 def one_of(*words: str) -> Check:

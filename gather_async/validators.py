@@ -1,0 +1,122 @@
+"""Checks of the numbers and words that a caller passes.
+
+A boolean is an ``int`` to Python, NaN passes a comparison that is written the wrong way
+round, and an ``int`` may be too large for a ``float``. Each is refused here.
+"""
+
+import math
+import sys
+from typing import Any
+
+from attrs import Attribute, frozen
+
+from gather_async.errors import ConfigurationError, GatherError
+
+__all__ = ["Choice", "Number", "is_number", "is_whole"]
+
+_MOST = sys.float_info.max  # a larger int would overflow in the arithmetic
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, not a boolean."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number, not a boolean. Infinity and NaN are numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@frozen(kw_only=True)
+class Number:
+    """A range of numbers; as it is, the attrs validator of a field.
+
+    >>> Number(least=1, whole=True).check("attempts", 0)
+    Traceback (most recent call last):
+        ...
+    gather_async.errors.ConfigurationError: attempts must be a whole number, 1 or more.
+    """
+
+    above: float | None = None
+    """What a value must exceed; None: any."""
+    least: float | None = None
+    """What a value must reach; None: any."""
+    most: float | None = None
+    """What a value must not exceed; ``inf`` lets infinity pass, None what a float holds."""
+    whole: bool = False
+    """Whether only whole numbers fit."""
+    unit: str = "a number"
+    """What a message calls the value."""
+    owner: str = ""
+    """The class of the field, where a message must name it."""
+
+    def check(
+        self, name: str, value: Any, *, accepts: str = "", error: type[GatherError] | None = None
+    ) -> Any:
+        """Return the value as given.
+
+        Args:
+            name: The parameter, as a message names it.
+            value: What the caller passed.
+            accepts: What else the parameter takes, for the end of the message.
+            error: The class of the error; None: `ConfigurationError`.
+
+        Raises:
+            GatherError: It is no number, or out of range: an ``error``.
+        """
+        if not self._holds(value):
+            message = f"{name} must be {self}{accepts and f', {accepts}'}."
+            raise (error or ConfigurationError)(message)
+        return value
+
+    def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
+        """Check the value of a field of attrs."""
+        self.check(f"{self.owner}.{field.name}" if self.owner else field.name, value)
+
+    def __str__(self) -> str:
+        words = ["a whole number" if self.whole else self.unit]
+        words += [] if self.above is None else [f"above {self.above:g}"]
+        words += [] if self.least is None else [f"{self.least:g} or more"]
+        words += [] if self.most in {None, math.inf} else [f"at most {self.most:g}"]
+        words += ["finite"] if self.most is None and not self.whole else []
+        return ", ".join(words)
+
+    def _holds(self, value: Any) -> bool:
+        if not (is_whole(value) if self.whole else is_number(value)):
+            return False
+        if not value <= (_MOST if self.most is None else self.most):
+            return False
+        if self.above is not None and not value > self.above:
+            return False
+        return self.least is None or bool(value >= self.least)
+
+
+@frozen
+class Choice:
+    """A few values; as it is, the attrs validator of a field.
+
+    >>> Choice(("burst", "even")).check("pace", "fast")
+    Traceback (most recent call last):
+        ...
+    gather_async.errors.ConfigurationError: pace must be "burst" or "even".
+    """
+
+    values: tuple[Any, ...]
+    owner: str = ""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise unless the value is one of these.
+
+        Raises:
+            ConfigurationError: It is none of them.
+        """
+        if value not in self.values:
+            raise ConfigurationError(f"{name} must be {self}.")
+
+    def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
+        """Check the value of a field of attrs."""
+        self.check(f"{self.owner}.{field.name}" if self.owner else field.name, value)
+
+    def __str__(self) -> str:
+        *first, last = (f'"{one}"' if isinstance(one, str) else repr(one) for one in self.values)
+        return f"{', '.join(first)} or {last}"
