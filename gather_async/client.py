@@ -7,7 +7,7 @@ from copy import copy
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from attrs import evolve
 
@@ -16,6 +16,8 @@ from gather_async.clock import Clock, SystemClock
 from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
+from gather_async.models.message_group import MessageGroup
+from gather_async.models.narrator import Narrator
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
@@ -26,6 +28,7 @@ from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import (
     CandidateInterviews,
     Candidates,
+    Catalog,
     Interviews,
     Questions,
     Teams,
@@ -67,6 +70,16 @@ class GatherClient:
     that loop: the next one gets a session of its own, and the quota's history
     survives. Use it as an async context manager, or call `aclose` at the end.
     """
+
+    # On the class, the class of each resource: a mock made from this one finds their methods.
+    questions: Questions = cast("Any", Questions)
+    interviews: Interviews = cast("Any", Interviews)
+    candidates: Candidates = cast("Any", Candidates)
+    candidate_interviews: CandidateInterviews = cast("Any", CandidateInterviews)
+    narrators: Catalog[Narrator] = cast("Any", Catalog)
+    message_groups: Catalog[MessageGroup] = cast("Any", Catalog)
+    teams: Teams = cast("Any", Teams)
+    users: Users = cast("Any", Users)
 
     def __init__(
         self,
@@ -352,6 +365,9 @@ class GatherClient:
             on_existing=on_existing,
             **fine_tuning,
         )
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> Self:
+        return copy(self)  # a second limiter would spend the key's quota twice
 
     async def aclose(self) -> None:
         """Close the client and all its views; harmless to repeat.

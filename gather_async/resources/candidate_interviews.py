@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
@@ -50,7 +50,7 @@ def checked_delivery(
     return None if delivery_types is None else [str(word) for word in delivery_types]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class CandidateInterviews:
     """Invite candidates, follow them, and read their results."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, overload
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, define, evolve, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import BadRequestError, ConflictError
@@ -21,7 +21,7 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Candidates"]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Candidates:
     """Create, find and read candidates."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import InvalidRequestError
@@ -21,7 +21,7 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Interviews"]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Interviews:
     """Create, read and change interviews."""
 

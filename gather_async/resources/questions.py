@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import AudioGenerationError
@@ -18,7 +18,7 @@ from gather_async.waiting import Waits
 __all__ = ["Questions"]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Questions:
     """Create and read questions, and wait for their audio."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field
 
 from gather_async.endpoint import Endpoint, Identified
 from gather_async.errors import GatherError, ResponseDecodeError
@@ -48,7 +48,7 @@ def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict
 Found = TypeVar("Found", bound=Identified)
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Catalog(Generic[Found]):
     """Read one of its objects, or all."""
 

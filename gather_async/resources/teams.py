@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.models.team import NewTeam, Team
@@ -16,7 +16,7 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Teams"]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Teams:
     """Create and list teams."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.models.user import NewUser, User
@@ -17,7 +17,7 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Users"]
 
 
-@frozen(eq=False)
+@define(eq=False, slots=False)
 class Users:
     """Create and list users."""
 

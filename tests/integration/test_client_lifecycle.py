@@ -1,25 +1,32 @@
 """A client over its life: configuration, loops, views, closing, secrets."""
 
 import asyncio
+import copy
 import logging
 import math
+from collections.abc import Callable
+from unittest import mock
 
 import aiohttp
 import pytest
 
 from gather_async import (
     AuthenticationError,
+    Candidate,
     ClientClosedError,
     ConfigurationError,
     GatherClient,
     GatherError,
     GatherTimeoutError,
+    NewCandidate,
     RateLimit,
     RetryPolicy,
 )
+from gather_async.resources import Pager
 from gather_async.testing import FakeGather
 
 KEY = "qapi_very_secret_0123456789"
+NEW = NewCandidate("Ada", "Lovelace", "ada@example.com", "+12025550123")
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +252,45 @@ def test_view_of_a_subclass_keeps_its_attributes() -> None:
     assert view.teams_seen is gather.teams_seen
     view.tenant = "t2"
     assert gather.tenant == "t1"
+
+
+async def test_one_call_can_be_patched_and_comes_back() -> None:
+    """A unit test replaces one call of one client as mock's users always do."""
+    gather = GatherClient("qapi_test")
+    for resource in (gather.questions, gather.candidates, gather.narrators, gather.users):
+        with mock.patch.object(resource, "list", mock.Mock(return_value=[1])):
+            assert resource.list() == [1]
+        assert isinstance(resource.list(), Pager)
+    with mock.patch.object(gather.candidates, "create") as create:
+        await gather.candidates.create(NEW)
+    create.assert_awaited_once_with(NEW)
+
+
+async def test_mock_made_from_the_class_knows_the_resources_calls() -> None:
+    """`create_autospec` finds each resource, its coroutines, and their signatures."""
+    fake = mock.create_autospec(GatherClient, instance=True)
+    fake.candidates.get.return_value = Candidate(id="c")
+    assert await fake.candidates.get("c") == Candidate(id="c")
+    with pytest.raises(TypeError):
+        await fake.candidate_interviews.get()
+    with pytest.raises(AttributeError):
+        _ = fake.teams.remove
+    real = {name for name, value in vars(GatherClient("qapi_test")).items() if name[0] != "_"}
+    assert len(real) == 8
+    for name in real:
+        assert callable(getattr(mock.create_autospec(GatherClient), name).list)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+async def test_copied_client_shares_the_quota(
+    duplicate: Callable[[GatherClient], GatherClient],
+) -> None:
+    """A copy is a view: it spends from the same windows, and closes with the original."""
+    async with GatherClient("qapi_test") as gather:
+        again = duplicate(gather)
+        assert again.limiter is gather.limiter
+    with pytest.raises(ClientClosedError):
+        await again.candidates.get("c")
 
 
 async def test_default_user_is_sent_unless_told_otherwise() -> None:
