@@ -191,6 +191,10 @@ class GatherClient:
         """Where this client's time comes from."""
         return self._session.clock
 
+    def key_digest(self, salt: bytes) -> str:
+        """Return what tells this API key from others without being it, keyed with 1 to 64 bytes."""
+        return self._session.key_digest(salt)
+
     @property
     def base_url(self) -> str:
         """The server's address, without a slash at the end."""
@@ -332,20 +336,18 @@ class GatherClient:
     ) -> BulkInvite:
         """Return a job that invites everyone once; await it, or iterate over its outcomes.
 
-        Each argument is described at `BulkInvite`, whose remaining ones are taken too.
-
         Args:
             candidates: Rows, read lazily: `NewCandidate` or mappings.
             interview_id: What everyone is invited to.
             delivery_types: ``email``, ``sms`` or both.
             expiry_days: Days until the link dies; None: the organization's setting.
-            external_redirect_uri: Where candidates land after finishing.
+            external_redirect_uri: Where candidates land afterwards.
             journal: The SQLite file that lets the job go on after a crash; None: memory.
             concurrency: Rows worked on at a time, 1 or more.
             on_progress: Called at most ten times a second.
-            dry_run: Check every row and estimate; send nothing.
+            dry_run: Check and estimate; send nothing.
             on_existing: What to do with people who are there already.
-            **fine_tuning: ``total``, ``breaker``, ``grace``, ``settle``, ``keep_candidates``.
+            **fine_tuning: The remaining ones of `BulkInvite`, which describes them all.
 
         Raises:
             ConfigurationError: An argument can't work.

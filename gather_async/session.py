@@ -4,6 +4,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import attrs
@@ -92,6 +93,10 @@ class Session:
     def with_options(self, options: Options, limiter: Limiter | None = None) -> "Session":
         """Return a view with other options; ``limiter`` stands in for the client's."""
         return attrs.evolve(self, options=options, limiter=limiter or self.limiter)
+
+    def key_digest(self, salt: bytes) -> str:
+        """Return what tells the API key from others without being it; ``salt`` keys it."""
+        return blake2b(self._key_bytes, key=salt, digest_size=16).hexdigest()
 
     async def send(
         self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False

@@ -84,6 +84,10 @@ class BulkClient(Protocol):
         """The region of national phone numbers; None refuses them."""
         ...
 
+    def key_digest(self, salt: bytes) -> str:
+        """Return what tells the API key from others without being it."""
+        ...
+
     def estimate(self, requests: int) -> timedelta:
         """Return how long that many more requests will take."""
         ...
@@ -151,8 +155,12 @@ class JobExecution:
         return await Journal.open(
             path,
             JournalScope(
-                interview_id=settings.invitation.interview_id, server=self._gather.base_url
+                interview_id=settings.invitation.interview_id,
+                server=self._gather.base_url,
+                key_digest=self._gather.key_digest,
+                other_key=settings.other_key,
             ),
+            retry_failed=settings.retry_failed,
             keeps_candidates=settings.keeps_candidates,
             owner=_owner_of(self._gather.limiter),
         )
@@ -196,10 +204,10 @@ class JobExecution:
 
     async def _errand(self, journal: Journal) -> RowContext:
         view, clock = self._view, self._gather.clock
-        settle = self._settings.invitation.settle
+        timeout = self._settings.invitation.in_flight_timeout
         # A clock that was set back must not make anybody wait for longer than that.
         settled_at = {
-            run: min(at, clock.wall()) + settle
+            run: min(at, clock.wall()) + timeout
             for run, at in (await journal.last_requests()).items()
         }
         self._people = _people(view, journal, self.tally)

@@ -45,9 +45,11 @@ class BulkInvite:
         dry_run: bool = False,
         on_existing: Literal["reuse", "skip", "error"] = "reuse",
         total: int | None = None,
-        breaker: int = 10,
+        in_flight_timeout: float = 120.0,
+        max_consecutive_failures: int = 10,
+        retry_failed: bool = False,
+        other_key: bool = False,
         grace: float = 10.0,
-        settle: float = 5.0,
         keep_candidates: bool = True,
     ) -> None:
         """Describe the job.
@@ -74,11 +76,15 @@ class BulkInvite:
                 ``"skip"`` leaves them alone; ``"error"`` fails the row.
             total: How many rows there are, for progress, if you know and the source
                 can't tell; lists and files can.
-            breaker: Failures in a row, none of the client's retries helping, that
-                stop the job.
+            in_flight_timeout: Seconds, 0 or more, within which a request whose fate is
+                unknown may still be carried out. Only then does absence from the
+                server's list prove that it was not.
+            max_consecutive_failures: Failures in a row, 1 or more, that stop the job.
+            retry_failed: Whether rows that the server refused in an earlier run are
+                tried again.
+            other_key: Whether to go on with a journal that was begun with another API
+                key. Pass True if both keys belong to the same organization.
             grace: Seconds that requests on the wire get when the job stops.
-            settle: Seconds after which a request that was on its way at a crash, and
-                is still not to be found, counts as never arrived.
             keep_candidates: Whether the journal holds names, addresses and numbers,
                 for ``outcome.candidate`` of `InviteReport.outcomes`; if not, only
                 digests and ids.
@@ -93,17 +99,23 @@ class BulkInvite:
             expiry_days=expiry_days,
             external_redirect_uri=external_redirect_uri,
             on_existing=on_existing,
-            settle=settle,
+            in_flight_timeout=in_flight_timeout,
         )
         settings = Settings(
             candidates=candidates,
             invitation=invitation,
             journal=journal,
-            limits=JobLimits(concurrency=concurrency, breaker=breaker, grace=grace),
+            limits=JobLimits(
+                concurrency=concurrency,
+                max_consecutive_failures=max_consecutive_failures,
+                grace=grace,
+            ),
             on_progress=on_progress,
             is_dry=dry_run,
             total=total,
             keeps_candidates=keep_candidates,
+            retry_failed=retry_failed,
+            other_key=other_key,
         )
         self._assembly = JobExecution(gather, settings)
         self._task: asyncio.Task[InviteReport] | None = None
@@ -116,7 +128,7 @@ class BulkInvite:
             AuthenticationError: The key is refused; the rest of the rows is untouched.
             PermissionDeniedError: The key may not do this; likewise.
             NotFoundError: There is no such interview; likewise.
-            ConfigurationError: The journal is in use, or belongs to another job; a row
+            ConfigurationError: The journal is in use, or belongs to another job or key; a row
                 that the server may know of has changed; a file's columns are wrong.
             ClientClosedError: The client was closed meanwhile.
             sqlite3.Error: The journal can't be written: a full disk, for one.

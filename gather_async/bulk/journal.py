@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,10 @@ class JournalScope:
     interview_id: str
     server: str
     """The base URL: staging's invites are not production's."""
+    key_digest: Callable[[bytes], str]
+    """Returns the digest of the API key under a salt; the journal keeps no key."""
+    other_key: bool
+    """Whether a key that the journal doesn't know is of the same organization."""
 
 
 @define(eq=False)
@@ -113,7 +117,13 @@ class Journal:
 
     @classmethod
     async def open(
-        cls, path: Path | None, purpose: JournalScope, *, keeps_candidates: bool, owner: str
+        cls,
+        path: Path | None,
+        purpose: JournalScope,
+        *,
+        keeps_candidates: bool,
+        retry_failed: bool,
+        owner: str,
     ) -> "Journal":
         """Open or begin a journal; None: one that lasts as long as the job.
 
@@ -121,10 +131,11 @@ class Journal:
             path: Its file.
             purpose: What it must be for, if it was begun before.
             keeps_candidates: Whether rows are written out.
+            retry_failed: Whether rows that an earlier run saw refused are opened again.
             owner: Names the limiter that counts the requests.
 
         Raises:
-            ConfigurationError: It belongs to another interview or server, is in use, is
+            ConfigurationError: It belongs to another interview, server or key, is in use, is
                 no journal, or was written by a newer version.
             OSError: Its file or lock can't be made.
         """
@@ -137,7 +148,9 @@ class Journal:
             )
             try:
                 identity = await store.run(
-                    lambda connection: _identify(connection, purpose, keeps_candidates)
+                    lambda connection: _identify(
+                        connection, purpose, keeps_candidates, retry_failed
+                    )
                 )
             except BaseException:
                 await store.aclose()
@@ -244,7 +257,10 @@ def _begin_file(path: Path) -> None:
 
 
 def _identify(
-    connection: sqlite3.Connection, purpose: JournalScope, keeps_candidates: bool
+    connection: sqlite3.Connection,
+    purpose: JournalScope,
+    keeps_candidates: bool,
+    retry_failed: bool,
 ) -> JournalIdentity:
     """Return which journal this is, one run further; begin it if it is new."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -267,10 +283,27 @@ def _identify(
                 f"The journal belongs to another {name.removesuffix('_id')}: give this job a"
                 " journal of its own."
             )
+    meta["keys"] = _with_key(meta, purpose)
     run = int(meta.get("run", "0")) + 1
     connection.executemany(
         "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*meta.items(), ("run", str(run))]
     )
     return JournalIdentity(
-        journal_id=meta["journal_id"], run=run, keeps_candidates=keeps_candidates
+        journal_id=meta["journal_id"],
+        run=run,
+        keeps_candidates=keeps_candidates,
+        retry_failed=retry_failed,
     )
+
+
+def _with_key(meta: Mapping[str, str], scope: JournalScope) -> str:
+    """Return the digests of the keys that the journal was used with, this one's included."""
+    known = meta.get("keys", "").split()
+    digest = scope.key_digest(meta["journal_id"].encode())
+    if known and digest not in known and not scope.other_key:
+        raise ConfigurationError(
+            "The journal was begun with another API key, and another organization's people"
+            " would be invited again: use the first key, or pass other_key=True (--other-key)"
+            " if both keys belong to the same organization."
+        )
+    return " ".join(dict.fromkeys([*known, digest]))

@@ -67,6 +67,8 @@ class JournalIdentity:
     """From 1, one more for each time a job opens the journal."""
     keeps_candidates: bool
     """Whether rows are written out, names and addresses included, or only their digests."""
+    retry_failed: bool = False
+    """Whether rows that an earlier run saw refused are opened again."""
 
     def external_id(self, row: int) -> str:
         """Return the external id of a row that has none of its own."""

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from gather_async.bulk.failures import deserialize_error, serialize_error
 from gather_async.bulk.journal_schema import JournalIdentity
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.row_state import RowRecord, RowState, status_of
+from gather_async.bulk.row_state import RowRecord, RowState, reopen, status_of
 from gather_async.errors import ConfigurationError, GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate
 
@@ -202,6 +202,9 @@ def _upsert_row(
         record, old_digest = known
         if record.may_be_known and digest != old_digest:
             raise _changed(entry)
+        if record.state is RowState.FAILED and identity.retry_failed and digest == old_digest:
+            record = reopen(record)
+            save(connection, identity, record)
         if digest is not None and digest == old_digest and record.state is not RowState.REJECTED:
             return record
         connection.execute("DELETE FROM rows WHERE row = ?", (entry.row,))

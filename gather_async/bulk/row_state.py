@@ -27,6 +27,7 @@ __all__ = [
     "RowState",
     "defer",
     "next_action",
+    "reopen",
     "requests_left",
     "status_of",
     "to_candidate_created",
@@ -187,6 +188,13 @@ def defer(record: RowRecord, error: GatherError) -> RowRecord:
     if record.has_ended:
         raise ValueError(f"Row {record.row} has ended; it can't be given up.")
     return evolve(record, error=error)
+
+
+def reopen(record: RowRecord) -> RowRecord:
+    """Return the record of a row that was refused, so that it is tried again."""
+    _require(record, {RowState.FAILED})
+    state = RowState.SEEN if record.candidate_id is None else RowState.CANDIDATE_CREATED
+    return evolve(record, state=state, error=None)
 
 
 def status_of(record: RowRecord) -> InviteStatus:

@@ -138,7 +138,7 @@ class RowTask:
             created = await errand.candidates.create(candidate)
         except GatherError as error:
             if not is_rejection(error):
-                self._settled_at = errand.now() + errand.invitation.settle
+                self._settled_at = errand.now() + errand.invitation.in_flight_timeout
                 raise
             await self._candidate_refused(error)
             return
@@ -196,7 +196,7 @@ class RowTask:
             )
         except GatherError as error:
             if not is_rejection(error):
-                self._settled_at = errand.now() + invitation.settle
+                self._settled_at = errand.now() + invitation.in_flight_timeout
                 raise
             await self._invite_refused(error)
             return
@@ -245,7 +245,7 @@ class RowTask:
         if found is not None or early <= 0.0:
             return found
         # A clock that was set back meanwhile must not make it wait any longer.
-        await errand.pause(min(errand.invitation.settle, early))
+        await errand.pause(min(errand.invitation.in_flight_timeout, early))
         return None if errand.is_stopping() else await look()
 
 

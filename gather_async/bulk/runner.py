@@ -80,7 +80,7 @@ class Runner:
     _first_try: asyncio.Event = field(factory=asyncio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._breaker = CircuitBreaker(self.limits.breaker)
+        self._breaker = CircuitBreaker(self.limits.max_consecutive_failures)
         self._slots = asyncio.Semaphore(self.limits.concurrency)
 
     async def run(self) -> None:

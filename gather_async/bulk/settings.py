@@ -64,7 +64,7 @@ class InviteOptions:
     expiry_days: int | None = field(validator=optional(_COUNT))
     external_redirect_uri: str | None
     on_existing: str = field(validator=Choice(_RULES))
-    settle: float = field(validator=_SECONDS)
+    in_flight_timeout: float = field(validator=_SECONDS)
     """Seconds after it was sent within which an absent request may still arrive."""
 
     @property
@@ -81,7 +81,7 @@ class JobLimits:
     """How much a job does at once, and how long it bears with what goes wrong."""
 
     concurrency: int = field(validator=_COUNT)
-    breaker: int = field(validator=_COUNT)
+    max_consecutive_failures: int = field(validator=_COUNT)
     """Failures in a row that stop the job."""
     grace: float = field(validator=_SECONDS)
     """Seconds that requests on the wire get to end when the job stops."""
@@ -99,3 +99,7 @@ class Settings:
     is_dry: bool
     total: int | None = field(validator=optional(Number(least=0, whole=True)))
     keeps_candidates: bool
+    retry_failed: bool
+    """Whether rows that an earlier run saw refused are tried again."""
+    other_key: bool
+    """Whether a journal that was begun with another API key is gone on with."""

@@ -226,7 +226,7 @@ class Process:
                 expiry_days=None,
                 external_redirect_uri=None,
                 on_existing="reuse",
-                settle=_SETTLE,
+                in_flight_timeout=_SETTLE,
             ),
             now=lambda: world.now,
             settled_at=dict(world.settled_at),

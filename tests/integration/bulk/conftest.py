@@ -32,7 +32,7 @@ class Bench:
     def client(self, **options: Any) -> GatherClient:
         """Return a client of the fake server."""
         client = GatherClient(
-            self.fake.api_key,
+            options.pop("api_key", self.fake.api_key),
             base_url=self.fake.base_url,
             clock=self._clock,
             rng=random.Random(0),

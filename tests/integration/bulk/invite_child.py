@@ -27,7 +27,7 @@ async def main(base_url: str, api_key: str, interview_id: str, journal: str, cou
         retry=RetryPolicy(base=0.01),
     ) as gather:
         report = await BulkInvite(
-            gather, rows, interview_id=interview_id, journal=journal, settle=0.3
+            gather, rows, interview_id=interview_id, journal=journal, in_flight_timeout=0.3
         )
     return min(100, report.total - report.invited)
 

@@ -96,9 +96,12 @@ def test_the_figures_and_names_are_those_of_the_code() -> None:
         for name, parameter in inspect.signature(BulkInvite).parameters.items()
     }
     told = " ".join(PAGE.split())
-    assert f"`settle` seconds ({defaults['settle']:g})" in told
+    assert f"`in_flight_timeout` seconds ({defaults['in_flight_timeout']:g})" in told
     assert f"`grace` seconds ({defaults['grace']:g})" in told
-    assert f"`breaker` failures in a row ({defaults['breaker']})" in told
+    assert (
+        f"`max_consecutive_failures` failures in a row ({defaults['max_consecutive_failures']})"
+        in told
+    )
     assert f'`"{defaults["on_existing"]}"` (default)' in told
     assert all(f"`{name}`" in told for name in FIELDS)
     table = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))

@@ -110,7 +110,7 @@ async def test_what_is_no_source_is_refused(bench: Bench, source: Any) -> None:
         ({"expiry_days": 0}, errors.ConfigurationError),
         ({"on_existing": "ask"}, errors.ConfigurationError),
         ({"grace": -1.0}, errors.ConfigurationError),
-        ({"breaker": 0}, errors.ConfigurationError),
+        ({"max_consecutive_failures": 0}, errors.ConfigurationError),
         ({"journal": ""}, errors.ConfigurationError),
         ({"total": -1}, errors.ConfigurationError),
     ],

@@ -250,7 +250,9 @@ async def test_a_server_that_fails_everything_trips_the_breaker(
     """After a run of failures the job reports; it resumes when the server is well."""
     bench.fake.fail_next(status=500, times=math.inf)
     client = bench.client(retry=NO_RETRY)
-    report = await bench.job(people(200), journal=journal, client=client, breaker=8)
+    report = await bench.job(
+        people(200), journal=journal, client=client, max_consecutive_failures=8
+    )
     assert report.stopped is StopReason.BREAKER
     assert isinstance(report.error, errors.ServerError)
     assert report.invited == 0
@@ -265,7 +267,7 @@ async def test_a_server_that_fails_everything_trips_the_breaker(
 async def test_a_server_that_refuses_everything_trips_the_breaker(bench: Bench) -> None:
     """A run of refusals stops the job as well, before it has burnt through the source."""
     bench.fake.fail_next(status=400, times=math.inf)
-    report = await bench.job(people(300), breaker=10)
+    report = await bench.job(people(300), max_consecutive_failures=10)
     assert report.stopped is StopReason.BREAKER
     assert 10 <= report.failed <= 10 + 16
 
@@ -489,3 +491,31 @@ async def test_an_async_source_is_closed_when_the_job_stops(bench: Bench) -> Non
     report = await running
     assert closed.is_set()
     assert report.total == 3
+
+
+async def test_a_journal_of_another_key_is_asked_about(bench: Bench, journal: Path) -> None:
+    """A key that the journal doesn't know is refused unless the caller vouches for it, once."""
+    await bench.job(people(3), journal=journal)
+    assert bench.fake.api_key.encode() not in content(journal)
+    other = bench.client(api_key="another-key")
+    with pytest.raises(errors.ConfigurationError, match="other_key=True"):
+        await bench.job(people(3), journal=journal, client=other)
+    report = await bench.job(people(3), journal=journal, client=other, other_key=True)
+    assert (report.invited, report.requests) == (3, 0)
+    for client in (other, bench.client()):
+        assert (await bench.job(people(3), journal=journal, client=client)).requests == 0
+
+
+async def test_refused_rows_are_tried_again_if_asked(bench: Bench, journal: Path) -> None:
+    """``retry_failed`` opens what the server refused, at the step that it refused."""
+    bench.fake.fail_next(status=400, path="/qsi/gather/candidates", times=2)
+    bench.fake.fail_next(status=400, path="/qsi/gather/candidate-interviews", times=2)
+    report = await bench.job(people(6), journal=journal, concurrency=1)
+    assert (report.invited, report.failed) == (2, 4)
+    sent = len(bench.sent)
+    assert (await bench.job(people(6), journal=journal)).failed == 4
+    assert len(bench.sent) == sent
+    report = await bench.job(people(6), journal=journal, retry_failed=True)
+    assert (report.invited, report.failed, report.requests) == (6, 0, 6)
+    assert len(bench.fake.candidates) == 6
+    assert set(bench.invited.values()) == {1}
