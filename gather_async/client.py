@@ -265,7 +265,7 @@ class GatherClient:
             path=raw_path(path),
             query=params or {},
             body=json,
-            needs_answer=False,
+            needs_body=False,
         )
         return await self._session.send(request, timeout=timeout, idempotent=idempotent)
 

@@ -1,6 +1,6 @@
 """One collection of the API under the options of one session: read one, list, create."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -94,7 +94,28 @@ class Endpoint(Generic[T]):
         """Create one object."""
         request = Request(method="POST", path=self._root, body=body, lookup=lookup)
         payload = await self.session.send(request, timeout=timeout, idempotent=idempotent)
-        return decode_item(payload, self.singular, self.model, is_write=True)
+        created = decode_item(payload, self.singular, self.model, is_write=True)
+        self.session.created.add(created.id)
+        return created
+
+    def lookup(
+        self,
+        filter: Mapping[str, Any],
+        *,
+        sent: Mapping[str, Any] | None = None,
+        before: Collection[str] | None = None,
+    ) -> Lookup:
+        """Return how a created object of unknown fate is found; see `Lookup` for the arguments."""
+        return Lookup(
+            request=self.list_request(filter),
+            read=lambda each: Request(method="GET", path=path_below(self._root, each)),
+            plural=self.plural,
+            singular=self.singular,
+            model=self.model,
+            filter=filter,
+            sent=sent or {},
+            before=before,
+        )
 
     def list(
         self, query: Mapping[str, Any] | None = None, *, timeout: Timeout | Unset = UNSET

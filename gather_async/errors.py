@@ -209,11 +209,14 @@ class GatherAPIError(GatherError):
         headers: The answer's headers, names in lower case.
         maybe_processed: True if this was a write and the status leaves open
             whether it was carried out (5xx, 408).
+        retry_after: Seconds from the response that the server asked to be left alone;
+            None if it didn't say.
 
     Source: /guides/error-handling
     """
 
     maybe_processed: bool = False
+    retry_after: float | None = None
 
     def __init__(
         self,

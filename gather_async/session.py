@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import random
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -19,16 +20,16 @@ from gather_async.errors import (
     GatherTimeoutError,
     InvalidRequestError,
     QuotaWaitError,
-    RateLimitedError,
     ResponseDecodeError,
 )
-from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
+from gather_async.protocol.api_errors import api_error, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
-from gather_async.protocol.reconciliation import Verdict, evaluate
-from gather_async.protocol.requests import Lookup, Request
+from gather_async.protocol.reconciliation import Reconciliation
+from gather_async.protocol.requests import Request
 from gather_async.protocol.responses import Response, parse_json, redact
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
+from gather_async.reconciler import LostWrite, Reconciler, Result
 from gather_async.transport import (
     ClientTimeout,
     SendState,
@@ -39,12 +40,11 @@ from gather_async.transport import (
 )
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Options", "Session"]
+__all__ = ["CreatedIds", "Options", "Session"]
 
 _LOG = logging.getLogger("gather_async")
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_LOOKS_AFTER_ERROR = 2  # the server answered, so it isn't still working on it
-_LOOKS_AFTER_SILENCE = 4
+_MOST_CREATED = 1024  # more than the longest window lets a client create
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
 
 
@@ -60,8 +60,52 @@ class Options:
     """Seconds; None waits for the quota as long as it takes."""
 
 
-_Reply = tuple[Any, Mapping[str, str]]
-"""An answer's JSON, and its headers."""
+@define(eq=False, kw_only=True)
+class _Call:
+    """One call of the caller's, and how far it has got. Its ``repr`` shows no body."""
+
+    request: Request
+    timeout: ClientTimeout
+    """For each attempt."""
+    retry: RetryPolicy
+    repeatable: bool
+    """Whether carrying it out twice does no harm."""
+    body: bytes | None = field(default=None, repr=False)
+    lookup_time: float = math.inf
+    """Seconds in which a write of unknown fate is looked up at most."""
+    attempt: int = 0
+    elapsed: float = 0.0
+    """Seconds, without waits for the quota."""
+    began: float | None = None
+    """When the first attempt of unknown fate began, monotonic seconds."""
+    error: GatherError | None = None
+    """How the last attempt failed."""
+
+    @property
+    def can_be_looked_up(self) -> bool:
+        """Whether what a lost attempt made is looked for."""
+        return (
+            self.request.lookup is not None
+            and not self.repeatable
+            and self.retry.attempts > 1
+            and self.retry.in_flight_timeout is not None
+        )
+
+
+class CreatedIds:
+    """Ids of the last objects that this client's writes returned."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}  # in order of entry
+
+    def add(self, id: str) -> None:
+        """Record an id, and forget the oldest beyond 1024."""
+        self._ids[id] = None
+        if len(self._ids) > _MOST_CREATED:
+            del self._ids[next(iter(self._ids))]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._ids
 
 
 @define(eq=False, kw_only=True, repr=False)
@@ -73,6 +117,7 @@ class Session:
     clock: Clock
     options: Options
     closing: CancelScope = field(factory=CancelScope)
+    created: CreatedIds = field(factory=CreatedIds)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -101,14 +146,15 @@ class Session:
     async def send(
         self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False
     ) -> Any:
-        """Return the JSON of the answer; None if a 2xx had no body.
+        """Return the JSON of the response; None if a 2xx had no body.
 
-        A failure is tried again as the retry policy says. A write whose answer
-        was lost is looked up before it is sent again, if its request says how.
+        A failure is tried again as the retry policy says. A write of unknown fate is
+        looked up before it is sent again, if its request says how.
 
         Args:
             request: What to send.
-            timeout: Seconds for each attempt; UNSET takes the option's.
+            timeout: Seconds for each attempt, and in all for looking up a write of unknown
+                fate; UNSET takes the option's, which bounds each attempt alone.
             idempotent: The caller's word that carrying it out twice does no harm.
 
         Raises:
@@ -116,53 +162,90 @@ class Session:
             GatherConnectionError: The connection failed.
             GatherTimeoutError: A deadline passed.
             GatherAPIError: The server answered with an error.
-            ResponseDecodeError: The answer makes no sense.
+            ResponseDecodeError: The response makes no sense.
             ClientClosedError: The client is closed, or busy in another loop.
         """
-        limit = self.options.timeout if timeout is UNSET else client_timeout(timeout)
-        payload, _ = await self._send(request, limit, idempotent=idempotent)
-        return payload
+        call = _Call(
+            request=request,
+            body=_encode(request.body),
+            timeout=self.options.timeout if timeout is UNSET else client_timeout(timeout),
+            retry=self.options.retry,
+            repeatable=idempotent or not request.is_write,
+        )
+        if timeout is not UNSET:
+            call.lookup_time = call.timeout.total or math.inf
+        return (await self._send(call)).payload
 
-    async def _send(self, request: Request, timeout: ClientTimeout, *, idempotent: bool) -> _Reply:
-        body = _encode(request.body)
-        repeatable = idempotent or not request.is_write
-        attempt, elapsed = 0, 0.0
-        error: GatherError | None = None
+    async def _send(self, call: "_Call") -> Result:
+        """Send a call until it succeeds, or nothing is left to try."""
         while True:
-            attempt += 1
-            slot = await self._slot(after=error)
+            call.attempt += 1
+            slot = await self._slot(after=call.error)
             began = self.clock.monotonic()
             try:
-                return await self._attempt(request, body, slot, timeout)
+                return await self._attempt(call.request, call.body, slot, call.timeout)
             except (
                 GatherConnectionError,
                 GatherTimeoutError,
                 GatherAPIError,
                 ResponseDecodeError,
             ) as caught:
-                error = caught
-            elapsed += self.clock.monotonic() - began
+                error = call.error = caught
+            call.elapsed += self.clock.monotonic() - began
             failure = self._failure(error)
-            if failure.is_ambiguous and request.lookup is not None and not repeatable:
-                looks = _LOOKS_AFTER_SILENCE if failure.status is None else _LOOKS_AFTER_ERROR
-                found = await self._reconcile(
-                    request.lookup(), timeout, error, began=began, looks=looks
-                )
+            if failure.is_ambiguous and call.can_be_looked_up:
+                # What an earlier attempt made late counts as well: so the first one's time.
+                call.began = began if call.began is None else call.began
+                found = await self._reconcile(call, call.began, failure)
                 if found is not None:
                     return found
-                failure = Failure(was_sent=False)  # the looks say that it was not carried out
+                failure = Failure(was_sent=False)  # proven: it was not carried out
             retry = decide(
-                self.options.retry,
+                call.retry,
                 failure,
-                repeatable=repeatable,
-                attempt=attempt,
-                elapsed=elapsed,
+                repeatable=call.repeatable,
+                attempt=call.attempt,
+                elapsed=call.elapsed,
                 draw=self._rng.random(),
             )
             if retry is None:
                 raise error
-            _LOG.info("%s: attempt %d: %s; trying again", request, attempt, type(error).__name__)
-            elapsed += await self._pause(retry)
+            _LOG.info(
+                "%s: attempt %d: %s; trying again", call.request, call.attempt, type(error).__name__
+            )
+            call.elapsed += await self._pause(retry)
+
+    async def _reconcile(self, call: "_Call", began: float, failure: Failure) -> Result | None:
+        """Return what a write of unknown fate made; None if it is proven absent.
+
+        Raises:
+            GatherError: The write's own failure: nothing was proven, so it can't go again.
+        """
+        assert call.request.lookup is not None  # noqa: S101 - the caller checked it
+        assert call.error is not None  # noqa: S101
+        given_up = self.clock.monotonic()
+        lost = LostWrite(
+            error=call.error,
+            began=began,
+            given_up=given_up,
+            in_flight_timeout=call.retry.in_flight_timeout or 0.0,
+            time_left=min(call.retry.total - call.elapsed, call.lookup_time),
+            not_before=failure.reset_in or 0.0,
+        )
+        _LOG.info("%s: %s; looking it up", call.request, type(call.error).__name__)
+        once = attrs.evolve(call.retry, attempts=1)
+
+        async def read(request: Request) -> Result:
+            return await self._send(
+                _Call(request=request, timeout=call.timeout, retry=once, repeatable=True)
+            )
+
+        reconciler = Reconciler(clock=self.clock, read=read, sleep=self._sleep)
+        evidence = Reconciliation(call.request.lookup(), claimed=self.created)
+        try:
+            return await reconciler.find(evidence, lost)
+        finally:
+            call.elapsed += self.clock.monotonic() - given_up
 
     async def _slot(self, *, after: GatherError | None) -> Slot:
         """Return leave to send; a refusal names the failure that made this a second try."""
@@ -189,7 +272,7 @@ class Session:
 
     async def _attempt(
         self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
-    ) -> _Reply:
+    ) -> Result:
         """Send once, settle the slot whatever happens, and read a 2xx answer's JSON."""
         sending = SendState(slot.resent)
         answer: Response | None = None
@@ -211,7 +294,7 @@ class Session:
                 slot.returned()
         return self._read(request, received)
 
-    def _read(self, request: Request, answer: Response) -> _Reply:
+    def _read(self, request: Request, answer: Response) -> Result:
         """Return what a 2xx answer holds; raise what any other means."""
         _LOG.debug("%s: %d", request, answer.status)
         if not 200 <= answer.status < 300:
@@ -228,58 +311,19 @@ class Session:
         if self._key_bytes in body:
             body = redact(body, self._key_bytes)
         payload = parse_json(body, is_write=request.is_write)
-        if payload is None and request.needs_answer:
+        if payload is None and request.needs_body:
             raise ResponseDecodeError(
                 f"{request}: the server said {answer.status}, but there is no body, nothing at $.",
                 body="",
                 path="$",
                 maybe_processed=request.is_write,
             )
-        return payload, answer.headers
-
-    async def _reconcile(
-        self,
-        lookup: Lookup,
-        timeout: ClientTimeout,
-        lost: GatherError,
-        *,
-        began: float,
-        looks: int,
-    ) -> _Reply | None:
-        """Return what the lost write made, or None if it is absent after several looks.
-
-        Raises:
-            GatherError: ``lost``, if looking fails or proves nothing: then nobody
-                may send again.
-        """
-        for look_number in range(looks):
-            pause = min(self.options.retry.cap, self.options.retry.base * 2.0**look_number)
-            try:
-                await self._sleep(pause)
-                payload, headers = await self._send(lookup.request, timeout, idempotent=True)
-            except GatherError as error:
-                raise lost from error
-            seen = evaluate(
-                lookup,
-                payload,
-                server_now=server_time(headers),
-                elapsed=self.clock.monotonic() - began,
-            )
-            if seen.verdict is Verdict.FOUND:
-                return {"data": seen.item}, headers
-            if seen.verdict is Verdict.UNPROVEN:
-                raise lost
-        return None
+        return Result(payload, answer.headers)
 
     def _failure(self, error: GatherError) -> Failure:
         """Describe what went wrong as the retry decision wants it."""
         if isinstance(error, GatherAPIError):
-            reset_in = None
-            if isinstance(error, RateLimitedError):
-                now = server_time(error.headers)
-                now = self.clock.wall() if now is None else now
-                reset_in = seconds_until_reset(error.headers, error.details, now=now)
-            return Failure(was_sent=True, status=error.status, reset_in=reset_in)
+            return Failure(was_sent=True, status=error.status, reset_in=error.retry_after)
         if isinstance(error, ResponseDecodeError):
             return Failure(was_sent=True, status=200)
         return Failure(was_sent=bool(getattr(error, "maybe_processed", False)))

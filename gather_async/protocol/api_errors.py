@@ -92,10 +92,10 @@ def api_error(
         headers={name.lower(): redact(value, secret) for name, value in answer.headers.items()},
     )
     failure.maybe_processed = maybe_processed
-    if isinstance(failure, RateLimitedError):
-        wait = seconds_until_reset(answer.headers, details, now=now)
-        if wait is not None:
-            failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
+    wait = seconds_until_reset(answer.headers, details, now=now) if answer.status >= 429 else None
+    failure.retry_after = wait
+    if isinstance(failure, RateLimitedError) and wait is not None:
+        failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
     return failure
 
 

@@ -1,7 +1,7 @@
 """A request as a value, and how to find out what became of it when its answer is lost."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -18,17 +18,38 @@ _UNSAFE = frozenset("/\\?#%;")
 
 @frozen(kw_only=True)
 class Lookup:
-    """Where the object that a lost write may have made would be found."""
+    """Where the object that a lost write may have made would be found.
+
+    Its ``repr`` shows no personal data.
+    """
 
     request: "Request"
     """A list request that would show it."""
+    read: Callable[[str], "Request"] = field(repr=False)
+    """Returns the request that reads one object by id."""
     plural: str
     """The list's key in ``data``, such as ``candidates``."""
-    matches: Callable[[Mapping[str, Any]], bool]
-    """Whether a listed object is the one."""
-    recent_only: bool
-    """Whether an older object of the same description is another one, so that only
-    one made since the write counts."""
+    singular: str
+    """The key of one object in ``data``, where it is nested."""
+    model: type
+    filter: Mapping[str, Any] = field(repr=False)
+    """What the list was asked for, by wire name: any other object is not meant."""
+    sent: Mapping[str, Any] = field(factory=dict, repr=False)
+    """Values that show by themselves that an object is the one, by wire name; none where an
+    older object may have the same, so that only time tells."""
+    before: Collection[str] | None = field(default=None, repr=False)
+    """Ids of all such objects before the attempt; None if that is unknown."""
+
+    def contradicts(self, item: Mapping[str, Any]) -> bool:
+        """Return whether a listed object shows that it is not what the list was asked for."""
+        return any(
+            item.get(name) is not None and item[name] != value
+            for name, value in self.filter.items()
+        )
+
+    def shows_filter(self, item: Mapping[str, Any]) -> bool:
+        """Return whether a listed object shows that it is what the list was asked for."""
+        return all(item.get(name) == value for name, value in self.filter.items())
 
 
 @frozen(kw_only=True)
@@ -43,10 +64,10 @@ class Request:
     body: Any = field(default=None, repr=False)
     """JSON; None sends no body."""
     lookup: Callable[[], Lookup] | None = field(default=None, repr=False)
-    """How a lost answer to a write can be reconciled; None if it can't. A function,
-    since hardly any answer is lost."""
-    needs_answer: bool = True
-    """Whether a 2xx without a readable body is a lost answer too."""
+    """How a write of unknown fate can be looked up; None if it can't. A function,
+    since hardly any response is lost."""
+    needs_body: bool = True
+    """Whether a 2xx without a readable body is a lost response too."""
 
     @property
     def is_write(self) -> bool:

@@ -5,7 +5,10 @@ Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
 key, so it goes again only if it can't have been carried out.
 """
 
+from typing import Any
+
 from attrs import field, frozen
+from attrs.validators import optional
 
 from gather_async.validators import Number
 
@@ -18,6 +21,7 @@ _LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 _COUNT = Number(least=1, whole=True, owner="RetryPolicy")
 _SECONDS = Number(above=0, unit="seconds", owner="RetryPolicy")
+_SECONDS_OR_NONE: Any = optional(_SECONDS)
 
 
 @frozen(kw_only=True)
@@ -32,14 +36,24 @@ class RetryPolicy:
     """
 
     attempts: int = field(default=4, validator=_COUNT)
-    """Requests at most, the first included. 1 switches retrying off."""
+    """Requests at most, the first included; look-ups don't count. 1 sends once: it
+    switches off retrying and look-ups."""
     base: float = field(default=0.5, validator=_SECONDS)
     """Seconds: the longest first pause."""
     cap: float = field(default=30.0, validator=_SECONDS)
     """Seconds: the longest pause."""
     total: float = field(default=120.0, validator=_SECONDS)
-    """Seconds from the first request after which nothing is tried again. Waiting for
-    the quota doesn't count."""
+    """Seconds from the first request after which nothing is tried again, nor looked up.
+    Waiting for the quota doesn't count, but between look-ups."""
+    in_flight_timeout: float | None = field(default=45.0, validator=_SECONDS_OR_NONE)
+    """Seconds after which a write that was given up can't be carried out any more.
+
+    A gateway gives up before its backend does, commonly after 30 s, and a list may show a
+    new object late. Until then a write of unknown fate is only looked up; if it is absent
+    then, it is sent again. None: never look, but raise at once, with
+    ``maybe_processed=True``; what proves that nothing was done (429, or a request that
+    never left) is still tried again.
+    """
 
 
 @frozen(kw_only=True)

@@ -53,7 +53,7 @@ async def create_batch(
         method="POST",
         path=path_to(endpoint.path),
         body=with_extra({endpoint.plural: [to_wire(item) for item in new]}, extra),
-        needs_answer=False,
+        needs_body=False,
     )
     payload = await endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
     told = _told(endpoint, payload)

@@ -16,7 +16,7 @@ from gather_async.models.candidate_interview import CandidateInterview, Intervie
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
-from gather_async.protocol.requests import Lookup, Request, path_to
+from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item
 from gather_async.resources.resource import read_after_write, with_extra
 from gather_async.transport import Timeout
@@ -110,7 +110,10 @@ class CandidateInterviews:
         }
         return await self._endpoint.create(
             with_extra(body, extra),
-            lookup=partial(self._lookup, candidate_id, interview_id),
+            lookup=partial(
+                self._endpoint.lookup,
+                {"candidateId": candidate_id, "interviewId": interview_id},
+            ),
             timeout=timeout,
             idempotent=idempotent,
         )
@@ -184,7 +187,7 @@ class CandidateInterviews:
             method="PATCH",
             path=path_to("candidate-interviews", id, "status"),
             body=with_extra({"status": status}, extra),
-            needs_answer=False,
+            needs_body=False,
         )
         payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
         return await self._told_or_read(id, payload, timeout)
@@ -248,7 +251,7 @@ class CandidateInterviews:
             method="POST",
             path=path_to("candidate-interviews", id, "resend-invite"),
             body=with_extra({"deliveryTypes": types}, extra),
-            needs_answer=False,
+            needs_body=False,
         )
         await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
         with read_after_write("the invite was sent again"):
@@ -303,16 +306,3 @@ class CandidateInterviews:
                 return told
         with read_after_write("the status was changed"):
             return await self.get(id, timeout=timeout)
-
-    def _lookup(self, candidate_id: str, interview_id: str) -> Lookup:
-        """Return how the candidate interview of a lost answer is found."""
-        return Lookup(
-            request=self._endpoint.list_request(
-                {"candidateId": candidate_id, "interviewId": interview_id}
-            ),
-            plural="candidateInterviews",
-            matches=lambda item: (
-                item.get("candidateId") == candidate_id and item.get("interviewId") == interview_id
-            ),
-            recent_only=True,
-        )

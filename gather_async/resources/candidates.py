@@ -13,7 +13,7 @@ from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.protocol.codec import to_wire
 from gather_async.protocol.pagination import Paging
-from gather_async.protocol.requests import Lookup
+from gather_async.resources.resource import with_extra
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
@@ -110,9 +110,13 @@ class Candidates:
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
         checked = self._checked(candidate, fields)
+        sent = to_wire(checked)
+        external_id = {"externalId": checked.external_id}
         return await self._endpoint.create(
-            {**to_wire(checked), **(extra or {})},
-            lookup=partial(self._lookup, checked.external_id) if checked.external_id else None,
+            with_extra(sent, extra),
+            lookup=partial(self._endpoint.lookup, external_id, sent=sent)
+            if checked.external_id
+            else None,
             timeout=timeout,
             idempotent=idempotent,
         )
@@ -226,12 +230,3 @@ class Candidates:
         if self._phone_policy is PhonePolicy.E164 and self._default_region is None:
             return phone  # `NewCandidate` checks just that by itself
         return to_e164(phone, self._default_region, self._phone_policy)
-
-    def _lookup(self, external_id: str) -> Lookup:
-        """Return how the candidate of a lost answer is found."""
-        return Lookup(
-            request=self._endpoint.list_request({"externalId": external_id}),
-            plural="candidates",
-            matches=lambda item: item.get("externalId") == external_id,
-            recent_only=False,
-        )

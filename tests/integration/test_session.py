@@ -3,10 +3,12 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 
 from gather_async import (
+    UNSET,
     BadRequestError,
     Candidate,
     CandidateInterview,
@@ -24,6 +26,7 @@ from gather_async import (
     ServerError,
 )
 from gather_async.testing import FakeGather, VirtualClock
+from gather_async.unset import Unset
 
 Write = Callable[[GatherClient, "Made"], Awaitable[object]]
 CANDIDATES = "/qsi/gather/candidates"
@@ -252,6 +255,114 @@ async def test_failed_look_up_never_leads_to_a_second_send(
     assert caught.value.maybe_processed is True
     assert isinstance(caught.value.__cause__, ServerError)
     assert count(fake, "POST", INVITES) == 1
+
+
+async def test_absence_proves_nothing_before_the_in_flight_timeout(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made
+) -> None:
+    """A lost invite goes again only once it can't arrive any more; till then it is looked up."""
+    fake.clear_requests()
+    fake.fail_next(status=504, path=INVITES)
+    began = clock.wall()
+    await invite(gather, made)
+    looks = [request.at - began for request in fake.requests if request.method == "GET"]
+    posts = [request.at - began for request in fake.requests if request.method == "POST"]
+    assert posts[1] >= 45.0 > looks[-2]
+    assert len(looks) == 7
+    pauses = [late - early for early, late in pairwise(looks[:-1])]
+    assert pauses == sorted(pauses)
+
+
+@pytest.mark.parametrize("base", [0.001, 30.0])
+async def test_in_flight_timeout_is_a_time_of_its_own(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made, base: float
+) -> None:
+    """The time in which a write may still arrive doesn't follow from the retries' pauses."""
+    fake.drop_next(after_processing=False, path=INVITES)
+    began = clock.monotonic()
+    retry = RetryPolicy(base=base, in_flight_timeout=20.0)
+    await invite(gather.with_options(retry=retry), made)
+    assert 20.0 <= clock.monotonic() - began <= 20.0 + base
+
+
+@pytest.mark.parametrize("retry", [RetryPolicy(attempts=1), RetryPolicy(in_flight_timeout=None)])
+async def test_write_of_unknown_fate_is_raised_at_once_if_asked_for(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made, retry: RetryPolicy
+) -> None:
+    """Without look-ups, the call ends as soon as its fate is unknown, and says so."""
+    fake.clear_requests()
+    fake.fail_next(status=504, path=INVITES, after_processing=True)
+    began = clock.monotonic()
+    with pytest.raises(ServerError) as caught:
+        await invite(gather.with_options(retry=retry), made)
+    assert caught.value.maybe_processed
+    assert clock.monotonic() == began
+    assert len(fake.requests) == 1
+
+
+async def test_policy_without_look_ups_still_repeats_what_was_not_done(
+    gather: GatherClient, fake: FakeGather, made: Made
+) -> None:
+    """A 429 proves that nothing was done, so it needs no look-up."""
+    fake.fail_next(status=429, path=INVITES)
+    await invite(gather.with_options(retry=RetryPolicy(in_flight_timeout=None)), made)
+    assert count(fake, "POST", INVITES) == 2
+
+
+@pytest.mark.parametrize(("total", "timeout"), [(10.0, UNSET), (120.0, 10.0)])
+async def test_look_ups_end_with_the_time_of_the_call(
+    fake: FakeGather, clock: VirtualClock, total: float, timeout: float | Unset
+) -> None:
+    """Neither `total` nor the call's own timeout is exceeded to prove a write absent."""
+    fake.fail_next(status=504, path=CANDIDATES)
+    async with GatherClient(
+        fake.api_key, base_url=fake.base_url, clock=clock, retry=RetryPolicy(total=total)
+    ) as gather:
+        began = clock.monotonic()
+        new = NewCandidate("A", "B", "a@b.example", "+12025550123", external_id="x")
+        with pytest.raises(ServerError) as caught:
+            await gather.candidates.create(new, timeout=timeout)
+        assert caught.value.maybe_processed
+        assert clock.monotonic() - began == pytest.approx(10.0)
+    assert count(fake, "POST", CANDIDATES) == 1
+
+
+async def test_look_ups_outlast_an_outage(
+    gather: GatherClient, fake: FakeGather, made: Made
+) -> None:
+    """A look-up that fails is repeated: the gateway that lost the write may still be down."""
+    fake.fail_next(status=504, path=INVITES, after_processing=True, method="POST")
+    fake.fail_next(status=503, times=4, path=INVITES, method="GET")
+    await invite(gather, made)
+    assert count(fake, "POST", INVITES) == 1
+    assert count(fake, "GET", INVITES) == 5
+
+
+async def test_second_invite_at_once_is_a_second_invite(
+    gather: GatherClient, fake: FakeGather, made: Made
+) -> None:
+    """What this client's own call just returned isn't taken for the next one's result."""
+    first = await invite(gather, made)
+    fake.drop_next(after_processing=False, path=INVITES)
+    second = await invite(gather, made)
+    assert second.id != first.id
+
+
+async def test_person_with_the_same_reference_is_not_the_one_created(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """A lost candidate isn't mistaken for somebody else under its external id."""
+    other = await gather.candidates.create(
+        first_name="Eve",
+        last_name="E",
+        email="eve@example.com",
+        phone="+12025550199",
+        external_id="ref",
+    )
+    fake.drop_next(after_processing=False, path=CANDIDATES)
+    created = await new_candidate(gather, "ref")
+    assert created.id != other.id
+    assert created.email == "ada@example.com"
 
 
 async def test_quota_wait_is_refused_before_it_begins(

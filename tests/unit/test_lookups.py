@@ -1,4 +1,4 @@
-"""What a list proves of a write whose answer was lost."""
+"""What look-ups prove of a write whose fate is unknown."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,139 +8,250 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.protocol.reconciliation import LookupResult, Verdict, evaluate
+from gather_async.models.candidate import Candidate
+from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.protocol.reconciliation import LookupResult, Reconciliation, Verdict, began_at
 from gather_async.protocol.requests import Lookup, Request
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 LIST = Request(method="GET", path="/qsi/gather/candidate-interviews")
+SENT = {"firstName": "Ada", "email": "ada@example.com", "phone": "+12025550123"}
 
 
-def is_ours(item: Mapping[str, Any]) -> bool:
-    """Whether a listed object is of the candidate that was invited."""
-    return item.get("candidateId") == "c1"
+def read(_: str) -> Request:
+    """Return the request of a single read."""
+    return LIST
 
 
-INVITE = Lookup(request=LIST, plural="candidateInterviews", matches=is_ours, recent_only=True)
-PERSON = Lookup(request=LIST, plural="candidates", matches=is_ours, recent_only=False)
+def invite(before: frozenset[str] | None = None) -> Lookup:
+    """Return the look-up of an invite of c1."""
+    return Lookup(
+        request=LIST,
+        read=read,
+        plural="candidateInterviews",
+        singular="candidateInterview",
+        model=CandidateInterview,
+        filter={"candidateId": "c1"},
+        before=before,
+    )
+
+
+PERSON = Lookup(
+    request=LIST,
+    read=read,
+    plural="candidates",
+    singular="candidate",
+    model=Candidate,
+    filter={"externalId": "ref"},
+    sent=SENT,
+)
 
 
 def at(seconds: float) -> str:
-    """Return a time this long after NOW, as the server writes it."""
-    return datetime.fromtimestamp(NOW + seconds, UTC).isoformat()
+    """Return a time this long after the write began, as the server writes it."""
+    return datetime.fromtimestamp(BEGAN + seconds, UTC).isoformat()
 
 
 def item(created: float | None = None, candidate: str = "c1", id: str = "i1") -> dict[str, Any]:
-    """Return a listed object, made this long after NOW."""
+    """Return a listed invite, made this long after the write began."""
     made = {"id": id, "candidateId": candidate}
     return made if created is None else {**made, "createdAt": at(created)}
 
 
+def person(**shown: Any) -> dict[str, Any]:
+    """Return a listed candidate under the reference."""
+    return {"id": "p1", "externalId": "ref", **shown}
+
+
 def answer(*items: Any, **pagination: int) -> dict[str, Any]:
-    """Return a list answer, dated NOW."""
-    meta: dict[str, Any] = {"timestamp": at(0)}
-    return {
-        "data": [*items],
-        "meta": {**meta, **({"pagination": pagination} if pagination else {})},
-    }
+    """Return a list response."""
+    return {"data": [*items], "meta": {"pagination": pagination} if pagination else {}}
 
 
-def seen(
-    payload: Any, lookup: Lookup = INVITE, *, server_now: float | None = None, elapsed: float = 5.0
-) -> LookupResult:
-    """Look at an answer that came 5 seconds after the write began."""
-    return evaluate(lookup, payload, server_now=server_now, elapsed=elapsed)
+def verdict(payload: Any, lookup: Lookup | None = None, *, began: float | None = BEGAN) -> Verdict:
+    """Return what one list response proves by itself."""
+    return Reconciliation(lookup or invite()).record_list(payload, began=began).verdict
 
 
 @pytest.mark.parametrize(
-    ("payload", "verdict"),
+    ("payload", "proven"),
     [
         (answer(), Verdict.ABSENT),
         ({"data": []}, Verdict.ABSENT),
         ({"data": {"candidateInterviews": []}}, Verdict.ABSENT),
         (answer(total=0, totalPages=0), Verdict.ABSENT),
-        (answer(item(-1)), Verdict.FOUND),
-        (answer(item(-5)), Verdict.FOUND),
-        # Clocks differ a little, and the server may be ahead.
-        (answer(item(-50)), Verdict.FOUND),
+        (answer(item(0.0)), Verdict.FOUND),
         (answer(item(+30)), Verdict.FOUND),
-        # Without a date it can't be ruled out, and a second invite is the worse mistake.
-        (answer(item()), Verdict.FOUND),
-        (answer({**item(), "createdAt": "yesterday"}), Verdict.FOUND),
-        (answer(item(-1, candidate="other"), item(-1)), Verdict.FOUND),
-        (answer(item(-1), total=500, totalPages=50), Verdict.FOUND),
+        # Whole seconds make it look a little older.
+        (answer(item(-1.5)), Verdict.FOUND),
+        # The database's clock may differ: neither proven nor ruled out.
+        (answer(item(-5)), Verdict.UNPROVEN),
+        (answer(item(-50)), Verdict.UNPROVEN),
         # An older invite of the same person is another one.
         (answer(item(-3600)), Verdict.ABSENT),
         (answer(item(-3600), total=1), Verdict.ABSENT),
         (answer(item(-3600), totalPages=1), Verdict.ABSENT),
+        (answer(item(-3600), item(1.0, id="i2")), Verdict.FOUND),
+        # Without a date it may be either: its single read may say more.
+        (answer(item()), Verdict.UNREAD),
+        (answer({**item(), "createdAt": "yesterday"}), Verdict.UNPROVEN),
+        (answer({**item(), "inviteSentAt": at(-3600)}), Verdict.ABSENT),
+        (answer({**item(), "updatedAt": at(-3600)}), Verdict.ABSENT),
+        # Sent again since: that doesn't tell when it was created.
+        (answer({**item(), "inviteSentAt": at(1)}), Verdict.UNREAD),
+        (answer({"id": "i1", "createdAt": at(1)}), Verdict.UNREAD),
+        (answer({"candidateId": "c1"}), Verdict.UNPROVEN),
+        (answer(*[item(id=str(each)) for each in range(4)]), Verdict.UNPROVEN),
         # The filter was ignored.
-        (answer(item(-1, candidate="other")), Verdict.UNPROVEN),
-        (answer(item(-3600), item(-1, candidate="other")), Verdict.UNPROVEN),
+        (answer(item(1, candidate="other"), item(1)), Verdict.FOUND),
+        (answer(item(1, candidate="other")), Verdict.UNPROVEN),
+        (answer(item(-3600), item(1, candidate="other")), Verdict.UNPROVEN),
         # There is more than this page, or may be.
+        (answer(item(1), total=500, totalPages=50), Verdict.FOUND),
         (answer(total=1), Verdict.UNPROVEN),
         (answer(totalPages=2), Verdict.UNPROVEN),
         (answer(item(-3600), total=2), Verdict.UNPROVEN),
         (answer(item(-3600), total=1, totalPages=2), Verdict.UNPROVEN),
+        (answer(item(), total=2), Verdict.UNPROVEN),
         (answer(*[item(-3600, id=str(each)) for each in range(9)]), Verdict.ABSENT),
         (answer(*[item(-3600, id=str(each)) for each in range(10)]), Verdict.UNPROVEN),
         # Not a list of objects at all.
         (None, Verdict.UNPROVEN),
         ([], Verdict.UNPROVEN),
-        ([item(-1)], Verdict.UNPROVEN),
+        ([item(1)], Verdict.UNPROVEN),
         ("ok", Verdict.UNPROVEN),
         ({}, Verdict.UNPROVEN),
         ({"data": None}, Verdict.UNPROVEN),
         ({"data": {}}, Verdict.UNPROVEN),
         ({"data": {"candidates": []}}, Verdict.UNPROVEN),
         ({"data": [None]}, Verdict.UNPROVEN),
-        ({"data": [item(-1), "x"]}, Verdict.UNPROVEN),
+        ({"data": [item(1), "x"]}, Verdict.UNPROVEN),
     ],
 )
-def test_what_one_answer_proves_of_an_invite(payload: Any, verdict: Verdict) -> None:
+def test_what_one_list_proves_of_an_invite(payload: Any, proven: Verdict) -> None:
     """Found, absent, or not proven either way; only absence allows a second request."""
-    assert seen(payload).verdict is verdict
+    assert verdict(payload) is proven
+
+
+@pytest.mark.parametrize(
+    ("shown", "proven"),
+    [
+        # The very values that were sent, however old: a reference names one person.
+        ({**SENT, "createdAt": at(-9e6)}, Verdict.FOUND),
+        ({**SENT, "email": "ADA@example.com "}, Verdict.FOUND),
+        ({"email": "ada@example.com"}, Verdict.FOUND),
+        # Another person under the same reference.
+        ({**SENT, "email": "eve@example.com"}, Verdict.ABSENT),
+        ({**SENT, "email": "eve@example.com", "createdAt": at(1)}, Verdict.ABSENT),
+        # The list leaves out, or writes in another way, what would prove it.
+        ({}, Verdict.UNREAD),
+        ({"createdAt": at(1)}, Verdict.UNREAD),
+        ({"createdAt": at(-9e6)}, Verdict.UNREAD),
+        ({**SENT, "phone": "(202) 555-0123"}, Verdict.UNREAD),
+        ({**SENT, "phone": 12025550123}, Verdict.UNREAD),
+    ],
+)
+def test_what_one_list_proves_of_a_candidate(shown: dict[str, Any], proven: Verdict) -> None:
+    """A candidate is known by what was sent, not by the reference alone."""
+    assert verdict(answer(person(**shown)), PERSON) is proven
+
+
+@pytest.mark.parametrize(
+    ("shown", "proven"),
+    [
+        (person(**SENT), Verdict.FOUND),
+        (person(**{**SENT, "email": "eve@example.com"}), Verdict.ABSENT),
+        (person(**{**SENT, "phone": "(202) 555-0123"}, createdAt=at(1)), Verdict.FOUND),
+        (person(**{**SENT, "phone": "+12025550199"}, createdAt=at(-3600)), Verdict.ABSENT),
+        (person(**{**SENT, "phone": "+12025550199"}), Verdict.UNPROVEN),
+        (person(createdAt=at(1)), Verdict.FOUND),
+        (person(), Verdict.UNPROVEN),
+        ({"id": "p1", "externalId": "other"}, Verdict.UNPROVEN),
+    ],
+)
+def test_a_single_read_decides_what_the_list_left_open(
+    shown: dict[str, Any], proven: Verdict
+) -> None:
+    """The object itself proves what its list item doesn't show."""
+    evidence = Reconciliation(PERSON)
+    listed = answer(person())
+    assert evidence.record_list(listed, began=BEGAN).ids == ("p1",)
+    result = evidence.record_reads(listed, {"p1": {"data": shown}}, began=BEGAN)
+    assert result.verdict is proven
+    # What it showed is kept: the next look-up needs no second read.
+    assert evidence.record_list(listed, began=BEGAN).verdict is proven
+
+
+def test_a_single_read_of_another_object_proves_nothing() -> None:
+    """A response to another request is not evidence."""
+    evidence = Reconciliation(invite())
+    listed = answer(item())
+    evidence.record_list(listed, began=BEGAN)
+    other = {"data": {"candidateInterview": item(1, id="i2")}}
+    assert evidence.record_reads(listed, {"i1": other}, began=BEGAN).verdict is Verdict.UNREAD
+
+
+def test_an_old_invite_without_a_date_is_not_the_lost_one() -> None:
+    """Its single read says when it was made; without that, nothing is proven."""
+    listed = answer(item())
+    for dated, proven in [(item(-9e5), Verdict.ABSENT), (item(), Verdict.UNPROVEN)]:
+        evidence = Reconciliation(invite())
+        assert evidence.record_list(listed, began=BEGAN).verdict is Verdict.UNREAD
+        single = {"i1": {"data": dated}}
+        assert evidence.record_reads(listed, single, began=BEGAN).verdict is proven
+
+
+def test_what_was_not_there_before_is_the_lost_one() -> None:
+    """An undated invite that a whole list after the attempt lacked is new."""
+    evidence = Reconciliation(invite())
+    old = {**item(), "createdAt": "?"}
+    new = {**item(id="i2"), "createdAt": "?"}
+    assert evidence.record_list(answer(old), began=BEGAN).verdict is Verdict.UNPROVEN
+    assert evidence.record_list(answer(old, new), began=BEGAN) == LookupResult(Verdict.FOUND, new)
+
+
+def test_what_the_caller_saw_before_decides_without_a_clock() -> None:
+    """With the ids of before, an object is old or new by its id alone."""
+    assert verdict(answer(item()), invite(frozenset({"i1"})), began=None) is Verdict.ABSENT
+    assert verdict(answer(item()), invite(frozenset()), began=None) is Verdict.FOUND
+
+
+def test_an_invite_that_another_call_returned_is_not_the_lost_one() -> None:
+    """A second invite within a second isn't mistaken for the first."""
+    evidence = Reconciliation(invite(), claimed={"i1"})
+    assert evidence.record_list(answer(item(1)), began=BEGAN).verdict is Verdict.ABSENT
 
 
 def test_the_newest_of_several_is_taken() -> None:
-    """Of what may be it, the youngest is; one without a date comes last."""
-    listed = answer(item(id="undated"), item(-20, id="older"), item(-2, id="newest"))
-    assert seen(listed) == LookupResult(Verdict.FOUND, listed["data"][2])
-
-
-def test_a_long_retry_still_finds_what_its_first_attempt_made() -> None:
-    """An object is recent if it is younger than the write, however long that took."""
-    assert seen(answer(item(-600)), elapsed=700.0).verdict is Verdict.FOUND
-    assert seen(answer(item(-600)), elapsed=5.0).verdict is Verdict.ABSENT
+    """Of what may be it, the youngest is."""
+    listed = answer(item(3, id="older"), item(8, id="newest"), item(5, id="between"))
+    result = Reconciliation(invite()).record_list(listed, began=BEGAN)
+    assert result == LookupResult(Verdict.FOUND, listed["data"][1])
 
 
 def test_the_servers_own_clock_decides_what_is_recent() -> None:
     """``meta.timestamp`` goes before the ``Date`` header; this machine's clock has no say."""
-    undated = {"data": [item(-3600)]}
-    assert seen(undated, server_now=NOW).verdict is Verdict.ABSENT
-    assert seen(undated, server_now=NOW - 3600).verdict is Verdict.FOUND
-    assert seen(answer(item(-3600)), server_now=NOW - 3600).verdict is Verdict.ABSENT
-    broken = {"data": [item(-3600)], "meta": {"timestamp": "soon"}}
-    assert seen(broken, server_now=NOW).verdict is Verdict.ABSENT
+    assert began_at({"meta": {"timestamp": at(0)}}, 5.0, 10.0) == BEGAN - 10.0
+    assert began_at({"meta": {"timestamp": "soon"}}, 50.0, 10.0) == 40.0
+    assert began_at([], 50.0, 10.0) == 40.0
+    assert began_at({}, None, 10.0) is None
 
 
-@pytest.mark.parametrize("meta", [None, "x", {}, {"timestamp": None}, {"timestamp": 5}])
-def test_without_any_clock_an_old_invite_cannot_be_told_from_a_new_one(meta: Any) -> None:
+def test_without_any_clock_an_old_invite_cannot_be_told_from_a_new_one() -> None:
     """Then nothing is proven: neither is the old one returned, nor a second one made."""
-    assert seen({"data": [item(-1)], "meta": meta}).verdict is Verdict.UNPROVEN
-    assert seen({"data": [], "meta": meta}).verdict is Verdict.ABSENT
+    assert verdict(answer(item(1)), began=None) is Verdict.UNPROVEN
+    assert verdict(answer(item(-9e6)), began=None) is Verdict.UNPROVEN
+    assert verdict(answer(), began=None) is Verdict.ABSENT
+    assert verdict(answer(person(**SENT)), PERSON, began=None) is Verdict.FOUND
 
 
-def test_a_candidate_with_the_reference_is_found_however_old() -> None:
-    """A reference names one person, so age doesn't matter and no clock is needed."""
-    listed = {"data": {"candidates": [item(-9e6)]}}
-    assert seen(listed, PERSON) == LookupResult(Verdict.FOUND, item(-9e6))
-    assert seen({"data": {"candidates": []}}, PERSON).verdict is Verdict.ABSENT
-    others = {"data": {"candidates": [item(candidate="other")]}}
-    assert seen(others, PERSON).verdict is Verdict.UNPROVEN
-
-
-def test_a_look_shows_no_personal_data() -> None:
-    """The repr of what was seen leaves the object out."""
-    assert "c1" not in repr(seen(answer(item(-1))))
+def test_evidence_shows_no_personal_data() -> None:
+    """No repr shows what was sent, asked for or found."""
+    evidence = Reconciliation(PERSON)
+    result = evidence.record_list(answer(person(**SENT)), began=BEGAN)
+    for text in (repr(result), repr(PERSON), repr(evidence)):
+        assert "ada" not in text.lower()
+        assert "2025550123" not in text
 
 
 listed_items = st.builds(
@@ -155,40 +266,34 @@ paginations = st.dictionaries(
 
 
 @given(
-    items=st.lists(listed_items | st.none() | st.integers(), max_size=12),
-    pagination=paginations,
-    dated=st.booleans(),
-    server_now=st.none() | st.floats(min_value=NOW - 1e4, max_value=NOW + 1e4),
-    elapsed=st.floats(min_value=0, max_value=1e4),
-    lookup=st.sampled_from([INVITE, PERSON]),
+    looks=st.lists(
+        st.tuples(st.lists(listed_items | st.none() | st.integers(), max_size=12), paginations),
+        min_size=1,
+        max_size=3,
+    ),
+    began=st.none() | st.just(BEGAN),
 )
-def test_absence_is_never_claimed_wrongly(
-    *,
-    items: list[Any],
-    pagination: dict[str, int],
-    dated: bool,
-    server_now: float | None,
-    elapsed: float,
-    lookup: Lookup,
+def test_neither_absence_nor_presence_is_claimed_wrongly(
+    looks: list[tuple[list[Any], dict[str, int]]], began: float | None
 ) -> None:
-    """ABSENT means: a whole, filtered list, in which nothing may be what the write made."""
-    payload = answer(*items, **pagination)
-    if not dated:
-        del payload["meta"]["timestamp"]
-    seen_now = evaluate(lookup, payload, server_now=server_now, elapsed=elapsed)
-    now = NOW if dated else server_now
-    if seen_now.verdict is Verdict.FOUND:
-        assert seen_now.item in items
-        assert is_ours(seen_now.item or {})
-    if seen_now.verdict is Verdict.ABSENT:
-        assert all(isinstance(each, dict) and is_ours(each) for each in items)
-        assert pagination.get("total", 0) <= len(items)
-        assert pagination.get("totalPages", 0) <= 1
-        assert lookup.recent_only or not items
-        for each in items:
-            assert now is not None
-            made = datetime.fromisoformat(each["createdAt"]).timestamp()
-            assert made < now - elapsed
+    """ABSENT means a whole, filtered list of older objects; FOUND a newer or an appeared one."""
+    evidence = Reconciliation(invite())
+    seen: set[str] = set()
+    for items, pagination in looks:
+        result = evidence.record_list(answer(*items, **pagination), began=began)
+        if result.verdict is Verdict.FOUND:
+            found: Mapping[str, Any] = result.item or {}
+            assert found in items
+            assert found["candidateId"] == "c1"
+            created = found.get("createdAt")
+            is_after = created and datetime.fromisoformat(created).timestamp() >= BEGAN - 2.001
+            assert is_after or found["id"] not in seen
+        if result.verdict is Verdict.ABSENT:
+            assert all(each["candidateId"] == "c1" for each in items)
+            assert pagination.get("total", 0) <= len(items)
+            assert pagination.get("totalPages", 0) <= 1
+            assert not items or began is not None
+        seen |= {each["id"] for each in items if isinstance(each, dict)}
 
 
 @given(
@@ -197,15 +302,16 @@ def test_absence_is_never_claimed_wrongly(
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["data", "meta", "timestamp", "createdAt", "candidateId"]), inner
+                st.sampled_from(["data", "meta", "timestamp", "createdAt", "candidateId", "id"]),
+                inner,
             )
         ),
         max_leaves=10,
     )
 )
 def test_any_json_gives_a_verdict(payload: Any) -> None:
-    """No answer makes looking fail, and one without a list proves nothing."""
-    verdict = seen(payload, server_now=NOW).verdict
+    """No response makes a look-up fail, and one without a list proves nothing."""
+    proven = verdict(payload, began=began_at(payload, BEGAN, 0.0))
     data = payload.get("data") if isinstance(payload, dict) else None
     if not isinstance(data, list | dict):
-        assert verdict is Verdict.UNPROVEN
+        assert proven is Verdict.UNPROVEN

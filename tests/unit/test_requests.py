@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from gather_async.errors import InvalidRequestError
+from gather_async.models.candidate import Candidate
 from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.protocol.requests import PREFIX, Lookup, Request, path_to, raw_path
 
@@ -175,9 +176,13 @@ def test_a_request_shows_method_and_path_only() -> None:
     """Query, body and look-up may hold personal data, and stay out of logs."""
     lookup = Lookup(
         request=Request(method="GET", path="/p", query={"externalId": "ada-1"}),
+        read=lambda each: Request(method="GET", path=f"/p/{each}"),
         plural="candidates",
-        matches=lambda item: item.get("email") == "ada@example.com",
-        recent_only=False,
+        singular="candidate",
+        model=Candidate,
+        filter={"externalId": "ada-1"},
+        sent={"email": "ada@example.com"},
+        before={"ada-1"},
     )
     request = Request(
         method="POST",

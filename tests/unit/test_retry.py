@@ -193,8 +193,8 @@ def test_attempts_must_be_a_whole_number_from_1(attempts: Any) -> None:
         RetryPolicy(attempts=attempts)
 
 
-@pytest.mark.parametrize("name", ["base", "cap", "total"])
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, None, "1", 10**400])
+@pytest.mark.parametrize("name", ["base", "cap", "total", "in_flight_timeout"])
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "1", 10**400])
 def test_durations_must_be_finite_and_above_0(name: str, value: Any) -> None:
     """A duration that no clock can wait for is refused by name."""
     with pytest.raises(ConfigurationError, match=name):
