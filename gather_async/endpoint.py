@@ -1,6 +1,6 @@
 """One collection of the API under the options of one session: read one, list, create."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -9,13 +9,7 @@ from attrs import Factory, field, frozen
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.models.question import Question
 from gather_async.pager import Page, Pager
-from gather_async.protocol.pagination import (
-    PageCounts,
-    Paging,
-    has_next,
-    page_query,
-    read_counts,
-)
+from gather_async.protocol.pagination import Paging, Progress, advance, page_query, read_counts
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
 from gather_async.protocol.responses import decode_item, decode_items
 from gather_async.session import Session
@@ -121,7 +115,8 @@ class Endpoint(Generic[T]):
         self, query: Mapping[str, Any] | None = None, *, timeout: Timeout | Unset = UNSET
     ) -> Pager[T]:
         """Return a pager over the collection."""
-        return Pager(partial(self._page, dict(query or {}), timeout, seen=frozenset[Hashable]()))
+        query = dict(query or {})
+        return Pager(lambda number: self._page(query, timeout, Progress.before(number), {}))
 
     def list_request(self, query: Mapping[str, Any], *, page: int = 1) -> Request:
         """Return the request of one page."""
@@ -135,21 +130,30 @@ class Endpoint(Generic[T]):
         self,
         query: Mapping[str, Any],
         timeout: Timeout | Unset,
-        number: int,
-        *,
-        seen: frozenset[Hashable],
+        before: Progress,
+        first_on: dict[str, int],
     ) -> Page[T]:
+        """Read the page after ``before``.
+
+        ``first_on`` has the page on which each item of this reading was first seen. All its
+        pages share it: a set of each page's own would grow with the square of the list.
+        """
+        number = before.page + 1
         payload = await self.session.send(self.list_request(query, page=number), timeout=timeout)
-        items = decode_items(payload, self.plural, self.model)
-        counts: PageCounts = read_counts(payload)
-        keyed = {item.id: item for item in items}
-        ids = frozenset(keyed)
+        listed = {item.id: item for item in decode_items(payload, self.plural, self.model)}
+        # Not before this page: one that is read a second time gives the same items.
+        items = tuple(
+            [item for key, item in listed.items() if first_on.setdefault(key, number) >= number]
+        )
+        counts = read_counts(payload)
+        after = advance(self.paging, before, counts, listed=len(listed), fresh=len(items))
         return Page(
-            items=tuple(item for item in keyed.values() if item.id not in seen),
+            items=items,
             page=number,
             total=counts.total,
-            has_next=has_next(self.paging, counts, page=number, ids=ids, seen=seen),
-            fetch_next=partial(self._page, query, timeout, number + 1, seen=seen | ids),
+            has_next=after.has_next,
+            is_complete=after.is_complete,
+            fetch_next=partial(self._page, query, timeout, after, first_on),
         )
 
 

@@ -325,10 +325,8 @@ def _invited(view: BulkClient, journal: Journal, interview_id: str) -> ExistingI
 
     async def look(candidate_id: str) -> ExistingRecord | None:
         pager = view.candidate_interviews.list(candidate_id=candidate_id, interview_id=interview_id)
-        async for item in pager:
-            if is_for(item, candidate_id):
-                return ExistingRecord(item.id)
-        return None
+        found = await pager.find(lambda item: is_for(item, candidate_id))
+        return None if found is None else ExistingRecord(found.id)
 
     return ExistingIndex(
         kind="invited",

@@ -45,6 +45,7 @@ class ExistingIndex:
     _page: Page[Any] | None = None
     _pages_left: int | None = None
     _is_read: bool = False
+    _is_whole: bool = False
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
     async def find(self, key: str) -> ExistingRecord | None:
@@ -58,7 +59,11 @@ class ExistingIndex:
                 await self._decide()
         if self.choice is LookupStrategy.LIST:
             found = await self.journal.recall(self.kind, key)
-            return None if found is None else ExistingRecord(*found)
+            if found is not None:
+                return ExistingRecord(*found)
+            if self._is_whole:
+                return None
+            # Less came than the server counts, so absence from the list proves nothing.
         self.looked += 1
         return await self.look(key)
 
@@ -92,7 +97,7 @@ class ExistingIndex:
             await self._remember(following)
             self._page = page = following
             self._pages_left = max(0, (self._pages_left or 0) - 1)
-        self._is_read = True
+        self._is_read, self._is_whole = True, page.is_complete
         self._page = None  # with what it knows of the items it has shown
 
     async def _remember(self, page: Page[Any]) -> None:

@@ -12,11 +12,12 @@ from gather_async.bulk.report import InviteReport, StopReason
 from gather_async.bulk.settings import InviteOptions, JobLimits, Settings
 from gather_async.bulk.source import CandidateSource
 from gather_async.models.enums import DeliveryType
+from gather_async.pager import TaskCoroutine
 
 __all__ = ["BulkInvite"]
 
 
-class BulkInvite:
+class BulkInvite(TaskCoroutine[InviteReport]):
     """A bulk invite. Nothing is opened, read or sent before it is awaited or iterated.
 
     ``report = await job`` runs it to its end; awaiting again gives the same
@@ -118,6 +119,7 @@ class BulkInvite:
             other_key=other_key,
         )
         self._assembly = JobExecution(gather, settings)
+        self._runs = {}
         self._task: asyncio.Task[InviteReport] | None = None
         self._reader: asyncio.Task[Any] | None = None
 

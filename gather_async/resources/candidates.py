@@ -167,12 +167,12 @@ class Candidates:
         A server that ignores the filter is read to its last page.
 
         Raises:
+            ResponseDecodeError: They weren't listed, but neither was everything that the
+                server counts, so that they may exist.
             GatherError: As for `get`.
         """
-        async for candidate in self.list(external_id=external_id, timeout=timeout):
-            if candidate.external_id == external_id:
-                return candidate
-        return None
+        pager = self.list(external_id=external_id, timeout=timeout)
+        return await pager.find(lambda candidate: candidate.external_id == external_id)
 
     async def get_or_create(
         self,

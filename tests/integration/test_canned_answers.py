@@ -1,6 +1,9 @@
 """Answers that no documented server gives, one canned answer a test, by aioresponses."""
 
+import asyncio
+import copy
 import inspect
+import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +17,15 @@ from gather_async import (
     GatherAPIError,
     GatherClient,
     InterviewStatus,
+    InvalidRequestError,
+    NewCandidate,
     NewTeam,
     ResponseDecodeError,
     RetryPolicy,
     ServerError,
     Team,
 )
+from gather_async.pager import Page, Pager
 
 BASE = "https://api.example.test"
 KEY = "qapi_key_of_the_tests"
@@ -236,3 +242,122 @@ async def test_object_read_back_that_makes_no_sense_names_its_path(
         await gather.candidate_interviews.update_status("i", "hired")
     assert caught.value.path == "$.data.id"
     assert caught.value.maybe_processed
+
+
+def _people(*numbers: int, total: int) -> dict[str, Any]:
+    """Return one page of a list of candidates, whose total is of the whole list."""
+    items = [{"id": f"c{number}", "externalId": f"x{number}"} for number in numbers]
+    return {"data": {"candidates": items}, "meta": {"pagination": {"total": total}}}
+
+
+async def test_short_list_proves_no_absence(gather: GatherClient, can: Can) -> None:
+    """Whoever wasn't listed may exist where fewer came than are counted: nobody is created."""
+    new = NewCandidate("Ada", "Lovelace", "ada@example.com", "+12025550123", external_id="x7")
+    query = "candidates?externalId=x7&page={}&pageSize=100"
+    can("GET", query.format(1), payload=_people(1, 2, total=3))
+    can("GET", query.format(2), payload=_people(total=3))
+    with pytest.raises(ResponseDecodeError, match="may exist") as caught:
+        await gather.candidates.get_or_create(new)  # a POST would find nothing canned
+    assert not caught.value.maybe_processed
+    can("GET", query.format(1), payload=_people(1, 7, total=3))
+    assert (await gather.candidates.get_or_create(new)).id == "c7"
+    can("GET", query.format(1), payload=_people(total=0))
+    assert await gather.candidates.find_by_external_id("x7") is None
+
+
+async def test_pager_says_whether_the_list_came_whole(gather: GatherClient, can: Can) -> None:
+    """After a loop, the pager knows; before the end, no page claims it."""
+    can("GET", "candidates?page=1&pageSize=100", payload=_people(1, 2, total=3))
+    can("GET", "candidates?page=2&pageSize=100", payload=_people(3, total=3))
+    pager = gather.candidates.list()
+    assert not pager.is_complete
+    pages = [page async for page in pager.pages()]
+    assert [page.is_complete for page in pages] == [False, True]
+    assert pager.is_complete
+
+
+async def test_page_can_be_pickled_and_copied(gather: GatherClient, can: Can) -> None:
+    """A pickle has the items and no client; a copy goes on as the original does."""
+    can("GET", "candidates?page=1&pageSize=100", payload=_people(1, total=2))
+    page = await gather.candidates.list()
+    again = pickle.loads(pickle.dumps(page))
+    assert again == page
+    with pytest.raises(InvalidRequestError, match="page 2"):
+        await again.next()
+    for duplicate in (copy.copy(page), copy.deepcopy(page)):
+        assert duplicate == page
+        can("GET", "candidates?page=2&pageSize=100", payload=_people(2, total=2))
+        following = await duplicate.next()
+        assert following is not None
+        assert [each.id for each in following.items] == ["c2"]
+        assert await pickle.loads(pickle.dumps(following)).next() is None
+
+
+async def test_page_that_is_asked_for_again_is_the_same(gather: GatherClient, can: Can) -> None:
+    """Reading on from a page that was kept gives what it gave the first time."""
+    can("GET", "candidates?page=1&pageSize=100", payload=_people(1, total=3))
+    page = await gather.candidates.list()
+    for _ in range(2):
+        can("GET", "candidates?page=2&pageSize=100", payload=_people(1, 2, total=3))
+        can("GET", "candidates?page=3&pageSize=100", payload=_people(3, total=3))
+        second = await page.next()
+        assert second is not None
+        assert [each.id for each in second.items] == ["c2"]
+        third = await second.next()
+        assert third is not None
+        assert ([each.id for each in third.items], third.is_complete) == (["c3"], True)
+
+
+async def test_pagers_can_be_given_to_tasks(gather: GatherClient, can: Can) -> None:
+    """`create_task` and task groups take a pager as it is, many times, and its errors come out."""
+    for _ in range(4):
+        can("GET", "candidates?page=1&pageSize=100", payload=_people(1, total=1))
+    pager = gather.candidates.list()
+    async with asyncio.TaskGroup() as group:
+        first, second = group.create_task(pager), group.create_task(pager)
+    assert first.result().items == second.result().items == (await pager).items
+    assert (await asyncio.create_task(pager)).items[0].id == "c1"
+    can("GET", "candidates?page=1&pageSize=100", payload={"data": 7})
+    with pytest.raises(ResponseDecodeError):
+        await asyncio.create_task(pager)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_task_that_runs_a_pager_can_be_cancelled(steps: int) -> None:
+    """Before its first step or while its request is on the wire; the pager can be used again."""
+    arrived = asyncio.Event()
+
+    async def fetch(number: int) -> Page[int]:
+        await arrived.wait()
+        return Page(items=(number,), page=number, total=None, has_next=False)
+
+    pager = Pager(fetch)
+    task = asyncio.create_task(pager)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    arrived.set()
+    assert (await asyncio.create_task(pager)).items == (1,)
+
+
+async def test_pager_that_a_task_group_refuses_is_closed(gather: GatherClient) -> None:
+    """Closing one that never ran does nothing, and closing one that runs ends it."""
+    pager = gather.candidates.list()
+    group = asyncio.TaskGroup()
+    with pytest.raises(RuntimeError):
+        group.create_task(pager)
+    pager.close()
+    pager.send(None)
+    pager.close()
+    with pytest.raises(KeyError):
+        pager.throw(KeyError("x"))
+
+
+async def test_jobs_can_be_given_to_tasks(gather: GatherClient) -> None:
+    """A bulk invite runs in a task of its own, and is over for whoever awaits it too."""
+    job = gather.bulk_invite([], interview_id="i", dry_run=True)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(job)
+    assert task.result() is await job

@@ -1,12 +1,15 @@
 """People who are there already: found the cheaper way, treated as asked."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gather_async import errors
 from gather_async.bulk import InviteStatus, LookupStrategy
+from gather_async.bulk.existing import ExistingIndex, ExistingRecord
+from gather_async.bulk.journal import Journal
+from gather_async.pager import Page, Pager
 from gather_async.testing import FakeGather
 
 from .conftest import Bench, names_in, people
@@ -180,3 +183,42 @@ async def test_the_dry_run_says_what_lookups_may_cost(bench: Bench, tmp_path: Pa
     assert report.plan is not None
     assert report.plan.lookups is LookupStrategy.UNDECIDED
     assert (report.plan.writes, report.plan.lookup_requests, report.plan.requests) == (12, 4, 16)
+
+
+class _Cache:
+    """What a journal keeps of a list, in memory."""
+
+    def __init__(self) -> None:
+        self._listed: dict[tuple[str, str], Any] = {}
+
+    async def remember(self, kind: str, items: list[tuple[str, str, bool | None]]) -> None:
+        self._listed |= {(kind, key): tuple(found) for key, *found in items}
+
+    async def recall(self, kind: str, key: str) -> Any:
+        return self._listed.get((kind, key))
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_absence_from_a_list_that_came_short_is_not_believed(is_complete: bool) -> None:
+    """Whoever a short list doesn't show is asked for one by one; a whole list is enough."""
+    asked: list[str] = []
+
+    async def look(key: str) -> ExistingRecord | None:
+        asked.append(key)
+        return ExistingRecord(f"id of {key}")
+
+    async def fetch(number: int) -> Page[str]:
+        return Page(items=("ada",), page=number, total=2, has_next=False, is_complete=is_complete)
+
+    journal = cast("Journal", _Cache())
+    index = ExistingIndex(
+        kind="people",
+        journal=journal,
+        look=look,
+        pager=lambda: Pager(fetch),
+        read=lambda name: (name, ExistingRecord(f"id of {name}")),
+        to_look=lambda: 5,
+    )
+    assert await index.find("ada") == ExistingRecord("id of ada")
+    assert await index.find("bob") == (None if is_complete else ExistingRecord("id of bob"))
+    assert asked == ([] if is_complete else ["bob"])
