@@ -13,7 +13,16 @@ from attrs import evolve
 
 from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
-from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
+from gather_async.endpoint import (
+    candidate_interviews_endpoint,
+    candidates_endpoint,
+    interviews_endpoint,
+    message_groups_endpoint,
+    narrators_endpoint,
+    questions_endpoint,
+    teams_endpoint,
+    users_endpoint,
+)
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
 from gather_async.models.message_group import MessageGroup
@@ -30,11 +39,11 @@ from gather_async.resources import (
     Candidates,
     Catalog,
     Interviews,
+    MessageGroups,
+    Narrators,
     Questions,
     Teams,
     Users,
-    message_group_catalog,
-    narrator_catalog,
 )
 from gather_async.session import Options, Session
 from gather_async.settings import (
@@ -173,13 +182,13 @@ class GatherClient:
         policy, region = defaults.phone_policy, defaults.default_region
         links = candidate_interviews_endpoint(session)
         self.questions = Questions(questions_endpoint(session), self._waits, defaults.user_id)
-        self.interviews = Interviews(session)
-        self.candidates = Candidates(session, policy, region)
+        self.interviews = Interviews(interviews_endpoint(session))
+        self.candidates = Candidates(candidates_endpoint(session), policy, region)
         self.candidate_interviews = CandidateInterviews(links, self._waits)
-        self.narrators = narrator_catalog(session)
-        self.message_groups = message_group_catalog(session)
-        self.teams = Teams(session)
-        self.users = Users(session, policy, region)
+        self.narrators = Narrators(narrators_endpoint(session))
+        self.message_groups = MessageGroups(message_groups_endpoint(session))
+        self.teams = Teams(teams_endpoint(session))
+        self.users = Users(users_endpoint(session), policy, region)
 
     @property
     def limiter(self) -> Limiter:

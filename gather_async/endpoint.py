@@ -6,8 +6,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
+from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.interview import Interview
+from gather_async.models.message_group import MessageGroup
+from gather_async.models.narrator import Narrator
 from gather_async.models.question import Question
+from gather_async.models.team import Team
+from gather_async.models.user import User
 from gather_async.pager import Page, Pager
 from gather_async.protocol.pagination import Paging, Progress, advance, page_query, read_counts
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
@@ -16,7 +22,18 @@ from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Endpoint", "Identified", "candidate_interviews_endpoint", "questions_endpoint"]
+__all__ = [
+    "Endpoint",
+    "Identified",
+    "candidate_interviews_endpoint",
+    "candidates_endpoint",
+    "interviews_endpoint",
+    "message_groups_endpoint",
+    "narrators_endpoint",
+    "questions_endpoint",
+    "teams_endpoint",
+    "users_endpoint",
+]
 
 T = TypeVar("T", bound="Identified")
 Part = TypeVar("Part")
@@ -169,6 +186,30 @@ def questions_endpoint(session: Session) -> Endpoint[Question]:
     )
 
 
+def interviews_endpoint(session: Session) -> Endpoint[Interview]:
+    """Return the interviews. Source: /api-reference/interviews."""
+    return Endpoint(
+        session=session,
+        model=Interview,
+        path="interviews",
+        singular="interview",
+        plural="interviews",
+        paging=Paging(size_parameter="limit"),
+    )
+
+
+def candidates_endpoint(session: Session) -> Endpoint[Candidate]:
+    """Return the candidates. Source: /api-reference/candidates."""
+    return Endpoint(
+        session=session,
+        model=Candidate,
+        path="candidates",
+        singular="candidate",
+        plural="candidates",
+        paging=Paging(size_parameter="pageSize"),
+    )
+
+
 def candidate_interviews_endpoint(session: Session) -> Endpoint[CandidateInterview]:
     """Return the candidate interviews. Source: /api-reference/candidate-interviews."""
     return Endpoint(
@@ -179,3 +220,31 @@ def candidate_interviews_endpoint(session: Session) -> Endpoint[CandidateIntervi
         plural="candidateInterviews",
         paging=Paging(size_parameter="limit"),
     )
+
+
+def narrators_endpoint(session: Session) -> Endpoint[Narrator]:
+    """Return the narrators. Source: /api-reference/narrators."""
+    return Endpoint(
+        session=session, model=Narrator, path="narrators", singular="narrator", plural="narrators"
+    )
+
+
+def message_groups_endpoint(session: Session) -> Endpoint[MessageGroup]:
+    """Return the message groups. Source: /api-reference/message-groups."""
+    return Endpoint(
+        session=session,
+        model=MessageGroup,
+        path="message-groups",
+        singular="messageGroup",
+        plural="messageGroups",
+    )
+
+
+def teams_endpoint(session: Session) -> Endpoint[Team]:
+    """Return the teams. Source: /api-reference/teams."""
+    return Endpoint(session=session, model=Team, path="teams", singular="team", plural="teams")
+
+
+def users_endpoint(session: Session) -> Endpoint[User]:
+    """Return the users. Source: /api-reference/users."""
+    return Endpoint(session=session, model=User, path="users", singular="user", plural="users")

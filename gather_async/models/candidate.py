@@ -54,13 +54,13 @@ class NewCandidate:
         InvalidEmailError: The email address can't be one.
     """
 
-    first_name: str = field(repr=False, metadata=wire("firstName"))
-    last_name: str = field(repr=False, metadata=wire("lastName"))
+    first_name: str = field(repr=False)
+    last_name: str = field(repr=False)
     email: str = field(repr=False, converter=check_email)
     phone: str = field(repr=False, converter=to_e164)
-    external_id: str | None = field(default=None, metadata=wire("externalId"))
+    external_id: str | None = None
     """The caller's own reference; lets a lost answer be looked up. Recommended."""
     timezone: str | None = None
     """An IANA name, such as ``America/New_York``."""
-    sms_opt_in: bool | None = field(default=None, metadata=wire("smsOptIn"))
+    sms_opt_in: bool | None = None
     """True if the person agreed to text messages; needed for SMS invites."""

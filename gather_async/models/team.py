@@ -45,9 +45,7 @@ class NewTeam:
     """
 
     name: str
-    display_name: str | None = field(default=None, metadata=wire("displayName"))
+    display_name: str | None = None
     description: str | None = None
-    user_ids: tuple[str, ...] | None = field(
-        default=None, converter=optional_id_tuple, metadata=wire("userIds")
-    )
+    user_ids: tuple[str, ...] | None = field(default=None, converter=optional_id_tuple)
     """Its first members."""

@@ -40,11 +40,11 @@ class NewUser:
         InvalidRequestError: ``team_ids`` is one text.
     """
 
-    first_name: str = field(repr=False, metadata=wire("firstName"))
-    last_name: str = field(repr=False, metadata=wire("lastName"))
+    first_name: str = field(repr=False)
+    last_name: str = field(repr=False)
     email: str = field(repr=False, converter=check_email)
-    team_ids: tuple[str, ...] = field(converter=id_tuple, metadata=wire("teamIds"))
+    team_ids: tuple[str, ...] = field(converter=id_tuple)
     """At least one, all in the key's organization."""
     phone: str | None = field(default=None, repr=False, converter=_optional_phone)
-    create_auth0_account: bool | None = field(default=None, metadata=wire("createAuth0Account"))
+    create_auth0_account: bool | None = None
     """True makes a regular user; otherwise an API user without dashboard access."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from types import GenericAlias, UnionType
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from gather_async.models.enums import InterviewStatus, OpenEnum
 from gather_async.models.fields import WIRE_NAME
 from gather_async.models.interview import Interview
 
-__all__ = ["MismatchError", "decode", "to_wire", "wire_names"]
+__all__ = ["MismatchError", "decode", "wire_names"]
 
 T = TypeVar("T")
 # Fields that a model has and the wire doesn't.
@@ -49,24 +49,6 @@ def decode(value: Any, model: type[T]) -> T:
         except Exception as error:
             path, problem = _locate(error)
             raise MismatchError(path, problem) from None
-
-
-def to_wire(model: Any) -> dict[str, Any]:
-    """Return a model's fields under their wire names, without those that are None."""
-    body = {}
-    for field, name in _wire_fields(model.__class__):
-        value = getattr(model, field)
-        if value is not None:
-            body[name] = value
-    return body
-
-
-@cache
-def _wire_fields(model: type) -> tuple[tuple[str, str], ...]:
-    """Return a model's fields, each with its name on the wire."""
-    return tuple(
-        (field.name, field.metadata.get(WIRE_NAME, field.name)) for field in attrs.fields(model)
-    )
 
 
 def wire_names(model: type) -> frozenset[str]:

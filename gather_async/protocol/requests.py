@@ -1,17 +1,21 @@
 """A request as a value, and how to find out what became of it when its answer is lost."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 from attrs import field, frozen
 
 from gather_async.errors import InvalidRequestError
+from gather_async.validators import is_number
 
-__all__ = ["Lookup", "PREFIX", "Request", "path_below", "path_to", "raw_path"]
+__all__ = ["Lookup", "PREFIX", "QueryValue", "Request", "path_below", "path_to", "raw_path"]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
+QueryValue = str | int | float | bool | UUID | None
+"""A query parameter; None is not sent."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE = frozenset("/\\?#%;")
 
@@ -145,12 +149,14 @@ def raw_path(path: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Spell a query value as JSON would: ``true``, not ``True``."""
+    """Return a query value as JSON spells it: ``true``, not ``True``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         # The text itself: `str()` of a member of an `(str, Enum)` class is its name.
         return str.__str__(value)
-    if isinstance(value, Iterable):
-        raise InvalidRequestError("A query parameter is one value: text, a number or a boolean.")
-    return str(value)
+    if is_number(value) or isinstance(value, UUID):
+        return str(value)
+    raise InvalidRequestError(
+        "A query parameter is one value: text, a number or a boolean; of a model, pass the `id`."
+    )

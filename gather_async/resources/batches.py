@@ -3,12 +3,11 @@
 Source: /api-reference/teams, /api-reference/users
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gather_async.endpoint import Endpoint, Identified
 from gather_async.errors import InvalidRequestError, ResponseDecodeError
-from gather_async.protocol.codec import to_wire
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item, decode_items
 from gather_async.resources.resource import read_after_write, with_extra
@@ -18,12 +17,14 @@ from gather_async.unset import Unset
 __all__ = ["create_batch"]
 
 T = TypeVar("T", bound=Identified)
+New = TypeVar("New")
 
 
 async def create_batch(
     endpoint: Endpoint[T],
-    new: Sequence[Any],
+    new: Sequence[New],
     *,
+    body: Callable[[New], Mapping[str, Any]],
     key: str,
     extra: Mapping[str, Any] | None,
     timeout: Timeout | Unset,
@@ -37,6 +38,7 @@ async def create_batch(
     Args:
         endpoint: The collection.
         new: What to create, as models.
+        body: Returns one of them as the wire has it; entries that are None are not sent.
         key: The attribute by which a created object is recognised.
         extra: Undocumented fields of the request's body.
         timeout: Seconds for each attempt.
@@ -52,18 +54,18 @@ async def create_batch(
     request = Request(
         method="POST",
         path=path_to(endpoint.path),
-        body=with_extra({endpoint.plural: [to_wire(item) for item in new]}, extra),
+        body=with_extra({endpoint.plural: [with_extra(body(item), None) for item in new]}, extra),
         needs_body=False,
     )
     payload = await endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
-    told = _told(endpoint, payload)
-    if len(told) != len(new):
+    shown = _from_response(endpoint, payload)
+    if len(shown) != len(new):
         with read_after_write(f"the {endpoint.plural} were created"):
-            told = tuple([item async for item in endpoint.list(timeout=timeout)])
-    return _in_order(new, told, key, endpoint.plural)
+            shown = tuple([item async for item in endpoint.list(timeout=timeout)])
+    return _in_order(new, shown, key, endpoint.plural)
 
 
-def _told(endpoint: Endpoint[T], payload: Any) -> tuple[T, ...]:
+def _from_response(endpoint: Endpoint[T], payload: Any) -> tuple[T, ...]:
     """Return the objects in the answer, whatever its form; none if it has none."""
     try:
         return decode_items(payload, endpoint.plural, endpoint.model)
@@ -75,9 +77,9 @@ def _told(endpoint: Endpoint[T], payload: Any) -> tuple[T, ...]:
         return ()
 
 
-def _in_order(new: Sequence[Any], told: Sequence[T], key: str, plural: str) -> tuple[T, ...]:
+def _in_order(new: Sequence[Any], shown: Sequence[T], key: str, plural: str) -> tuple[T, ...]:
     """Match what was created with what was asked for; of namesakes, the last one listed."""
-    by_key = {getattr(item, key): item for item in told}
+    by_key = {getattr(item, key): item for item in shown}
     try:
         return tuple(by_key[getattr(item, key)] for item in new)
     except KeyError:

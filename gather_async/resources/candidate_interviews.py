@@ -10,7 +10,6 @@ from typing import Any
 
 from attrs import define, field
 
-from gather_async.endpoint import Endpoint
 from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
@@ -18,15 +17,15 @@ from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.resource import read_after_write, with_extra
+from gather_async.resources.resource import Resource, read_after_write, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 from gather_async.waiting import Waits
 
-__all__ = ["CandidateInterviews", "checked_delivery"]
+__all__ = ["CandidateInterviews", "validate_delivery"]
 
 
-def checked_delivery(
+def validate_delivery(
     delivery_types: Sequence[DeliveryType | str] | None, *, send_invite: bool | None
 ) -> list[str] | None:
     """Return the JSON array of delivery types, if they and ``send_invite`` agree.
@@ -51,10 +50,9 @@ def checked_delivery(
 
 
 @define(eq=False, slots=False)
-class CandidateInterviews:
+class CandidateInterviews(Resource[CandidateInterview]):
     """Invite candidates, follow them, and read their results."""
 
-    _endpoint: Endpoint[CandidateInterview] = field(repr=False)
     _waits: Waits = field(repr=False)
 
     async def create(
@@ -104,7 +102,7 @@ class CandidateInterviews:
             "candidateId": candidate_id,
             "interviewId": interview_id,
             "sendInvite": send_invite,
-            "deliveryTypes": checked_delivery(delivery_types, send_invite=send_invite),
+            "deliveryTypes": validate_delivery(delivery_types, send_invite=send_invite),
             "expiryDays": expiry_days,
             "externalRedirectUri": external_redirect_uri,
         }
@@ -117,27 +115,6 @@ class CandidateInterviews:
             timeout=timeout,
             idempotent=idempotent,
         )
-
-    async def get(
-        self,
-        id: str,
-        *,
-        extra: Mapping[str, Any] | None = None,
-        timeout: Timeout | Unset = UNSET,
-    ) -> CandidateInterview:
-        """Read one candidate interview. Costs one request.
-
-        Args:
-            id: Its id.
-            extra: Undocumented query parameters, as they are.
-            timeout: Seconds for each attempt; UNSET takes the client's.
-
-        Raises:
-            InvalidRequestError: The id is empty or could change the path.
-            NotFoundError: There is none with this id.
-            GatherError: As for `create`.
-        """
-        return await self._endpoint.get(id, query=extra, timeout=timeout)
 
     def list(
         self,
@@ -190,7 +167,7 @@ class CandidateInterviews:
             needs_body=False,
         )
         payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
-        return await self._told_or_read(id, payload, timeout)
+        return await self._from_response_or_read(id, payload, timeout)
 
     async def results(
         self,
@@ -245,7 +222,7 @@ class CandidateInterviews:
             GatherError: As for `create`.
         """
         types = (
-            None if delivery_types is None else checked_delivery(delivery_types, send_invite=True)
+            None if delivery_types is None else validate_delivery(delivery_types, send_invite=True)
         )
         request = Request(
             method="POST",
@@ -296,13 +273,13 @@ class CandidateInterviews:
         """
         return await self._waits.summarized(id, timeout=timeout, poll=poll)
 
-    async def _told_or_read(
+    async def _from_response_or_read(
         self, id: str, payload: Any, timeout: Timeout | Unset
     ) -> CandidateInterview:
         """Return the object in the answer, or read it: the answer's body is undocumented."""
         with suppress(ResponseDecodeError):
-            told = decode_item(payload, "candidateInterview", CandidateInterview)
-            if told.id == id:
-                return told
+            shown = decode_item(payload, "candidateInterview", CandidateInterview)
+            if shown.id == id:
+                return shown
         with read_after_write("the status was changed"):
             return await self.get(id, timeout=timeout)

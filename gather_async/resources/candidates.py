@@ -4,17 +4,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, overload
 
-from attrs import Factory, define, evolve, field
+from attrs import define, evolve
 
-from gather_async.endpoint import Endpoint
 from gather_async.errors import BadRequestError, ConflictError
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
-from gather_async.protocol.codec import to_wire
-from gather_async.protocol.pagination import Paging
-from gather_async.resources.resource import with_extra
-from gather_async.session import Session
+from gather_async.resources.resource import Resource, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -22,27 +18,11 @@ __all__ = ["Candidates"]
 
 
 @define(eq=False, slots=False)
-class Candidates:
+class Candidates(Resource[Candidate]):
     """Create, find and read candidates."""
 
-    _session: Session = field(repr=False)
     _phone_policy: PhonePolicy = PhonePolicy.E164
     _default_region: str | None = None
-    _endpoint: Endpoint[Candidate] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=Candidate,
-                path="candidates",
-                singular="candidate",
-                plural="candidates",
-                paging=Paging(size_parameter="pageSize"),
-            ),
-            takes_self=True,
-        ),
-    )
 
     @overload
     async def create(
@@ -109,38 +89,17 @@ class Candidates:
             ResponseDecodeError: The answer makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
-        checked = self._checked(candidate, fields)
-        sent = to_wire(checked)
-        external_id = {"externalId": checked.external_id}
+        new = self._validated(candidate, fields)
+        sent = with_extra(_body(new), None)
+        external_id = {"externalId": new.external_id}
         return await self._endpoint.create(
             with_extra(sent, extra),
             lookup=partial(self._endpoint.lookup, external_id, sent=sent)
-            if checked.external_id
+            if new.external_id
             else None,
             timeout=timeout,
             idempotent=idempotent,
         )
-
-    async def get(
-        self,
-        id: str,
-        *,
-        extra: Mapping[str, Any] | None = None,
-        timeout: Timeout | Unset = UNSET,
-    ) -> Candidate:
-        """Read one candidate. Costs one request.
-
-        Args:
-            id: The candidate's id.
-            extra: Undocumented query parameters, as they are.
-            timeout: Seconds for each attempt; UNSET takes the client's.
-
-        Raises:
-            InvalidRequestError: The id is empty or could change the path.
-            NotFoundError: There is no such candidate.
-            GatherError: As for `create`.
-        """
-        return await self._endpoint.get(id, query=extra, timeout=timeout)
 
     def list(
         self,
@@ -174,6 +133,33 @@ class Candidates:
         pager = self.list(external_id=external_id, timeout=timeout)
         return await pager.find(lambda candidate: candidate.external_id == external_id)
 
+    @overload
+    async def get_or_create(
+        self,
+        candidate: NewCandidate,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Candidate: ...
+
+    @overload
+    async def get_or_create(
+        self,
+        candidate: None = None,
+        *,
+        first_name: str,
+        last_name: str,
+        email: str,
+        phone: str,
+        external_id: str,
+        timezone: str | None = None,
+        sms_opt_in: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> Candidate: ...
+
     async def get_or_create(
         self,
         candidate: NewCandidate | None = None,
@@ -200,21 +186,21 @@ class Candidates:
             TypeError: There is no ``external_id`` to look for.
             GatherError: As for `create`.
         """
-        checked = self._checked(candidate, fields)
-        if checked.external_id is None:
+        new = self._validated(candidate, fields)
+        if new.external_id is None:
             raise TypeError("get_or_create needs an external_id: it is what is looked for.")
-        found = await self.find_by_external_id(checked.external_id, timeout=timeout)
+        found = await self.find_by_external_id(new.external_id, timeout=timeout)
         if found is not None:
             return found
         try:
-            return await self.create(checked, extra=extra, timeout=timeout, idempotent=idempotent)
+            return await self.create(new, extra=extra, timeout=timeout, idempotent=idempotent)
         except (ConflictError, BadRequestError):
-            found = await self.find_by_external_id(checked.external_id, timeout=timeout)
+            found = await self.find_by_external_id(new.external_id, timeout=timeout)
             if found is None:
                 raise
             return found
 
-    def _checked(self, candidate: NewCandidate | None, fields: Mapping[str, Any]) -> NewCandidate:
+    def _validated(self, candidate: NewCandidate | None, fields: Mapping[str, Any]) -> NewCandidate:
         """Return the candidate with its phone as the client's policy has it."""
         if candidate is None:
             phone = fields.get("phone")
@@ -230,3 +216,15 @@ class Candidates:
         if self._phone_policy is PhonePolicy.E164 and self._default_region is None:
             return phone  # `NewCandidate` checks just that by itself
         return to_e164(phone, self._default_region, self._phone_policy)
+
+
+def _body(new: NewCandidate) -> dict[str, Any]:
+    return {
+        "firstName": new.first_name,
+        "lastName": new.last_name,
+        "email": new.email,
+        "phone": new.phone,
+        "externalId": new.external_id,
+        "timezone": new.timezone,
+        "smsOptIn": new.sms_opt_in,
+    }

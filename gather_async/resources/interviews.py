@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import Factory, define, field
+from attrs import define
 
-from gather_async.endpoint import Endpoint
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import InterviewStatus, InterviewType
 from gather_async.models.interview import BulkUpdateResult, Interview
 from gather_async.pager import Pager
-from gather_async.protocol.pagination import Paging
 from gather_async.protocol.requests import Request, path_to
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.resource import with_extra
-from gather_async.session import Session
+from gather_async.resources.resource import Resource, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -22,25 +19,8 @@ __all__ = ["Interviews"]
 
 
 @define(eq=False, slots=False)
-class Interviews:
+class Interviews(Resource[Interview]):
     """Create, read and change interviews."""
-
-    _session: Session = field(repr=False)
-    _endpoint: Endpoint[Interview] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=Interview,
-                path="interviews",
-                singular="interview",
-                plural="interviews",
-                paging=Paging(size_parameter="limit"),
-            ),
-            takes_self=True,
-        ),
-    )
 
     async def create(
         self,
@@ -122,7 +102,7 @@ class Interviews:
             GatherError: As for `create`.
         """
         query = with_extra({"teamId": team_id}, extra)
-        return await self._endpoint.get(id, query=query, timeout=timeout)
+        return await super().get(id, extra=query, timeout=timeout)
 
     def list(
         self,
@@ -207,12 +187,12 @@ class Interviews:
             path=path_to("interviews", "bulk-update"),
             body=with_extra(body, extra),
         )
-        payload = await self._session.send(request, timeout=timeout, idempotent=idempotent)
+        payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
         return decode_item(payload, "result", BulkUpdateResult, is_write=True)
 
 
 def _texts(name: str, values: Sequence[str] | None) -> "list[str] | None":
-    """Return a JSON array; one text is a sequence of letters, which nobody means."""
+    """Return a JSON array. One text is refused: it would be sent letter by letter."""
     if isinstance(values, str):
         raise InvalidRequestError(f"{name} must be a list of texts, not one text.")
     return None if values is None else [*values]

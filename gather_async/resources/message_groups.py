@@ -1,21 +1,13 @@
 """Message groups of the organization or team. Source: /api-reference/message-groups."""
 
-from gather_async.endpoint import Endpoint
+from attrs import define
+
 from gather_async.models.message_group import MessageGroup
-from gather_async.resources.resource import Catalog
-from gather_async.session import Session
+from gather_async.resources.resource import Resource
 
-__all__ = ["message_group_catalog"]
+__all__ = ["MessageGroups"]
 
 
-def message_group_catalog(session: Session) -> Catalog[MessageGroup]:
-    """Return what reads message groups; only single reads show their messages."""
-    return Catalog(
-        Endpoint(
-            session=session,
-            model=MessageGroup,
-            path="message-groups",
-            singular="messageGroup",
-            plural="messageGroups",
-        )
-    )
+@define(eq=False, slots=False)
+class MessageGroups(Resource[MessageGroup]):
+    """Read message groups; only single reads show their messages."""

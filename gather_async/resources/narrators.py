@@ -1,21 +1,13 @@
 """Text-to-speech narrators. Source: /api-reference/narrators."""
 
-from gather_async.endpoint import Endpoint
+from attrs import define
+
 from gather_async.models.narrator import Narrator
-from gather_async.resources.resource import Catalog
-from gather_async.session import Session
+from gather_async.resources.resource import Resource
 
-__all__ = ["narrator_catalog"]
+__all__ = ["Narrators"]
 
 
-def narrator_catalog(session: Session) -> Catalog[Narrator]:
-    """Return what reads narrators and their voices."""
-    return Catalog(
-        Endpoint(
-            session=session,
-            model=Narrator,
-            path="narrators",
-            singular="narrator",
-            plural="narrators",
-        )
-    )
+@define(eq=False, slots=False)
+class Narrators(Resource[Narrator]):
+    """Read narrators and their voices."""

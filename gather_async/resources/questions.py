@@ -5,12 +5,12 @@ from typing import Any
 
 from attrs import define, field
 
-from gather_async.endpoint import Endpoint
 from gather_async.errors import AudioGenerationError
 from gather_async.models.question import Question
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
-from gather_async.resources.resource import with_extra
+from gather_async.protocol.requests import QueryValue
+from gather_async.resources.resource import Resource, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 from gather_async.waiting import Waits
@@ -19,10 +19,9 @@ __all__ = ["Questions"]
 
 
 @define(eq=False, slots=False)
-class Questions:
+class Questions(Resource[Question]):
     """Create and read questions, and wait for their audio."""
 
-    _endpoint: Endpoint[Question] = field(repr=False)
     _waits: Waits = field(repr=False)
     _default_user_id: str | None = field(default=None)
 
@@ -83,28 +82,7 @@ class Questions:
             with_extra(body, extra), timeout=timeout, idempotent=idempotent
         )
 
-    async def get(
-        self,
-        id: str,
-        *,
-        extra: Mapping[str, Any] | None = None,
-        timeout: Timeout | Unset = UNSET,
-    ) -> Question:
-        """Read one question. Costs one request.
-
-        Args:
-            id: The question's id.
-            extra: Undocumented query parameters, as they are.
-            timeout: Seconds for each attempt; UNSET takes the client's.
-
-        Raises:
-            InvalidRequestError: The id is empty or could change the path.
-            NotFoundError: There is no such question.
-            GatherError: As for `create`.
-        """
-        return await self._endpoint.get(id, query=extra, timeout=timeout)
-
-    def list(self, *, timeout: Timeout | Unset = UNSET, **filters: Any) -> Pager[Question]:
+    def list(self, *, timeout: Timeout | Unset = UNSET, **filters: QueryValue) -> Pager[Question]:
         """List questions.
 
         The list's parameters are undocumented: the server may ignore ``page``, and
@@ -112,7 +90,11 @@ class Questions:
 
         Args:
             timeout: Seconds for each attempt; UNSET takes the client's.
-            **filters: Query parameters in the server's spelling, as they are.
+            **filters: Query parameters in the server's spelling, each one value; those that
+                are None are not sent.
+
+        Raises:
+            InvalidRequestError: A filter is no single value.
         """
         return self._endpoint.list(filters, timeout=timeout)
 

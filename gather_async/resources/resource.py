@@ -1,4 +1,4 @@
-"""What the resources of the API do alike: bodies, reading after a write, read-only ones."""
+"""The base of the resources: reads, bodies, and reading after a write."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from gather_async.pager import Pager
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Catalog", "read_after_write", "with_extra"]
+__all__ = ["Resource", "read_after_write", "with_extra"]
 
 
 @contextmanager
@@ -49,8 +49,8 @@ Found = TypeVar("Found", bound=Identified)
 
 
 @define(eq=False, slots=False)
-class Catalog(Generic[Found]):
-    """Read one of its objects, or all."""
+class Resource(Generic[Found]):
+    """One kind of object that the API lets read: one by its id, all as a list."""
 
     _endpoint: Endpoint[Found] = field(repr=False)
 
@@ -71,7 +71,11 @@ class Catalog(Generic[Found]):
         Raises:
             InvalidRequestError: The id is empty or could change the path.
             NotFoundError: There is none with this id.
-            GatherError: The request failed.
+            GatherConnectionError: The connection failed.
+            GatherTimeoutError: A deadline passed.
+            GatherAPIError: The server answered with another error.
+            ResponseDecodeError: The response makes no sense.
+            QuotaWaitError: The quota has no room within ``max_wait``.
         """
         return await self._endpoint.get(id, query=extra, timeout=timeout)
 

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import Factory, define, field
+from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.models.team import NewTeam, Team
 from gather_async.pager import Pager
 from gather_async.resources.batches import create_batch
-from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -20,21 +19,7 @@ __all__ = ["Teams"]
 class Teams:
     """Create and list teams."""
 
-    _session: Session = field(repr=False)
-    _endpoint: Endpoint[Team] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=Team,
-                path="teams",
-                singular="team",
-                plural="teams",
-            ),
-            takes_self=True,
-        ),
-    )
+    _endpoint: Endpoint[Team] = field(repr=False)
 
     @overload
     async def create(
@@ -99,6 +84,7 @@ class Teams:
         created = await create_batch(
             self._endpoint,
             new,
+            body=_body,
             key="name",
             extra=extra,
             timeout=timeout,
@@ -114,3 +100,12 @@ class Teams:
             timeout: Seconds for each attempt; UNSET takes the client's.
         """
         return self._endpoint.list({"userId": user_id}, timeout=timeout)
+
+
+def _body(new: NewTeam) -> dict[str, Any]:
+    return {
+        "name": new.name,
+        "displayName": new.display_name,
+        "description": new.description,
+        "userIds": new.user_ids,
+    }

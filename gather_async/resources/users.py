@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from attrs import Factory, define, field
+from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.models.user import NewUser, User
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.resources.batches import create_batch
-from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -21,23 +20,9 @@ __all__ = ["Users"]
 class Users:
     """Create and list users."""
 
-    _session: Session = field(repr=False)
+    _endpoint: Endpoint[User] = field(repr=False)
     _phone_policy: PhonePolicy = PhonePolicy.E164
     _default_region: str | None = None
-    _endpoint: Endpoint[User] = field(
-        init=False,
-        repr=False,
-        default=Factory(
-            lambda self: Endpoint(
-                session=self._session,
-                model=User,
-                path="users",
-                singular="user",
-                plural="users",
-            ),
-            takes_self=True,
-        ),
-    )
 
     @overload
     async def create(
@@ -108,6 +93,7 @@ class Users:
         created = await create_batch(
             self._endpoint,
             new,
+            body=_body,
             key="email",
             extra=extra,
             timeout=timeout,
@@ -138,3 +124,14 @@ class Users:
             return NewUser(**fields)
         e164 = to_e164(phone, self._default_region, self._phone_policy)
         return NewUser(**{**fields, "phone": e164})
+
+
+def _body(new: NewUser) -> dict[str, Any]:
+    return {
+        "firstName": new.first_name,
+        "lastName": new.last_name,
+        "email": new.email,
+        "phone": new.phone,
+        "teamIds": new.team_ids,
+        "createAuth0Account": new.create_auth0_account,
+    }

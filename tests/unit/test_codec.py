@@ -1,6 +1,5 @@
 """From a JSON value to a model and back: wire names, strict scalars, unknown fields kept."""
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from types import UnionType
@@ -26,9 +25,6 @@ from gather_async.models import (
     Message,
     MessageGroup,
     Narrator,
-    NewCandidate,
-    NewTeam,
-    NewUser,
     Question,
     SummaryStatus,
     Team,
@@ -37,7 +33,7 @@ from gather_async.models import (
 )
 from gather_async.models.enums import OpenEnum
 from gather_async.models.fields import WIRE_NAME
-from gather_async.protocol.codec import MismatchError, decode, to_wire, wire_names
+from gather_async.protocol.codec import MismatchError, decode, wire_names
 
 READ: list[type[Any]] = [
     BulkUpdateResult,
@@ -375,37 +371,3 @@ def test_no_wire_name_is_shared(model: type[Any]) -> None:
     fields = list(wire_fields(model))
     assert wire_names(model) == {wire_name for _, wire_name, _ in fields}
     assert len(wire_names(model)) == len(fields)
-
-
-def test_what_is_created_is_sent_under_its_wire_names() -> None:
-    """None is left out, False is not, and the server's own reader gets the same person."""
-    candidate = NewCandidate("Ada", "L", "ada@example.com", "+12025550123", sms_opt_in=False)
-    wire = to_wire(candidate)
-    assert wire == {
-        "firstName": "Ada",
-        "lastName": "L",
-        "email": "ada@example.com",
-        "phone": "+12025550123",
-        "smsOptIn": False,
-    }
-    read = decode({"id": "c", **wire}, Candidate)
-    assert read.extra == {}
-    for name in ("first_name", "last_name", "email", "phone", "external_id", "sms_opt_in"):
-        assert getattr(read, name) == getattr(candidate, name)
-
-
-def test_teams_and_users_are_sent_under_their_wire_names() -> None:
-    """Lists become arrays; a user without a phone sends none."""
-    assert json.loads(json.dumps(to_wire(NewTeam("A", display_name="B", user_ids=["u"])))) == {
-        "name": "A",
-        "displayName": "B",
-        "userIds": ["u"],
-    }
-    user = NewUser("Ada", "L", "ada@example.com", ["t"], create_auth0_account=False)
-    assert json.loads(json.dumps(to_wire(user))) == {
-        "firstName": "Ada",
-        "lastName": "L",
-        "email": "ada@example.com",
-        "teamIds": ["t"],
-        "createAuth0Account": False,
-    }
