@@ -11,22 +11,11 @@ from typing import Any, Literal, Self, cast
 
 from attrs import evolve
 
+from gather_async import endpoint
 from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
-from gather_async.endpoint import (
-    candidate_interviews_endpoint,
-    candidates_endpoint,
-    interviews_endpoint,
-    message_groups_endpoint,
-    narrators_endpoint,
-    questions_endpoint,
-    teams_endpoint,
-    users_endpoint,
-)
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
-from gather_async.models.message_group import MessageGroup
-from gather_async.models.narrator import Narrator
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
@@ -37,7 +26,6 @@ from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import (
     CandidateInterviews,
     Candidates,
-    Catalog,
     Interviews,
     MessageGroups,
     Narrators,
@@ -85,8 +73,8 @@ class GatherClient:
     interviews: Interviews = cast("Any", Interviews)
     candidates: Candidates = cast("Any", Candidates)
     candidate_interviews: CandidateInterviews = cast("Any", CandidateInterviews)
-    narrators: Catalog[Narrator] = cast("Any", Catalog)
-    message_groups: Catalog[MessageGroup] = cast("Any", Catalog)
+    narrators: Narrators = cast("Any", Narrators)
+    message_groups: MessageGroups = cast("Any", MessageGroups)
     teams: Teams = cast("Any", Teams)
     users: Users = cast("Any", Users)
 
@@ -180,15 +168,17 @@ class GatherClient:
         self._session = session
         self._defaults = defaults
         policy, region = defaults.phone_policy, defaults.default_region
-        links = candidate_interviews_endpoint(session)
-        self.questions = Questions(questions_endpoint(session), self._waits, defaults.user_id)
-        self.interviews = Interviews(interviews_endpoint(session))
-        self.candidates = Candidates(candidates_endpoint(session), policy, region)
+        links = endpoint.candidate_interviews_endpoint(session)
+        self.questions = Questions(
+            endpoint.questions_endpoint(session), self._waits, defaults.user_id
+        )
+        self.interviews = Interviews(endpoint.interviews_endpoint(session))
+        self.candidates = Candidates(endpoint.candidates_endpoint(session), policy, region)
         self.candidate_interviews = CandidateInterviews(links, self._waits)
-        self.narrators = Narrators(narrators_endpoint(session))
-        self.message_groups = MessageGroups(message_groups_endpoint(session))
-        self.teams = Teams(teams_endpoint(session))
-        self.users = Users(users_endpoint(session), policy, region)
+        self.narrators = Narrators(endpoint.narrators_endpoint(session))
+        self.message_groups = MessageGroups(endpoint.message_groups_endpoint(session))
+        self.teams = Teams(endpoint.teams_endpoint(session))
+        self.users = Users(endpoint.users_endpoint(session), policy, region)
 
     @property
     def limiter(self) -> Limiter:
@@ -341,22 +331,17 @@ class GatherClient:
         on_progress: Callable[[InviteProgress], object] | None = None,
         dry_run: bool = False,
         on_existing: Literal["reuse", "skip", "error"] = "reuse",
-        **fine_tuning: Any,
+        total: int | None = None,
+        in_flight_timeout: float = 120.0,
+        max_consecutive_failures: int = 10,
+        retry_failed: bool = False,
+        other_key: bool = False,
+        grace: float = 10.0,
+        keep_candidates: bool = True,
     ) -> BulkInvite:
         """Return a job that invites everyone once; await it, or iterate over its outcomes.
 
-        Args:
-            candidates: Rows, read lazily: `NewCandidate` or mappings.
-            interview_id: What everyone is invited to.
-            delivery_types: ``email``, ``sms`` or both.
-            expiry_days: Days until the link dies; None: the organization's setting.
-            external_redirect_uri: Where candidates land afterwards.
-            journal: The SQLite file that lets the job go on after a crash; None: memory.
-            concurrency: Rows worked on at a time, 1 or more.
-            on_progress: Called at most ten times a second.
-            dry_run: Check and estimate; send nothing.
-            on_existing: What to do with people who are there already.
-            **fine_tuning: The remaining ones of `BulkInvite`, which describes them all.
+        The arguments are those of `BulkInvite`, which describes them.
 
         Raises:
             ConfigurationError: An argument can't work.
@@ -374,7 +359,13 @@ class GatherClient:
             on_progress=on_progress,
             dry_run=dry_run,
             on_existing=on_existing,
-            **fine_tuning,
+            total=total,
+            in_flight_timeout=in_flight_timeout,
+            max_consecutive_failures=max_consecutive_failures,
+            retry_failed=retry_failed,
+            other_key=other_key,
+            grace=grace,
+            keep_candidates=keep_candidates,
         )
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> Self:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import gather_async
-from gather_async import errors, models
+from gather_async import errors, models, resources
+from gather_async.bulk import BulkInvite
 from gather_async.errors import GatherError, WebhookFailure
 
 ROOT = Path(__file__).parent.parent
@@ -253,3 +254,28 @@ def test_a_boolean_is_excluded_from_the_numbers_in_one_place(path: Path) -> None
         and any("int" in ast.unparse(call.args[1]) for call in _calls_of(node, "isinstance"))
     ]
     assert mixed == []
+
+
+def test_the_client_takes_what_a_bulk_job_takes() -> None:
+    """`bulk_invite` has the parameters of `BulkInvite`, in its order and with its defaults."""
+    job = [*inspect.signature(BulkInvite.__init__).parameters.values()]
+    method = [*inspect.signature(gather_async.GatherClient.bulk_invite).parameters.values()]
+    described = [(each.name, each.kind, each.default) for each in job if each.name != "gather"]
+    assert [(each.name, each.kind, each.default) for each in method] == described
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_an_endpoint_is_made_in_one_place(path: Path) -> None:
+    """Resources and waits are handed their endpoint: none spells a collection a second time."""
+    made = [*_calls_of(ast.parse(path.read_text(encoding="utf-8")), "Endpoint")]
+    assert bool(made) == (path == PACKAGE / "endpoint.py")
+
+
+def test_reading_one_object_is_written_once() -> None:
+    """`Resource.get` is the only one, but for the interview's, which adds a parameter to it."""
+    reading = {
+        name
+        for name in resources.__all__
+        if "get" in vars(getattr(resources, name)) and name != "Pager"
+    }
+    assert reading == {"Resource", "Interviews"}

@@ -295,3 +295,18 @@ def use_values() -> None:
     assert_type(text.upper(), str)
     question = Question(id="q", extra={}, created_at=datetime.now(UTC))
     assert_type(question.title, str | None)
+
+
+async def wrong_calls(gather: GatherClient, new: NewCandidate, interview: Interview) -> None:
+    """A misspelt, missing or senseless argument is found before the program runs."""
+    gather.bulk_invite([new], interview_id="i", in_flight_timeout=60.0, max_consecutive_failures=5)
+    gather.bulk_invite([new], interview_id="i", concurency=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    gather.bulk_invite([new], interview_id="i", grace="long")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await gather.candidates.get_or_create(new), Candidate)
+    await gather.candidates.get_or_create(new, external_id="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await gather.candidates.get_or_create(  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+        first_name="A", last_name="B", email="a@example.com", phone="+12025550123"
+    )
+    assert_type(gather.questions.list(archived=False, limit=5), Pager[Question])
+    gather.questions.list(id=interview)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gather.questions.list(ids=["a", "b"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
