@@ -18,12 +18,14 @@ from gather_async.errors import ConfigurationError, InvalidRequestError
 __all__ = [
     "CandidateFile",
     "FIELDS",
+    "FileRow",
     "REQUIRED",
     "UnreadableRow",
     "detect_encoding",
     "field_of",
     "fields_of",
     "guess_dialect",
+    "line_of",
     "read_candidates",
     "recognised",
 ]
@@ -171,6 +173,24 @@ class UnreadableRow:
 
     reason: str
     """What is wrong, in words that are safe to publish."""
+    line: int | None = None
+    """The line of the file that it begins on, from 1."""
+
+
+class FileRow(dict[str, Any]):
+    """A row of a file: its values by name, and where it stands."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, values: Iterable[tuple[str, Any]], line: int) -> None:
+        super().__init__(values)
+        self.line = line
+        """The line of the file that the row begins on, from 1."""
+
+
+def line_of(row: object) -> int | None:
+    """Return the line of the file that a row begins on; None if it is of no file."""
+    return row.line if isinstance(row, FileRow | UnreadableRow) else None
 
 
 Format = Literal["csv", "jsonl"]
@@ -247,7 +267,8 @@ def read_candidates(
 
 def _csv_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
     """Yield the rows of a CSV file as mappings."""
-    head = list(dropwhile(_is_blank, islice(file, _SAMPLE_LINES)))
+    sample = list(islice(file, _SAMPLE_LINES))
+    head = list(dropwhile(_is_blank, sample))
     marked = head[0].strip() if head else ""
     if marked.lower().startswith("sep=") and len(marked) == len("sep=") + 1:
         # Excel writes this line for itself, and reads nothing without it.
@@ -257,16 +278,20 @@ def _csv_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow
         dialect = guess_dialect("".join(head))
     lines = csv.reader(chain(head, file), dialect)
     names = _field_names(next(lines, []))
+    before = len(sample) - len(head)
     while True:
+        line = before + lines.line_num + 1
         try:
             cells = next(lines)
         except StopIteration:
             return
         except csv.Error:
-            yield UnreadableRow("The line is not CSV: a cell is too long, or a quote is left open.")
+            yield UnreadableRow(
+                "The line is not CSV: a cell is too long, or a quote is left open.", line
+            )
             continue
         if any(map(str.strip, cells)):
-            yield _row(names, cells)
+            yield _row(names, cells, line)
 
 
 def _is_blank(line: str) -> bool:
@@ -289,10 +314,11 @@ def _field_names(header: list[str]) -> list[str | None]:
     return names
 
 
-def _row(names: list[str | None], cells: list[str]) -> Mapping[str, Any] | UnreadableRow:
+def _row(names: list[str | None], cells: list[str], line: int) -> FileRow | UnreadableRow:
     if len(cells) > len(names) and any(map(str.strip, cells[len(names) :])):
-        return UnreadableRow("The line has more cells than the header: is a quote missing?")
-    return {name: cell for name, cell in zip(names, cells, strict=False) if name is not None}
+        return UnreadableRow("The line has more cells than the header: is a quote missing?", line)
+    pairs = zip(names, cells, strict=False)
+    return FileRow(((name, cell) for name, cell in pairs if name is not None), line)
 
 
 def _json_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
@@ -302,7 +328,9 @@ def _json_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRo
         ConfigurationError: It holds an array, which is another format.
     """
     is_first = True
+    number = 0
     while line := file.readline(_LONGEST_LINE):
+        number += 1
         if is_first and line.lstrip().startswith("["):
             raise ConfigurationError(
                 "The file is a JSON array: write one object on each line, without brackets."
@@ -311,14 +339,16 @@ def _json_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRo
         if not line.endswith("\n") and len(line) == _LONGEST_LINE:
             while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith("\n"):
                 pass
-            yield UnreadableRow("The line is too long to be a candidate.")
+            yield UnreadableRow("The line is too long to be a candidate.", number)
         elif line.strip():
-            yield _object(line)
+            yield _object(line, number)
 
 
-def _object(line: str) -> Mapping[str, Any] | UnreadableRow:
+def _object(line: str, number: int) -> FileRow | UnreadableRow:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        return UnreadableRow("The line is not JSON.")
-    return value if isinstance(value, dict) else UnreadableRow("The line is not a JSON object.")
+        return UnreadableRow("The line is not JSON.", number)
+    if not isinstance(value, dict):
+        return UnreadableRow("The line is not a JSON object.", number)
+    return FileRow(value.items(), number)

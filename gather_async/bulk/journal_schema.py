@@ -80,7 +80,7 @@ class JournalIdentity:
         return blake2b(text.encode(), key=self.journal_id.encode(), digest_size=16).digest()
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Tells a journal from every other SQLite file: "GAbi".
 APPLICATION_ID = 0x47416269
 
@@ -91,6 +91,7 @@ CREATE TABLE meta (
 ) WITHOUT ROWID;
 CREATE TABLE rows (
     row INTEGER PRIMARY KEY,
+    line INTEGER,
     state TEXT NOT NULL,
     digest BLOB,
     email_key BLOB,
@@ -130,3 +131,5 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         for statement in filter(str.strip, _TABLES.split(";")):
             connection.execute(statement)
+    elif version == 1:
+        connection.execute("ALTER TABLE rows ADD COLUMN line INTEGER")

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from gather_async.bulk.failures import deserialize_error, serialize_error
 from gather_async.bulk.journal_schema import JournalIdentity
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus, place_of
 from gather_async.bulk.row_state import RowRecord, RowState, reopen, status_of
 from gather_async.errors import ConfigurationError, GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate
@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 _COLUMNS = (
-    "row, state, external_id, own_id, candidate_id, candidate_interview_id, reused, run, error"
+    "row, line, state, external_id, own_id, candidate_id, candidate_interview_id, reused, run,"
+    " error"
 )
 _PAGE = 500
 
@@ -79,6 +80,7 @@ def outcome_of(
         status, error = InviteStatus.READY, None
     return InviteOutcome(
         row=record.row,
+        line=record.line,
         status=status,
         candidate=candidate,
         candidate_id=record.candidate_id,
@@ -103,9 +105,10 @@ def values_of(candidate: NewCandidate) -> tuple[str | bool | None, ...]:
 
 
 def _record(values: Sequence[Any]) -> RowRecord:
-    row, state, external_id, own_id, person, invite, reused, run, error = values
+    row, line, state, external_id, own_id, person, invite, reused, run, error = values
     return RowRecord(
         row=row,
+        line=line,
         state=RowState(state),
         external_id=external_id,
         own_id=bool(own_id),
@@ -136,6 +139,8 @@ class SourceRow:
 
     row: int
     checked: NewCandidate | GatherError
+    line: int | None = None
+    """The line of the file that it begins on; None if it is of no file."""
 
 
 def upsert_rows(
@@ -206,35 +211,41 @@ def _upsert_row(
             record = reopen(record)
             save(connection, identity, record)
         if digest is not None and digest == old_digest and record.state is not RowState.REJECTED:
-            return record
+            if record.line != entry.line:
+                connection.execute(
+                    "UPDATE rows SET line = ? WHERE row = ?", (entry.line, entry.row)
+                )
+            return evolve(record, line=entry.line)
         connection.execute("DELETE FROM rows WHERE row = ?", (entry.row,))
     if isinstance(entry.checked, GatherError):
-        return _reject(connection, identity, entry.row, entry.checked)
-    return _enter(connection, identity, entry.row, entry.checked, digest)
+        return _reject(connection, identity, entry, entry.checked)
+    return _enter(connection, identity, entry, entry.checked, digest)
 
 
 def _enter(
     connection: sqlite3.Connection,
     identity: JournalIdentity,
-    row: int,
+    entry: SourceRow,
     candidate: NewCandidate,
     digest: bytes | None,
 ) -> RowRecord:
     """Write a good row, or reject it if another row is the same person."""
     own_id = candidate.external_id is not None
     record = RowRecord(
-        row=row,
+        row=entry.row,
+        line=entry.line,
         state=RowState.SEEN,
-        external_id=candidate.external_id if own_id else identity.external_id(row),
+        external_id=candidate.external_id if own_id else identity.external_id(entry.row),
         own_id=own_id,
     )
     email_key = identity.digest("email", candidate.email.casefold())
     id_key = identity.digest("id", candidate.external_id) if own_id else None
     written = connection.execute(
-        "INSERT INTO rows (row, state, digest, email_key, id_key, external_id, own_id,"
-        " candidate, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO rows (row, line, state, digest, email_key, id_key, external_id, own_id,"
+        " candidate, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
-            row,
+            entry.row,
+            entry.line,
             record.state,
             digest,
             email_key,
@@ -247,31 +258,31 @@ def _enter(
     )
     if written.rowcount:
         return record
-    return _reject(connection, identity, row, _duplicate(connection, email_key, id_key))
+    return _reject(connection, identity, entry, _duplicate(connection, email_key, id_key))
 
 
 def _reject(
-    connection: sqlite3.Connection, identity: JournalIdentity, row: int, error: GatherError
+    connection: sqlite3.Connection, identity: JournalIdentity, entry: SourceRow, error: GatherError
 ) -> RowRecord:
     connection.execute(
-        "INSERT INTO rows (row, state, error, run) VALUES (?, ?, ?, ?)",
-        (row, RowState.REJECTED, serialize_error(error), identity.run),
+        "INSERT INTO rows (row, line, state, error, run) VALUES (?, ?, ?, ?, ?)",
+        (entry.row, entry.line, RowState.REJECTED, serialize_error(error), identity.run),
     )
-    return RowRecord(row=row, state=RowState.REJECTED, error=error)
+    return RowRecord(row=entry.row, line=entry.line, state=RowState.REJECTED, error=error)
 
 
 def _duplicate(
     connection: sqlite3.Connection, email_key: bytes, id_key: bytes | None
 ) -> GatherError:
     """Return the error that names the row that was there first."""
-    query = "SELECT row FROM rows WHERE {} = ?"
+    query = "SELECT row, line FROM rows WHERE {} = ?"
     for what, column, key in (
         ("external id", "id_key", id_key),
         ("email address", "email_key", email_key),
     ):
         owner = connection.execute(query.format(column), (key,)).fetchone()
         if owner is not None:
-            return InvalidRequestError(f"The row repeats the {what} of row {owner[0]}.")
+            return InvalidRequestError(f"The row repeats the {what} of {place_of(*owner)}.")
     raise AssertionError("a row was refused without a duplicate")
 
 
@@ -280,7 +291,8 @@ def _changed(entry: SourceRow) -> ConfigurationError:
     if isinstance(entry.checked, GatherError):
         why = f" It would be rejected now: {entry.checked}"
     return ConfigurationError(
-        f"Row {entry.row} of the source has changed since the journal began it, and the server"
+        f"{place_of(entry.row, entry.line).capitalize()} of the source has changed since the"
+        " journal began it, and the server"
         f" may know of it: restore the row, or begin a new journal.{why}"
     )
 

@@ -15,6 +15,7 @@ __all__ = [
     "LookupCosts",
     "LookupStrategy",
     "choose_strategy",
+    "place_of",
 ]
 
 
@@ -111,6 +112,8 @@ class InviteOutcome:
     row: int
     """The row's number in the source, from 1; a file's header line doesn't count."""
     status: InviteStatus
+    line: int | None = None
+    """The line of the file that the row begins on, from 1; None if it is of no file."""
     candidate: NewCandidate | None = None
     """The row as checked and normalised, with the external id that the server was told.
     None if the row was rejected, or if the journal was told to keep no personal data
@@ -131,3 +134,17 @@ class InviteOutcome:
     def reason(self) -> str | None:
         """The error in words, safe to publish; None if there is no error."""
         return None if self.error is None else str(self.error)
+
+    @property
+    def place(self) -> str:
+        """Where the row stands, in words: its number, and its line if it is of a file."""
+        return place_of(self.row, self.line)
+
+
+def place_of(row: int, line: int | None) -> str:
+    """Return where a row stands, in words.
+
+    >>> place_of(40, 42)
+    'row 40 (line 42)'
+    """
+    return f"row {row}" if line is None else f"row {row} (line {line})"

@@ -77,6 +77,7 @@ class _Keeper:
 
 _HEADER = (
     "row",
+    "line",
     "status",
     "external_id",
     "candidate_id",
@@ -186,7 +187,7 @@ class InviteReport:
         """Write a CSV file with a header and one line for each row of the source.
 
         It holds ids and reasons, and no name, address or number: join it to the
-        source by its column ``row``. Blocks while it writes; a file that is there
+        source by its column ``row`` or ``line``. Blocks while it writes; a file that is there
         is replaced.
 
         Args:
@@ -206,6 +207,7 @@ def _line(outcome: InviteOutcome) -> tuple[object, ...]:
     error = "" if outcome.error is None else type(outcome.error).__name__
     return (
         outcome.row,
+        outcome.line,
         outcome.status.value,
         outcome.external_id,
         outcome.candidate_id,

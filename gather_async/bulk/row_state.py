@@ -94,6 +94,8 @@ class RowRecord:
     row: int
     """From 1."""
     state: RowState
+    line: int | None = None
+    """The line of the file that the row begins on; None if it is of no file."""
     external_id: str | None = None
     own_id: bool = False
     """Whether the external id is the row's own, so that somebody may have it already."""

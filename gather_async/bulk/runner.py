@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from attrs import define, evolve, field
 
+from gather_async.bulk.candidate_file import line_of
 from gather_async.bulk.failures import CircuitBreaker, InterviewNotFound, is_fatal
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow, outcome_of
@@ -118,7 +119,8 @@ class Runner:
 
     async def _take_in(self, rows: Sequence[object], first_row: int) -> None:
         entries = [
-            SourceRow(row, self.check.read(raw)) for row, raw in enumerate(rows, start=first_row)
+            SourceRow(row, self.check.read(raw), line_of(raw))
+            for row, raw in enumerate(rows, start=first_row)
         ]
         records = await self.journal.upsert_rows(entries)
         self.tally.enter(records)

@@ -51,19 +51,26 @@ def show_report(report: InviteReport, screen: Output) -> None:
         screen.say(f"{report.unfinished:>8}  unfinished")
     screen.say(f"{report.total:>8}  rows, {report.requests} requests")
     for reason, rows in _reasons(report).items():
-        shown = ", ".join(map(str, rows[:_ROWS]))
-        more = f" and {len(rows) - _ROWS} more" if len(rows) > _ROWS else ""
-        screen.note(f"row{'s' * (len(rows) > 1)} {shown}{more}: {reason}", style="yellow")
+        lines = [line for _, line in rows if line is not None]
+        where = f" ({_numbers('line', lines)})" if lines else ""
+        shown = _numbers("row", [row for row, _ in rows])
+        screen.note(f"{shown}: {reason}{where}", style="yellow")
 
 
-def _reasons(report: InviteReport) -> dict[str, list[int]]:
-    """Return the rows that went wrong, by why, for as many reasons as a person reads."""
-    rows: dict[str, list[int]] = {}
+def _numbers(what: str, numbers: list[int]) -> str:
+    """Return the first few numbers after a word."""
+    more = f" and {len(numbers) - _ROWS} more" if len(numbers) > _ROWS else ""
+    return f"{what}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:_ROWS]))}{more}"
+
+
+def _reasons(report: InviteReport) -> dict[str, list[tuple[int, int | None]]]:
+    """Return the rows and lines that went wrong, by why, for as many reasons as a person reads."""
+    rows: dict[str, list[tuple[int, int | None]]] = {}
     for outcome in report.failures:
         reason = f"{outcome.status.value}: {outcome.reason}"
         if reason not in rows and len(rows) == _REASONS:
             reason = "for other reasons; --report lists them all"
-        rows.setdefault(reason, []).append(outcome.row)
+        rows.setdefault(reason, []).append((outcome.row, outcome.line))
     return rows
 
 

@@ -71,6 +71,7 @@ async def test_a_bad_row_is_named_and_the_rest_invited(
     shown = capsys.readouterr()
     assert "9  rejected" in shown.out
     assert "rows 2, 3, 4, 5, 6, 7, 8, 9 and 1 more: rejected: Leave out the extension" in shown.err
+    assert "(lines 3, 4, 5, 6, 7, 8, 9, 10 and 1 more)" in shown.err.replace("\n", " ")
     assert "Without --journal" in shown.err
     assert "0199" not in shown.out + shown.err
     with report.open(encoding="utf-8", newline="") as lines:

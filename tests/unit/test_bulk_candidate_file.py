@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gather_async.bulk import UnreadableRow, read_candidates
-from gather_async.bulk.candidate_file import field_of
+from gather_async.bulk.candidate_file import field_of, line_of
 from gather_async.errors import ConfigurationError
 
 _FIELDS = ["first_name", "last_name", "email", "phone"]
@@ -200,3 +200,16 @@ def test_what_the_csv_module_writes_is_read_back(
     assert [{name: cell.strip() for name, cell in row.items()} for row in read] == [
         {name: cell.strip() for name, cell in zip(_FIELDS, row, strict=True)} for row in rows
     ]
+
+
+def test_rows_carry_the_line_they_begin_on(tmp_path: Path) -> None:
+    """The line counts the header, blank lines and line breaks in cells; JSON Lines alike."""
+    cells = ",".join(_ZOE.values())
+    torn = cells.replace("Zoë", '"Z\no"')
+    lines = ["", ",".join(_FIELDS), cells, "", f'"two\nlines",{cells}', torn, cells]
+    rows = list(read_candidates(_write(tmp_path / "people.csv", "\n".join(lines))))
+    assert [line_of(row) for row in rows] == [3, 5, 7, 9]
+    text = f"{json.dumps(_ZOE)}\n\n[1]\n{json.dumps(_ZOE)}"
+    rows = list(read_candidates(_write(tmp_path / "people.jsonl", text)))
+    assert [line_of(row) for row in rows] == [1, 3, 4]
+    assert line_of(_ZOE) is None

@@ -149,6 +149,7 @@ async def test_the_report_lists_every_row(bench: Bench, tmp_path: Path) -> None:
     text = (tmp_path / "out.csv").read_text(encoding="utf-8")
     lines = list(csv.DictReader(text.splitlines()))
     assert [line["row"] for line in lines] == ["1", "2", "3", "4", "5"]
+    assert {line["line"] for line in lines} == {""}
     assert [line["status"] for line in lines].count("invited") == 4
     assert lines[2]["error"] == "InvalidRequestError"
     assert lines[2]["reason"] == "The row has no first_name."

@@ -1,13 +1,21 @@
 """Rows from sources that block, wait, or are closed early."""
 
 import asyncio
+import csv
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 
+from gather_async.bulk import read_candidates
+from gather_async.bulk.journal_schema import migrate
 from gather_async.bulk.source import CHUNK, ThreadedRows, chunks_of
+
+from .conftest import Bench, people
 
 _TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
 
@@ -157,3 +165,35 @@ def test_a_thread_whose_loop_is_gone_ends() -> None:
     go.set()
     reader.join(20.0)
     assert not reader.is_alive
+
+
+async def test_outcomes_and_messages_name_the_line_of_the_file(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Row and line stand in outcomes, live and read back, in the report and in messages."""
+    head = "first_name,last_name,email,phone\n\n"
+    lines = [",".join(person.values()) for person in people(2)]
+    path = tmp_path / "people.csv"
+    path.write_text(head + "\n".join([lines[0], "", lines[1], lines[0]]) + "\n")
+    job = bench.job(read_candidates(path), journal=tmp_path / "journal.db")
+    live = sorted([(each.row, each.line) async for each in job])
+    assert live == [(1, 3), (2, 5), (3, 6)]
+    report = await job
+    assert [(each.row, each.line) for each in report.outcomes] == live
+    assert [each.place for each in report.failures] == ["row 3 (line 6)"]
+    assert "of row 1 (line 3)" in str([each.reason for each in report.failures])
+    report.to_csv(tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        assert [each["line"] for each in csv.DictReader(file)] == ["3", "5", "6"]
+    path.write_text(head.strip() + "\n" + "\n".join(lines) + "\n")
+    report = await bench.job(read_candidates(path), journal=tmp_path / "journal.db")
+    assert [(each.row, each.line) for each in report.outcomes] == [(1, 2), (2, 3)]
+
+
+def test_a_journal_without_lines_is_carried_on(tmp_path: Path) -> None:
+    """A journal of the version before has its rows, and no line for them."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        migrate(connection, 0)
+        connection.execute("ALTER TABLE rows DROP COLUMN line")
+        migrate(connection, 1)
+        assert "line" in str(connection.execute("SELECT sql FROM sqlite_master").fetchall())
