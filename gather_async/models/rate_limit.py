@@ -15,9 +15,9 @@ class WindowStatus:
         limit: Requests that fit into it.
         period: Its length in seconds.
         used: Requests that may count against it now: those in flight, those answered
-            less than ``period`` ago, and what the server counted of others.
+            less than ``period`` ago, and what the server counted of other uses of the key.
         remaining: How many could start now as far as this window goes, from 0.
-        others: The part of ``used`` that isn't ours: the same key, used elsewhere.
+        external: The part of ``used`` that isn't ours: the same key, used elsewhere.
         next_free: Seconds until it has room; 0.0 if it has, None if that depends on
             an answer not here yet.
         learned: True if the server's headers told of this limit, and nobody configured it.
@@ -27,7 +27,7 @@ class WindowStatus:
     period: float
     used: int
     remaining: int
-    others: int = 0
+    external: int = 0
     next_free: float | None = 0.0
     learned: bool = False
 

@@ -82,23 +82,23 @@ class Window:
     """One window's limit and what is known of its use apart from our own log.
 
     Attributes:
-        limit: Requests, ours and others', that fit.
+        limit: Requests, ours and external ones, that fit.
         period: Seconds.
         bulk_limit: The same for bulk work: less the reserve, but at least 1.
-        learned: True if the server's headers told of it, and nobody configured it.
-        others: Requests that the server counted and that aren't ours.
-        others_until: When those have left the window at the latest.
+        learned: True if the server's headers named it, and it was not configured.
+        external: Requests that the server counted and that aren't ours.
+        external_until: When those have left the window at the latest.
         probe_at: From then on one request at a time may find out whether they have.
         oldest: Number in the log of the first request that may still count.
     """
 
     __slots__ = (
         "bulk_limit",
+        "external",
+        "external_until",
         "learned",
         "limit",
         "oldest",
-        "others",
-        "others_until",
         "period",
         "probe_at",
     )
@@ -108,14 +108,14 @@ class Window:
         self.period = period
         self.bulk_limit = max(1, limit - reserve)
         self.learned = learned
-        self.others = 0
-        self.others_until = 0.0
+        self.external = 0
+        self.external_until = 0.0
         self.probe_at = 0.0
         self.oldest = 0
 
 
 class RollingWindows:
-    """Several rolling windows over one log of answers; pure, told the time.
+    """Several rolling windows over one log of answers; pure: instants are parameters.
 
     Instants are floats of one clock that never goes back. One log serves all
     windows: the instants of the last answers, as many as the largest limit,
@@ -138,12 +138,12 @@ class RollingWindows:
         self._head = 0
 
     def is_free(self, now: float, *, bulk: bool = False) -> bool:
-        """Tell whether one more request may start now."""
+        """Return whether one more request may start now."""
         taken = self.in_flight + self._head
         for window in self.windows:
             limit = window.bulk_limit if bulk else window.limit
             if (
-                taken - window.oldest + window.others >= limit
+                taken - window.oldest + window.external >= limit
                 and self.window_free_at(window, now, bulk=bulk) > now
             ):
                 return False
@@ -160,18 +160,18 @@ class RollingWindows:
         """Return when this window alone lets one more request start, as `free_at`."""
         self._forget(window, now)
         own_room = (window.bulk_limit if bulk else window.limit) - self.in_flight
-        at = self._below(own_room - window.others, window, now)
-        if window.others and at > now:
+        at = self._below(own_room - window.external, window, now)
+        if window.external and at > now:
             gone = self._below(own_room, window, now)
-            at = min(at, max(gone, window.others_until))
+            at = min(at, max(gone, window.external_until))
             if not self.in_flight:
                 at = min(at, max(gone, window.probe_at))
         return at
 
     def used(self, window: Window, now: float) -> int:
-        """Return how many requests count against the window now, others' included."""
+        """Return how many requests count against the window now, external use included."""
         self._forget(window, now)
-        return self.in_flight + self._head - window.oldest + window.others
+        return self.in_flight + self._head - window.oldest + window.external
 
     def sent(self) -> None:
         """Count one more request in flight."""
@@ -214,7 +214,7 @@ class RollingWindows:
         return max(0, last - bisect_right(instants, after))
 
     def add_learned(self, limit: int, period: float) -> Window:
-        """Add a window that nobody configured; it counts what the log remembers."""
+        """Add a window that was not configured; it counts what the log remembers."""
         window = Window(limit, period, self.reserve, learned=True)
         self.windows.append(window)
         return window
@@ -229,8 +229,8 @@ class RollingWindows:
 
     def _forget(self, window: Window, now: float) -> None:
         """Step over what has left the window; each request is stepped over once."""
-        if window.others and now >= window.others_until:
-            window.others = 0
+        if window.external and now >= window.external_until:
+            window.external = 0
         log, size, head, period = self._log, self._size, self._head, window.period
         oldest = max(window.oldest, head - size)
         while oldest < head and expiry(log[oldest % size], period) <= now:

@@ -1,8 +1,8 @@
-"""When would so many more requests have started? Simulated, without waiting.
+"""Forecast of when so many more requests will have started: simulated, without waiting.
 
 Pure: the present is a parameter. What can't be known is assumed: requests in
 flight are answered after the usual latency, as are those still to come, and
-nobody else joins.
+no other call joins.
 """
 
 import math
@@ -31,7 +31,7 @@ def snapshot(
                 period=window.period,
                 used=used,
                 remaining=max(0, window.limit - used),
-                others=window.others,
+                external=window.external,
                 next_free=_seconds(windows.window_free_at(window, now), now),
                 learned=window.learned,
             )
@@ -79,12 +79,12 @@ _MOST_SIMULATED = 50_000  # starts; a few tens of milliseconds
 
 @attrs.frozen
 class WindowRule:
-    """At most ``limit`` requests in ``period`` seconds, fewer until ``others_until``."""
+    """At most ``limit`` requests in ``period`` seconds, fewer until ``external_until``."""
 
     limit: int
     period: float
-    others: int = 0
-    others_until: float = 0.0
+    external: int = 0
+    external_until: float = 0.0
 
 
 class Forecast:
@@ -105,14 +105,16 @@ class Forecast:
         self._at = max(now, not_before)
         self._latency = latency
         self._answers = windows.answers(now) + [now + latency] * windows.in_flight
-        active = [(each, each.others if now < each.others_until else 0) for each in windows.windows]
+        active = [
+            (each, each.external if now < each.external_until else 0) for each in windows.windows
+        ]
         self._interactive = [
-            WindowRule(each.limit, each.period, others, each.others_until)
-            for each, others in active
+            WindowRule(each.limit, each.period, external, each.external_until)
+            for each, external in active
         ]
         self._bulk = [
-            WindowRule(each.bulk_limit, each.period, others, each.others_until)
-            for each, others in active
+            WindowRule(each.bulk_limit, each.period, external, each.external_until)
+            for each, external in active
         ]
 
     def start(
@@ -154,8 +156,8 @@ class Forecast:
             at += pause
             pause = interval
             for rule in rules:
-                if rule.others:
-                    at = _free_with_others(answers, rule, at)
+                if rule.external:
+                    at = _free_with_external(answers, rule, at)
                 elif len(answers) >= rule.limit:
                     at = max(at, answers[-rule.limit] + rule.period)
             answers.append(at + latency)
@@ -170,7 +172,7 @@ class Forecast:
         if interval * block > period:
             block, period = 1, interval
         answers = self._answers
-        settled = all(self._at > rule.others_until for rule in rules if rule.others)
+        settled = all(self._at > rule.external_until for rule in rules if rule.external)
         if len(answers) >= memory + block and settled:
             pairs = zip(answers[-memory:], answers[-memory - block :], strict=False)
             repeats = all(abs(late - early - period) < _SAME for late, early in pairs)
@@ -182,14 +184,14 @@ class Forecast:
         return left
 
 
-def _free_with_others(answers: Sequence[float], rule: WindowRule, at: float) -> float:
-    """Return when the rule has room, from ``at`` on, its others gone or not."""
-    if at < rule.others_until and rule.limit > rule.others:
-        room = rule.limit - rule.others
+def _free_with_external(answers: Sequence[float], rule: WindowRule, at: float) -> float:
+    """Return when the rule has room, from ``at`` on, its external use gone or not."""
+    if at < rule.external_until and rule.limit > rule.external:
+        room = rule.limit - rule.external
         free = answers[-room] + rule.period if len(answers) >= room else at
-        if free < rule.others_until:
+        if free < rule.external_until:
             return max(at, free)
-    at = max(at, rule.others_until)
+    at = max(at, rule.external_until)
     return max(at, answers[-rule.limit] + rule.period) if len(answers) >= rule.limit else at
 
 

@@ -1,73 +1,73 @@
-"""What the session asks of a limiter; `RedisLimiter` and users' own fit it too."""
+"""The limiter protocol, and the slot of our own limiters."""
 
 from abc import abstractmethod
 from datetime import timedelta
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.validators import Choice
 
-__all__ = ["InProcessSlot", "Limiter", "Priority", "Slot", "SlotOwner", "check_priority"]
+__all__ = ["Limiter", "LimiterSlot", "Priority", "Slot", "SlotOwner", "check_priority"]
 
 
 class SlotOwner(Protocol):
-    """What a slot tells its limiter."""
+    """The limiter of a slot, as far as the slot is concerned."""
 
-    def recount(self, slot: "InProcessSlot") -> None:
+    def recount(self, slot: "LimiterSlot") -> None:
         """Count one more request in flight for the slot."""
 
-    def settle(self, slot: "InProcessSlot", *, sent: bool, quota: ServerQuota | None) -> None:
+    def finish(self, slot: "LimiterSlot", *, sent: bool, quota: ServerQuota | None) -> None:
         """Take the slot's requests out of flight."""
 
 
-class InProcessSlot:
-    """See `Slot`. A second ending does nothing: the first one was counted.
+class LimiterSlot:
+    """Slot of our own limiters. A second ending does nothing: the first one was counted.
 
     Attributes:
-        sent_at: When leave was given, on the limiter's clock.
+        sent_at: When it was granted, on the limiter's clock.
         weight: How many requests it stands for: 1, and one more each time it was resent.
-        generation: Which event loop of the limiter's life it belongs to.
+        home: The part of the event loop that it was granted in.
     """
 
-    __slots__ = ("_limiter", "generation", "sent_at", "weight")
+    __slots__ = ("_owner", "home", "sent_at", "weight")
 
-    def __init__(self, limiter: SlotOwner, sent_at: float, generation: int) -> None:
-        self._limiter: SlotOwner | None = limiter
+    def __init__(self, owner: SlotOwner, sent_at: float, home: Any) -> None:
+        self._owner: SlotOwner | None = owner
         self.sent_at = sent_at
         self.weight = 1
-        self.generation = generation
+        self.home = home
 
     def resent(self) -> None:
         """Count one more request: aiohttp sent this one again on its own."""
-        if self._limiter is not None:
+        if self._owner is not None:
             self.weight += 1
-            self._limiter.recount(self)
+            self._owner.recount(self)
 
     def answered(self, quota: ServerQuota | None) -> None:
         """End it: an answer came."""
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.settle(self, sent=True, quota=quota)
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=True, quota=quota)
 
     def lost(self) -> None:
         """End it: it was sent, and no answer will be read; it counts from now."""
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.settle(self, sent=True, quota=None)
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=True, quota=None)
 
     def returned(self) -> None:
         """End it: it never was sent; the slot is free at once.
 
         If it was resent after all, it did leave, and counts as lost.
         """
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.settle(self, sent=self.weight > 1, quota=None)
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=self.weight > 1, quota=None)
 
     def __repr__(self) -> str:
-        state = "open" if self._limiter is not None else "ended"
-        return f"<InProcessSlot {state}, {self.weight} request{'s' * (self.weight > 1)}>"
+        state = "open" if self._owner is not None else "ended"
+        return f"<LimiterSlot {state}, {self.weight} request{'s' * (self.weight > 1)}>"
 
 
 Priority = Literal["interactive", "bulk"]
@@ -80,7 +80,7 @@ def check_priority(priority: object) -> None:
 
 
 class Slot(Protocol):
-    """Leave to send one request. Exactly one of its endings is called, once.
+    """Permission to send one request. Exactly one of its endings is called, once.
 
     Endings are synchronous, so that they can run while a task is being cancelled.
     """
@@ -103,11 +103,11 @@ class Slot(Protocol):
 
 
 class Limiter(Protocol):
-    """Who may send now, under the rolling windows of one API key."""
+    """Rate limiter of one API key: grants slots as the rolling windows allow."""
 
     @abstractmethod
     async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
-        """Return leave to send, as soon as the windows allow.
+        """Return a slot, as soon as the windows allow.
 
         Cancelling the call leaves no trace and loses no slot.
 

@@ -1,110 +1,130 @@
-"""Whose turn is it: interactive calls first, without starving bulk ones.
-
-Pure: instants are parameters.
+"""Two priorities: interactive calls first, without starving bulk ones.
 
 Bulk may start when it leaves the reserve free and no interactive call waits.
-Once it waited for `_PATIENCE` seconds behind interactive calls, it is owed one
-start for each `_SHARE` of theirs, until none of them waits. What it is owed it takes as soon
+Once it waited for `_PATIENCE` seconds behind interactive calls, it earns the credit of one
+start for each `_SHARE` of theirs, until none of them waits. It spends the credit as soon
 as a window is loose enough; and if the windows never become so on their own,
 interactive calls pause until they are. The reserve stays untouched either way.
+
+The scheduler is pure: instants are parameters.
 """
 
-import asyncio
 import math
 from collections import deque
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable
+from typing import Generic, Literal, Protocol, TypeVar
 
 from gather_async.models.rate_limit import QueueStatus
 from gather_async.protocol.rolling_windows import RollingWindows
 
-__all__ = ["PriorityScheduler", "WaitQueue", "WaitQueues"]
-
-_T = TypeVar("_T")
-_TOLERATED = 64  # left waiters a line may hold on to before it drops them
+__all__ = ["PriorityScheduler", "Queued", "WaitQueue", "WaitQueues"]
 
 
-class WaitQueue(Generic[_T]):
-    """A queue of futures whose waiters may leave at any time.
+class Queued(Protocol):
+    """A waiter, as far as its queue is concerned."""
 
-    Joining, serving and leaving cost O(1) amortised. Waiters that left are
-    skipped when their turn comes, and dropped together as soon as they are more
+    is_counted_out: bool
+    """Whether its queue knows that it left; False at first."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it was cancelled or gave up."""
+        ...
+
+
+_W = TypeVar("_W", bound=Queued)
+_TOLERATED = 64  # left waiters a queue may hold on to before it drops them
+
+
+class WaitQueue(Generic[_W]):
+    """A queue whose waiters may leave at any time.
+
+    Pushing, popping and leaving cost O(1) amortised. Waiters that left are
+    skipped when they come up, and dropped together as soon as they are more
     than those that stay, so that a hundred thousand of them hold no memory.
 
     Attributes:
         waiting: How many wait.
     """
 
-    __slots__ = ("_again", "_first_time", "_left", "waiting")
+    __slots__ = ("_first_time", "_left", "_refused", "waiting")
 
     def __init__(self) -> None:
         self.waiting = 0
         self._left = 0
-        self._first_time: deque[asyncio.Future[_T]] = deque()
-        self._again: deque[asyncio.Future[_T]] = deque()
+        self._first_time: deque[_W] = deque()
+        self._refused: deque[_W] = deque()
 
-    def join(self, waiter: asyncio.Future[_T], *, again: bool) -> None:
-        """Wait at the end; ``again`` waits ahead of all that wait for the first time."""
-        (self._again if again else self._first_time).append(waiter)
+    def push(self, waiter: _W, *, was_refused: bool) -> None:
+        """Add a waiter at the end; one that the server refused goes ahead of first-timers."""
+        (self._refused if was_refused else self._first_time).append(waiter)
         self.waiting += 1
 
-    def serve(self) -> asyncio.Future[_T] | None:
-        """Take the first that still waits out of the line; None if all have left."""
-        for queue in (self._again, self._first_time):
+    def pop(self) -> _W | None:
+        """Remove and return the first that still waits; None if all have left."""
+        for queue in (self._refused, self._first_time):
             while queue:
                 waiter = queue.popleft()
-                if not waiter.done():
+                if not waiter.has_left:
                     self.waiting -= 1
                     return waiter
+                self._count_out(waiter)
                 self._left -= 1
         return None
 
-    def leave(self) -> None:
-        """Note that one waiter, whose future is done, left without being served."""
-        self.waiting -= 1
-        self._left += 1
+    def discard(self, waiter: _W) -> None:
+        """Count out a waiter that left."""
+        if waiter.is_counted_out:
+            return
+        self._count_out(waiter)
         if self._left > max(self.waiting, _TOLERATED):
-            self._first_time = deque(each for each in self._first_time if not each.done())
-            self._again = deque(each for each in self._again if not each.done())
-            self._left = 0
+            self.remove(lambda each: each.has_left)
 
-    def disband(self) -> list[asyncio.Future[_T]]:
-        """Empty the line and return those that still waited."""
-        still = [each for each in (*self._again, *self._first_time) if not each.done()]
-        self._again.clear()
-        self._first_time.clear()
-        self.waiting = self._left = 0
-        return still
+    def remove(self, is_leaving: Callable[[_W], bool]) -> list[_W]:
+        """Remove all waiters of a kind at once; return those that still waited."""
+        leaving = [each for each in (*self._refused, *self._first_time) if is_leaving(each)]
+        self._refused = deque(each for each in self._refused if not is_leaving(each))
+        self._first_time = deque(each for each in self._first_time if not is_leaving(each))
+        for waiter in leaving:
+            self._count_out(waiter)
+        self._left -= len(leaving)
+        return [each for each in leaving if not each.has_left]
+
+    def _count_out(self, waiter: _W) -> None:
+        if not waiter.is_counted_out:
+            waiter.is_counted_out = True
+            self.waiting -= 1
+            self._left += 1
 
 
-class WaitQueues(Generic[_T]):
-    """The lines of both priorities."""
+class WaitQueues(Generic[_W]):
+    """The queues of both priorities."""
 
     __slots__ = ("bulk", "interactive")
 
     def __init__(self) -> None:
-        self.interactive: WaitQueue[_T] = WaitQueue()
-        self.bulk: WaitQueue[_T] = WaitQueue()
+        self.interactive: WaitQueue[_W] = WaitQueue()
+        self.bulk: WaitQueue[_W] = WaitQueue()
 
-    def anyone(self) -> bool:
-        """Tell whether anyone waits."""
-        return self.interactive.waiting > 0 or self.bulk.waiting > 0
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call waits."""
+        return not (self.interactive.waiting or self.bulk.waiting)
 
     def status(self) -> QueueStatus:
         """Return how many wait."""
         return QueueStatus(interactive=self.interactive.waiting, bulk=self.bulk.waiting)
 
-    def disband(self) -> list[asyncio.Future[_T]]:
-        """Empty both and return those that still waited."""
-        return [*self.interactive.disband(), *self.bulk.disband()]
 
-
-_PATIENCE = 10.0  # seconds
-_SHARE = 5
-_LONGEST_PAUSE = 60.0  # seconds that interactive calls may be paused for bulk
+# Seconds that bulk waits behind interactive calls before it earns credit. Long enough that a
+# page load's burst is never slowed by a job; short against the minute of the documented window.
+_PATIENCE = 10.0
+_SHARE = 5  # interactive starts for each bulk start: a job keeps a sixth of the quota
+_LONGEST_PAUSE = 60.0  # seconds that interactive calls may be paused for bulk: one window
 
 
 class PriorityScheduler:
-    """Decides between the two priorities.
+    """Choice between the two priorities.
 
     Args:
         windows: What there is to share.
@@ -113,13 +133,13 @@ class PriorityScheduler:
     """
 
     __slots__ = (
-        "_hungry_since",
+        "_credit",
         "_interval",
-        "_most_owed",
+        "_most_credit",
         "_next_bulk",
         "_no_bulk_since",
-        "_owed",
         "_pause_until",
+        "_starved_since",
         "_windows",
     )
 
@@ -128,10 +148,10 @@ class PriorityScheduler:
         longest = max(windows.windows, key=lambda window: window.period)
         self._interval = longest.period / longest.bulk_limit if even else 0.0
         self._next_bulk = -math.inf
-        self._hungry_since = math.inf  # since then bulk started only what it was owed
+        self._starved_since = math.inf  # since then bulk started only on credit
         self._no_bulk_since = math.inf
-        self._owed = 0.0
-        self._most_owed = windows.reserve + 1.0
+        self._credit = 0.0
+        self._most_credit = windows.reserve + 1.0
         self._pause_until = -math.inf
 
     @property
@@ -145,7 +165,7 @@ class PriorityScheduler:
         return self._next_bulk
 
     def may_start(self, now: float, *, bulk: bool) -> bool:
-        """Tell whether a call may start now, if nobody waits."""
+        """Return whether a call may start now, if no call waits."""
         if bulk and now < self._next_bulk:
             return False
         return self._windows.is_free(now, bulk=bulk)
@@ -153,14 +173,14 @@ class PriorityScheduler:
     def next(
         self, now: float, interactive: bool, bulk: bool
     ) -> Literal["interactive", "bulk"] | None:
-        """Return who starts now, given who waits; None if nobody may."""
+        """Return the priority that starts now, given which ones wait; None if neither may."""
         if bulk:
-            if self._hungry_since == math.inf or now - self._no_bulk_since > _PATIENCE:
-                self._hungry_since = now
+            if self._starved_since == math.inf or now - self._no_bulk_since > _PATIENCE:
+                self._starved_since = now
             self._no_bulk_since = math.inf
-            if (not interactive or self._owed >= 1.0) and self.may_start(now, bulk=True):
+            if (not interactive or self._credit >= 1.0) and self.may_start(now, bulk=True):
                 if not interactive:
-                    self._hungry_since = math.inf
+                    self._starved_since = math.inf
                 return "bulk"
         if interactive and not self._is_paused(now, bulk) and self._windows.is_free(now):
             return "interactive"
@@ -171,24 +191,24 @@ class PriorityScheduler:
         at = math.inf
         if interactive:
             at = self._pause_until if self._is_paused(now, bulk) else self._windows.free_at(now)
-        if bulk and (not interactive or self._owed >= 1.0):
+        if bulk and (not interactive or self._credit >= 1.0):
             at = min(at, max(self._next_bulk, self._windows.free_at(now, bulk=True)))
         return at
 
     def started(self, now: float, *, bulk: bool, bulk_waits: bool) -> None:
-        """Note a start."""
+        """Record a start."""
         if bulk:
-            self._owed = max(0.0, self._owed - 1.0)
-            if self._owed < 1.0:
+            self._credit = max(0.0, self._credit - 1.0)
+            if self._credit < 1.0:
                 self._pause_until = -math.inf
             if not bulk_waits:
                 self._no_bulk_since = now
             late = now - self._next_bulk
             on_time = 0.0 <= late < self._interval
             self._next_bulk = (self._next_bulk if on_time else now) + self._interval
-        elif bulk_waits and now - self._hungry_since > _PATIENCE:
-            self._owed = min(self._owed + 1.0 / _SHARE, self._most_owed)
-            if self._owed >= self._most_owed and self._pause_until < now:
+        elif bulk_waits and now - self._starved_since > _PATIENCE:
+            self._credit = min(self._credit + 1.0 / _SHARE, self._most_credit)
+            if self._credit >= self._most_credit and self._pause_until < now:
                 self._pause(now)
 
     def _pause(self, now: float) -> None:
@@ -200,10 +220,10 @@ class PriorityScheduler:
             self._pause_until = now + _LONGEST_PAUSE
 
     def _is_paused(self, now: float, bulk: bool) -> bool:
-        """Tell whether interactive calls wait for bulk; a pause in vain forgives the debt."""
+        """Return whether interactive calls wait for bulk; a pause in vain voids the credit."""
         if self._pause_until == -math.inf or not bulk:
             return False
         if now >= self._pause_until:
-            self._owed, self._pause_until = 0.0, -math.inf
+            self._credit, self._pause_until = 0.0, -math.inf
             return False
         return now >= self._next_bulk

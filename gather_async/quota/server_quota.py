@@ -2,7 +2,7 @@
 
 Each answer says how many requests the server counted when it stamped this one.
 How many of them can have been ours is known within bounds; the rest is the
-same key used elsewhere. That number of `Window.others` is moved only as far as
+same key used elsewhere. That number of `Window.external` is moved only as far as
 an answer proves it wrong, so it never grows while the key is ours alone, and
 it falls as soon as the other use ends.
 
@@ -99,8 +99,8 @@ class ServerQuotaTracker:
         window = self._match(quota.limit, counted, now, reset_in)
         if self._learned:
             self._unlearn(window, quota, sent_at, now)
-        ours_now = self._windows.used(window, now) - window.others
-        if window.others or counted > ours_now:  # else no search is needed
+        ours_now = self._windows.used(window, now) - window.external
+        if window.external or counted > ours_now:  # else no search is needed
             self._correct(window, counted, sent_at=sent_at, now=now, reset_in=reset_in)
         if not quota.remaining:
             self._spent.append(now)
@@ -109,14 +109,14 @@ class ServerQuotaTracker:
     def _correct(
         self, window: Window, counted: int, *, sent_at: float, now: float, reset_in: float | None
     ) -> None:
-        """Move the number of others into the bounds that this answer proves."""
+        """Move the external use into the bounds that this answer proves."""
         since = sent_at - window.period - _ROUNDING
         most_of_ours = self._windows.in_flight + self._windows.count(since)
         least_of_ours = self._certain(window, sent_at, now)
         least, most = counted - most_of_ours, counted - least_of_ours
-        window.others = max(0, least, min(window.others, most))
-        if window.others:
-            window.others_until = now + window.period
+        window.external = max(0, least, min(window.external, most))
+        if window.external:
+            window.external_until = now + window.period
             is_near = reset_in is not None and 0.0 < reset_in <= window.period
             window.probe_at = now + (reset_in if is_near and reset_in else window.period)
 
@@ -128,7 +128,7 @@ class ServerQuotaTracker:
         return 1 + self._windows.count(since, sent_at) - max(0, doubtful)
 
     def _match(self, limit: int, counted: int, now: float, reset_in: float | None) -> Window:
-        """Return the window that the headers describe; learn it if nobody configured it."""
+        """Return the window that the headers describe; learn it if it is not configured."""
         same = self._configured.get(limit)
         if same is None:
             return self._learn(limit, counted, now, reset_in)

@@ -28,7 +28,7 @@ async def test_an_hour_of_quota_meets_no_429_and_takes_seconds() -> None:
             status = gather.rate_limit_status
         assert len(fake.requests) == 1100
     assert 3600 <= spent < 3620
-    assert all(window.others == 0 and not window.learned for window in status.windows)
+    assert all(window.external == 0 and not window.learned for window in status.windows)
     assert time.monotonic() - real < 20
 
 

@@ -431,16 +431,6 @@ def test_a_waiter_of_a_paused_loop_is_told(clock: VirtualClock) -> None:
         paused.close()
 
 
-async def test_two_loops_at_once_are_refused(clock: VirtualClock) -> None:
-    """While one loop runs, a second one gets an error and the first goes on undisturbed."""
-    limiter = _limiter(clock, (1, 60))
-    slot = await _get(limiter)
-    with pytest.raises(ClientClosedError):
-        await asyncio.to_thread(lambda: asyncio.run(_get(limiter)))
-    assert limiter.status().in_flight == 1
-    slot.answered(None)
-
-
 @pytest.mark.parametrize("reserve", [-1, 1.5, True, None, "5"])
 def test_a_senseless_reserve_is_refused(clock: VirtualClock, reserve: Any) -> None:
     """The reserve is a whole number from 0."""

@@ -87,7 +87,7 @@ async def test_a_server_of_our_own_never_refuses(seed: int) -> None:
     async def work() -> None:
         for _ in left:
             await client.call()
-            assert all(window.others == 0 for window in limiter.status().windows)
+            assert all(window.external == 0 for window in limiter.status().windows)
 
     await asyncio.gather(*(work() for _ in range(64)))
     assert server.refused == 0
@@ -187,7 +187,7 @@ async def test_a_window_full_of_others_is_probed_after_its_reset() -> None:
     limiter = InProcessLimiter((RateLimit(100, per=3600),), clock=clock)
     slot = await limiter.acquire(priority="interactive", max_wait=None)
     slot.answered(ServerQuota(100, 0, clock.wall() + 30.0))
-    assert limiter.status().windows[0].others == 99
+    assert limiter.status().windows[0].external == 99
     began = clock.monotonic()
     probe = await limiter.acquire(priority="interactive", max_wait=None)
     assert clock.monotonic() - began == pytest.approx(30.0)
@@ -197,7 +197,7 @@ async def test_a_window_full_of_others_is_probed_after_its_reset() -> None:
     probe.answered(ServerQuota(100, 98, clock.wall() + 60.0))
     await waiting
     assert clock.monotonic() - began == pytest.approx(35.0)
-    assert limiter.status().windows[0].others <= 1
+    assert limiter.status().windows[0].external <= 1
 
 
 async def test_others_end_with_the_period_if_nothing_is_heard() -> None:
