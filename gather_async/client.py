@@ -20,7 +20,7 @@ from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
 from gather_async.quota.in_process import InProcessLimiter, Pace
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import (
@@ -35,7 +35,6 @@ from gather_async.resources import (
 )
 from gather_async.session import Options, Session
 from gather_async.settings import (
-    DOCUMENTED_RATE_LIMITS,
     PRODUCTION,
     Defaults,
     validate_base_url,
@@ -86,7 +85,7 @@ class GatherClient:
         session: HTTPSession | None = None,
         timeout: Timeout = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
-        rate_limits: Sequence[RateLimit] = DOCUMENTED_RATE_LIMITS,
+        rate_limits: Sequence[RateLimit] = DEFAULT_RATE_LIMITS,
         limiter: Limiter | None = None,
         phone_policy: PhonePolicy = PhonePolicy.E164,
         default_region: str | None = None,

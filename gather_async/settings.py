@@ -14,13 +14,11 @@ from attrs.converters import optional
 from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority, check_priority
 from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number
 
 __all__ = [
-    "DOCUMENTED_RATE_LIMITS",
     "Defaults",
     "PRODUCTION",
     "validate_base_url",
@@ -76,10 +74,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-# Source: /getting-started/rate-limits
-DOCUMENTED_RATE_LIMITS = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
 def _is_policy(_: object, __: object, value: Any) -> None:

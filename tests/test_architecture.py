@@ -20,6 +20,7 @@ import gather_async
 from gather_async import errors, models, resources
 from gather_async.bulk import BulkInvite
 from gather_async.errors import GatherError, WebhookFailure
+from gather_async.webhooks.events import EVENT_CLASSES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gather_async"
@@ -279,3 +280,45 @@ def test_reading_one_object_is_written_once() -> None:
         if "get" in vars(getattr(resources, name)) and name != "Pager"
     }
     assert reading == {"Resource", "Interviews"}
+
+
+def _texts_of(path: Path) -> set[str]:
+    """Return the texts in a module that are values, not docstrings or annotations."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    annotations = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arg) and node.annotation is not None
+        for inner in ast.walk(node.annotation)
+    }
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in annotations
+    }
+
+
+def test_the_documented_events_are_named_once() -> None:
+    """The classes in `webhooks.events` name them; the rest of the package asks the classes."""
+    homes = {_relative(path) for path in SOURCES if _texts_of(path) & EVENT_CLASSES.keys()}
+    assert homes == {"gather_async/webhooks/events.py"}
+
+
+def test_the_documented_rate_limits_are_written_once() -> None:
+    """`DEFAULT_RATE_LIMITS` is the only place where the package itself spells a `RateLimit`."""
+    homes = {
+        _relative(path)
+        for path in SOURCES
+        for call in _calls_of(ast.parse(path.read_text(encoding="utf-8")), "RateLimit")
+        if any(isinstance(each, ast.Constant) for each in call.args)
+    }
+    assert homes == {"gather_async/protocol/rolling_windows.py"}
+
+
+def test_the_finished_statuses_are_listed_once() -> None:
+    """No other module groups the statuses of a candidate interview into a set of its own."""
+    named = "CandidateInterviewStatus.NEW_RESPONSE"
+    homes = {_relative(path) for path in SOURCES if named in path.read_text(encoding="utf-8")}
+    assert homes == {"gather_async/models/enums.py"}

@@ -6,13 +6,10 @@ from typing import Any
 
 from gather_async.cli.context import ExitStatus
 from gather_async.cli.output import Output
-from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 
 __all__ = ["add_to"]
-
-# Source: /getting-started/rate-limits
-_DOCUMENTED_LIMITS = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
 def add_to(commands: Any) -> None:
@@ -32,6 +29,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--rate-limits", action="store_true", help="100 a minute and 1000 an hour, as documented"
     )
+    parser.add_argument("--api-key", metavar="KEY", help="the only key it takes; made by default")
     parser.set_defaults(command=_run)
 
 
@@ -48,7 +46,8 @@ async def _serve(options: argparse.Namespace, screen: Output) -> int:
         port=options.port,
         edition=options.edition,
         audio_seconds=options.audio_seconds,
-        rate_limits=_DOCUMENTED_LIMITS if options.rate_limits else None,
+        rate_limits=DEFAULT_RATE_LIMITS if options.rate_limits else None,
+        api_key=options.api_key,
     )
     try:
         await fake.start()

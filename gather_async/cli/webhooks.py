@@ -12,7 +12,8 @@ from aiohttp import web
 from gather_async.cli.context import ExitStatus, add_secret, secret_of
 from gather_async.cli.output import Output, to_jsonable
 from gather_async.webhooks import WebhookEvent, WebhookReceiver
-from gather_async.webhooks.signing import SAMPLE_EVENTS, SignedSample, sample
+from gather_async.webhooks.events import EVENT_CLASSES
+from gather_async.webhooks.signing import SignedSample, sample
 
 __all__ = ["add_to"]
 
@@ -103,7 +104,7 @@ def _add_send_to(commands: Any) -> None:
         help="send a signed sample event to an endpoint",
         description="Send a sample event as Gather would, and tell what came back. A good"
         " endpoint answers 2xx within 5 seconds, and 401 to --tamper and --old.",
-        epilog=f"events: {', '.join(SAMPLE_EVENTS)}, or any other name",
+        epilog=f"events: {', '.join(sorted(EVENT_CLASSES))}, or any other name",
         allow_abbrev=False,
     )
     parser.add_argument("event", metavar="EVENT")

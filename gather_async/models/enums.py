@@ -66,6 +66,20 @@ class CandidateInterviewStatus(OpenEnum):
     HIRED = "hired"
     ARCHIVED = "archived"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the candidate has finished; False if archived, as that may come before."""
+        return self in _FINISHED
+
+
+_FINISHED = frozenset(
+    {
+        CandidateInterviewStatus.NEW_RESPONSE,
+        CandidateInterviewStatus.HAS_REVIEWED,
+        CandidateInterviewStatus.HIRED,
+    }
+)
+
 
 class DeliveryType(OpenEnum):
     """How an invite travels. Source: /guides/sending-invites."""

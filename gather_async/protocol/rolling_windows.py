@@ -19,15 +19,22 @@ import attrs
 from gather_async.errors import ConfigurationError
 from gather_async.validators import Number
 
-__all__ = ["RateLimit", "RollingWindows", "Window", "check_rate_limits", "expiry"]
+__all__ = [
+    "DEFAULT_RATE_LIMITS",
+    "RateLimit",
+    "RollingWindows",
+    "Window",
+    "check_rate_limits",
+    "expiry",
+]
 
 
 @attrs.frozen
 class RateLimit:
     """At most ``limit`` requests in any ``per`` seconds.
 
-    >>> RateLimit(100, per=60)
-    RateLimit(limit=100, per=60)
+    >>> RateLimit(100, per=60) == RateLimit(100, 60)
+    True
 
     Attributes:
         limit: Requests, a whole number from 1.
@@ -38,9 +45,11 @@ class RateLimit:
     """
 
     limit: int = attrs.field(validator=Number(least=1, whole=True, owner="RateLimit"))
-    per: float = attrs.field(
-        kw_only=True, validator=Number(above=0, unit="seconds", owner="RateLimit")
-    )
+    per: float = attrs.field(validator=Number(above=0, unit="seconds", owner="RateLimit"))
+
+
+DEFAULT_RATE_LIMITS = (RateLimit(100, 60), RateLimit(1000, 3600))
+"""What each key is allowed. Source: /getting-started/rate-limits"""
 
 
 def check_rate_limits(rate_limits: Iterable[RateLimit]) -> tuple[RateLimit, ...]:

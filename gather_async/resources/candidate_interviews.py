@@ -237,7 +237,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
     async def wait_until_completed(
         self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
     ) -> CandidateInterview:
-        """Return the candidate interview once the candidate has finished.
+        """Return the candidate interview once the candidate has finished, or it was archived.
 
         All waits of a client share their polls, which go with bulk priority, and a
         webhook wakes them if the client has ``signals``.

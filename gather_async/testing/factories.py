@@ -5,8 +5,7 @@ and phone numbers are ones that no person has.
 """
 
 import itertools
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,12 +21,10 @@ from gather_async.models import (
     Question,
     SummaryStatus,
 )
-from gather_async.protocol.signatures import sign
 
 __all__ = [
     "make_candidate",
     "make_candidate_interview",
-    "make_delivery",
     "make_interview",
     "make_new_candidate",
     "make_new_candidates",
@@ -137,28 +134,6 @@ def make_results(**changes: Any) -> InterviewResults:
         "summary_status": SummaryStatus.COMPLETE,
     }
     return InterviewResults(**fields | changes)
-
-
-def make_delivery(
-    event: str,
-    secret: str,
-    data: Mapping[str, Any] | None = None,
-    *,
-    at: datetime | None = None,
-) -> tuple[bytes, dict[str, str]]:
-    """Return a signed webhook delivery: body and headers, for one's own endpoint.
-
-    Args:
-        event: Such as ``candidate_interview.completed``.
-        secret: The secret that the endpoint knows.
-        data: The event's data; None is an empty object.
-        at: When the event happened and was signed; None: now.
-    """
-    moment = at or datetime.now(UTC)
-    envelope = {"event": event, "timestamp": moment.isoformat(), "data": dict(data or {})}
-    body = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode()
-    signature = sign(body, secret=secret, timestamp=str(int(moment.timestamp())))
-    return body, {"Content-Type": "application/json", "X-Qualifi-Signature": signature}
 
 
 def _new_id(kind: str) -> str:

@@ -24,15 +24,6 @@ __all__ = ["Condition", "Endpoints", "ListPage", "audio_ready", "completed", "su
 
 T = TypeVar("T")
 L = TypeVar("L", Question, CandidateInterview)
-_FINISHED = frozenset(
-    {
-        CandidateInterviewStatus.NEW_RESPONSE,
-        CandidateInterviewStatus.HAS_REVIEWED,
-        CandidateInterviewStatus.HIRED,
-        CandidateInterviewStatus.ARCHIVED,  # nothing more will come
-    }
-)
-
 
 Endpoints = Mapping[Priority, Endpoint[T]]
 """One endpoint for each priority that polls can have."""
@@ -121,7 +112,11 @@ def completed(endpoints: Endpoints[CandidateInterview]) -> Condition[CandidateIn
         return _listed(await endpoints[priority].list().page(number))
 
     def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
-        return AudioState.READY if item.status in _FINISHED else AudioState.PROCESSING
+        # An archived one has an end too: nothing more will come.
+        is_over = item.status is not None and (
+            item.status.is_finished or item.status is CandidateInterviewStatus.ARCHIVED
+        )
+        return AudioState.READY if is_over else AudioState.PROCESSING
 
     return Condition(
         noun="candidate interviews",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
@@ -19,15 +19,6 @@ from gather_async.webhooks.inbox import PutResult
 from gather_async.webhooks.ingest import Ingest
 
 __all__ = ["CatchUpClient", "catch_up"]
-
-# Who is here has finished. Source: /api-reference/candidate-interviews
-_FINISHED: Final = frozenset(
-    {
-        CandidateInterviewStatus.NEW_RESPONSE,
-        CandidateInterviewStatus.HAS_REVIEWED,
-        CandidateInterviewStatus.HIRED,
-    }
-)
 
 
 class _CandidateInterviews(Protocol):
@@ -87,7 +78,7 @@ def _events_of(item: CandidateInterview) -> Iterator[tuple[WebhookEvent, str]]:
     """
     if item.status is None or item.status == CandidateInterviewStatus.INVITE_SENT:
         return
-    if item.status in _FINISHED:
+    if item.status is not None and item.status.is_finished:
         yield _event(CandidateInterviewCompleted.NAME, item)
     yield _event(CandidateInterviewStatusChanged.NAME, item)
 

@@ -213,7 +213,7 @@ EVENT_CLASSES: Final[Mapping[str, type[WebhookEvent]]] = {
         InterviewUpdated,
     )
 }
-"""The documented events by their names on the wire."""
+"""The documented events by their names on the wire. Source: /api-reference/webhooks"""
 
 
 def instant_of(value: Any) -> datetime | None:

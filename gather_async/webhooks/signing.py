@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from attrs import field, frozen
 
@@ -13,7 +13,7 @@ from gather_async.errors import ConfigurationError
 from gather_async.protocol import signatures
 from gather_async.webhooks.events import WebhookEvent, decode_event
 
-__all__ = ["SAMPLE_EVENTS", "SignedSample", "sample", "sample_body", "sign", "verify"]
+__all__ = ["SignedSample", "sample", "sample_body", "sign", "verify"]
 
 
 def verify(
@@ -88,16 +88,6 @@ def _timestamp_text(timestamp: float | str | datetime | None) -> str:
     return str(int(time.time() if timestamp is None else timestamp))
 
 
-SAMPLE_EVENTS: Final = (
-    "candidate_interview.completed",
-    "candidate_interview.status_changed",
-    "interview.created",
-    "interview.updated",
-    "question.audio_generated",
-)
-"""The documented events, sorted. Source: /api-reference/webhooks"""
-
-
 @frozen
 class SignedSample:
     """What a delivery consists of."""
@@ -134,6 +124,7 @@ def sample(
     *,
     secret: str,
     data: Mapping[str, Any] | None = None,
+    at: datetime | None = None,
     tamper: bool = False,
     age: float = 0.0,
 ) -> SignedSample:
@@ -143,6 +134,7 @@ def sample(
         event: The event's name.
         secret: The webhook's secret.
         data: Instead of made-up data with new ids.
+        at: When it happened, and was signed, aware; None: now.
         tamper: Change the body after it was signed; a good endpoint answers 401.
         age: Seconds by which the signature is old; above the tolerance a good endpoint
             answers 401.
@@ -150,8 +142,9 @@ def sample(
     Raises:
         ConfigurationError: The secret is blank.
     """
-    body = sample_body(event, data=data)
-    header = sign(body, secret=secret, timestamp=datetime.now(UTC).timestamp() - age)
+    at = at or datetime.now(UTC)
+    body = sample_body(event, data=data, at=at)
+    header = sign(body, secret=secret, timestamp=at.timestamp() - age)
     if tamper:
         body = body.replace(b"{", b'{"tampered":true,', 1)
     return SignedSample(body, {"content-type": "application/json", "x-qualifi-signature": header})

@@ -114,11 +114,12 @@ def test_ctrl_c_ends_the_quickstart_cleanly() -> None:
 
 def test_the_fake_server_serves_until_ctrl_c() -> None:
     """The fake server prints what a shell needs, and serves the quickstart."""
-    with _started("fake-server", "--rate-limits", "--edition", "B") as process:
+    options = ("--rate-limits", "--edition", "B", "--api-key", "qapi_mine")
+    with _started("fake-server", *options) as process:
         assert process.stdout is not None
         url, key = (process.stdout.readline().strip() for _ in range(2))
         assert url.startswith("export GATHER_BASE_URL=http://127.0.0.1:")
-        assert key.startswith("export GATHER_API_KEY=qapi_")
+        assert key == "export GATHER_API_KEY=qapi_mine"
 
         async def status() -> int:
             client = GatherClient(key.partition("=")[2], base_url=url.partition("=")[2])
@@ -131,6 +132,14 @@ def test_the_fake_server_serves_until_ctrl_c() -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "Stopped."
+
+
+async def test_a_blank_key_is_reported(run: Run) -> None:
+    """A key that no client could send gives one line that names it."""
+    done = await run("fake-server", "--api-key", " ")
+    assert done.status != 0
+    assert len(done.err.splitlines()) == 1
+    assert "api_key" in done.err
 
 
 async def test_a_taken_port_is_reported(run: Run, fake_gather: FakeGather) -> None:

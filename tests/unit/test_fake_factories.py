@@ -1,10 +1,5 @@
 """The ready-made objects for users' tests."""
 
-import hashlib
-import hmac
-import json
-from datetime import UTC, datetime
-
 from gather_async.models import AudioState, CandidateInterviewStatus
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.testing import factories
@@ -46,13 +41,3 @@ def test_ids_differ() -> None:
         factories.make_candidate_interview,
     )
     assert len({make().id for make in makers for _ in range(5)}) == 20
-
-
-def test_a_delivery_is_signed() -> None:
-    """Body and header are what the vendor would send at that time."""
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    body, headers = factories.make_delivery("interview.created", "s", {"interviewId": "é"}, at=at)
-    timestamp = str(int(at.timestamp()))
-    digest = hmac.new(b"s", timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    assert headers["X-Qualifi-Signature"] == f"t={timestamp},v1={digest}"
-    assert json.loads(body)["data"] == {"interviewId": "é"}

@@ -1,5 +1,7 @@
 """Events: typed where documented, tolerant where not, the same however they are formatted."""
 
+import hashlib
+import hmac
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -181,6 +183,20 @@ def test_repr_shows_no_data() -> None:
     event = event_of("candidate_interview.completed", {"email": "ann@example.com"}, phone="+1555")
     assert "ann" not in repr(event)
     assert "+1555" not in repr(event)
+
+
+def test_a_sample_is_what_the_vendor_would_send_at_that_time() -> None:
+    """Body and header carry the instant; the signature is the documented one."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    delivery = sample("interview.created", secret="s", data={"interviewId": "é"}, at=at)
+    stamp = str(int(at.timestamp()))
+    digest = hmac.new(b"s", stamp.encode() + b"." + delivery.body, hashlib.sha256).hexdigest()
+    assert delivery.headers["x-qualifi-signature"] == f"t={stamp},v1={digest}"
+    assert json.loads(delivery.body) == {
+        "event": "interview.created",
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "data": {"interviewId": "é"},
+    }
 
 
 def test_sample_takes_any_event() -> None:

@@ -17,6 +17,10 @@ from gather_async.testing.fake.validation import (
     text,
     uri,
 )
+from gather_async.webhooks.events import (
+    CandidateInterviewCompleted,
+    CandidateInterviewStatusChanged,
+)
 
 __all__ = [
     "add_candidate",
@@ -171,7 +175,7 @@ def complete(world: ServerState, link: Row, *, summary_fails: bool) -> None:
     ends_at = world.clock.monotonic() + world.behaviour.summary_seconds
     link["_summary"] = (ends_at, summary_fails)
     data = _event_data(link) | {"status": "new_response", "takenAt": world.now()}
-    world.emit("candidate_interview.completed", data)
+    world.emit(CandidateInterviewCompleted.NAME, data)
     _set_status(world, link, "new_response")
 
 
@@ -181,7 +185,7 @@ def _set_status(world: ServerState, link: Row, status: str) -> None:
         return
     link["status"] = status
     link["updatedAt"] = world.now()
-    world.emit("candidate_interview.status_changed", _event_data(link) | {"status": status})
+    world.emit(CandidateInterviewStatusChanged.NAME, _event_data(link) | {"status": status})
 
 
 def _event_data(link: Row) -> Row:

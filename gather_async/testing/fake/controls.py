@@ -9,8 +9,9 @@ from gather_async.testing.fake.faults import Fault, FaultKind, shares_of
 from gather_async.testing.fake.questions import end_audio, listen_for_audio
 from gather_async.testing.fake.server import RequestHandler
 from gather_async.testing.fake.state import Row, ServerState, Table
-from gather_async.testing.fake.webhooks import EVENTS, Webhooks, WebhookTarget
+from gather_async.testing.fake.webhooks import Webhooks, WebhookTarget
 from gather_async.validators import Number
+from gather_async.webhooks.events import EVENT_CLASSES
 
 __all__ = ["FaultMethods", "ScenarioMethods"]
 
@@ -110,7 +111,7 @@ class ScenarioMethods:
         url: str,
         secret: str,
         *,
-        events: Collection[str] = EVENTS,
+        events: Collection[str] = tuple(EVENT_CLASSES),
         fresh_signatures: bool = True,
     ) -> WebhookTarget:
         """Deliver the events that happen from now on, signed, with up to three attempts.
@@ -131,7 +132,7 @@ class ScenarioMethods:
         Raises:
             ConfigurationError: The secret is empty, or an event is not documented.
         """
-        unknown = set(events) - set(EVENTS)
+        unknown = set(events) - EVENT_CLASSES.keys()
         if unknown or not secret:
             raise ConfigurationError(
                 f"No such event: {sorted(unknown)}." if unknown else "The secret must not be empty."

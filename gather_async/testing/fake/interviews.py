@@ -14,6 +14,7 @@ from gather_async.testing.fake.validation import (
     switch,
     text,
 )
+from gather_async.webhooks.events import InterviewCreated, InterviewUpdated
 
 __all__ = [
     "bulk_update_interviews",
@@ -57,7 +58,7 @@ def bulk_update_interviews(call: FakeRequest) -> Reply:
         _change(interview, body, template)
         interview["updatedAt"] = world.now()
         updated += 1
-        world.emit("interview.updated", {"interviewId": interview_id})
+        world.emit(InterviewUpdated.NAME, {"interviewId": interview_id})
     outcome = {
         "success": not errors,
         "updatedCount": updated,
@@ -156,7 +157,7 @@ def create_interview(call: FakeRequest) -> Reply:
         **world.stamps(),
     }
     world.interviews.add(interview)
-    world.emit("interview.created", {"interviewId": interview["id"]})
+    world.emit(InterviewCreated.NAME, {"interviewId": interview["id"]})
     return Reply(status=call.created, data=_single(world, interview))
 
 

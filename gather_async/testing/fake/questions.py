@@ -10,6 +10,7 @@ from gather_async.clock import Timer
 from gather_async.testing.fake.messages import FakeRequest, Reply, invalid, no_such_path, not_found
 from gather_async.testing.fake.state import Row, ServerState, page_of
 from gather_async.testing.fake.validation import BodyRule, QueryRule, maybe_empty, switch, text, uri
+from gather_async.webhooks.events import QuestionAudioGenerated
 
 __all__ = [
     "begin_audio",
@@ -108,7 +109,7 @@ def _arm(world: ServerState, question: Row) -> None:
         generation.timer = None
         if not generation.told:
             generation.told = True
-            world.emit("question.audio_generated", {"questionId": question["id"]})
+            world.emit(QuestionAudioGenerated.NAME, {"questionId": question["id"]})
 
     seconds = max(generation.ends_at - world.clock.monotonic(), 0.0)
     generation.timer = world.clock.call_later(seconds, tell)

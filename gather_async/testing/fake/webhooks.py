@@ -15,15 +15,8 @@ from gather_async.protocol.signatures import sign
 from gather_async.testing.fake.messages import encode
 from gather_async.testing.fake.state import Closing, Sleeps, iso
 
-__all__ = ["Delivery", "EVENTS", "WebhookTarget", "Webhooks"]
+__all__ = ["Delivery", "WebhookTarget", "Webhooks"]
 
-EVENTS = (
-    "candidate_interview.completed",
-    "candidate_interview.status_changed",
-    "question.audio_generated",
-    "interview.created",
-    "interview.updated",
-)
 _WAITS = (0.0, 60.0, 300.0)  # before each attempt
 _TIME_LIMIT = 5.0
 
