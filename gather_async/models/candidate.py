@@ -6,14 +6,14 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import check_email, wire
+from gather_async.models.fields import Model, check_email, wire
 from gather_async.phone import to_e164
 
 __all__ = ["Candidate", "NewCandidate"]
 
 
 @frozen(kw_only=True)
-class Candidate:
+class Candidate(Model):
     """A person who can be invited. Its ``repr`` shows no personal data."""
 
     id: str

@@ -10,13 +10,13 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.models.enums import CandidateInterviewStatus, EvaluationType, SummaryStatus
-from gather_async.models.fields import wire
+from gather_async.models.fields import Model, wire
 
 __all__ = ["CandidateInterview", "InterviewResults"]
 
 
 @frozen(kw_only=True)
-class CandidateInterview:
+class CandidateInterview(Model):
     """One candidate's way through one interview. Its ``repr`` hides the invite token."""
 
     id: str
@@ -39,7 +39,7 @@ class CandidateInterview:
 
 
 @frozen(kw_only=True)
-class InterviewResults:
+class InterviewResults(Model):
     """What came of an interview. Parts fill in over time.
 
     Only three fields are documented; transcriptions, scores and ratings are

@@ -1,4 +1,4 @@
-"""How a field is spelled on the wire; each name is copied, never derived."""
+"""What the models' fields have in common: wire names, each copied and never derived; checks."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 from gather_async.errors import InvalidEmailError, InvalidRequestError
 
-__all__ = ["WIRE_NAME", "check_email", "id_tuple", "optional_id_tuple", "wire"]
+__all__ = ["Model", "WIRE_NAME", "check_email", "id_tuple", "optional_id_tuple", "wire"]
 
 # Deliberately loose: only what no mail server could take is refused.
 _LABEL = r"[^@.\s\x00-\x1f\x7f<>()\[\],;:\\\"]+"
@@ -48,6 +48,16 @@ def id_tuple(ids: Iterable[str]) -> tuple[str, ...]:
 def optional_id_tuple(ids: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return the ids as a tuple, or None."""
     return None if ids is None else id_tuple(ids)
+
+
+class Model:
+    """Base of what the API's answers are read into.
+
+    It holds the place of weak references, so that a model's other slots are its fields alone
+    and the codec can make a twin of it.
+    """
+
+    __slots__ = ("__weakref__",)
 
 
 WIRE_NAME = "gather_async.wire_name"

@@ -7,13 +7,13 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.models.enums import InterviewStatus, InterviewType
-from gather_async.models.fields import wire
+from gather_async.models.fields import Model, wire
 
 __all__ = ["BulkUpdateResult", "Interview", "InterviewQuestion"]
 
 
 @frozen(kw_only=True)
-class InterviewQuestion:
+class InterviewQuestion(Model):
     """A question's place in an interview."""
 
     id: str
@@ -25,7 +25,7 @@ class InterviewQuestion:
 
 
 @frozen(kw_only=True)
-class Interview:
+class Interview(Model):
     """An interview that candidates can be invited to."""
 
     id: str
@@ -50,12 +50,13 @@ class Interview:
 
 
 @frozen(kw_only=True)
-class BulkUpdateResult:
+class BulkUpdateResult(Model):
     """What a bulk update did. Source: /api-reference/interviews-bulk-update."""
 
-    success: bool
-    updated_count: int = field(metadata=wire("updatedCount"))
-    """Interviews changed."""
+    success: bool | None = None
+    """None if the server's word for it can't be read."""
+    updated_count: int | None = field(default=None, metadata=wire("updatedCount"))
+    """Interviews changed; None if the server doesn't say."""
     errors: tuple[Any, ...] = field(default=(), hash=False)
     """One entry for each interview that was not; the entries' form is undocumented."""
     template_interview_id: str | None = field(default=None, metadata=wire("templateInterviewId"))
@@ -65,4 +66,4 @@ class BulkUpdateResult:
     @property
     def is_complete(self) -> bool:
         """Whether everything was changed: the server may answer 200 to a partial failure."""
-        return self.success and not self.errors
+        return self.success is True and not self.errors and "errors" not in self.extra

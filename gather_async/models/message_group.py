@@ -7,13 +7,13 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.models.enums import InterviewType
-from gather_async.models.fields import wire
+from gather_async.models.fields import Model, wire
 
 __all__ = ["Message", "MessageGroup"]
 
 
 @frozen(kw_only=True)
-class Message:
+class Message(Model):
     """One template of a group."""
 
     id: str
@@ -28,7 +28,7 @@ class Message:
 
 
 @frozen(kw_only=True)
-class MessageGroup:
+class MessageGroup(Model):
     """A set of templates that an interview uses."""
 
     id: str

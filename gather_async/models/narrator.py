@@ -5,11 +5,13 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gather_async.models.fields import Model
+
 __all__ = ["Narrator", "Voice"]
 
 
 @frozen(kw_only=True)
-class Voice:
+class Voice(Model):
     """One voice of a narrator."""
 
     id: str
@@ -21,7 +23,7 @@ class Voice:
 
 
 @frozen(kw_only=True)
-class Narrator:
+class Narrator(Model):
     """Who speaks a question's script."""
 
     id: str

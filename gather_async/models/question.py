@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import wire
+from gather_async.models.fields import Model, wire
 
 __all__ = ["AudioState", "FAILED_WORDS", "Question", "READY_WORDS", "audio_state_of"]
 
@@ -56,7 +56,7 @@ def audio_state_of(
 
 
 @frozen(kw_only=True)
-class Question:
+class Question(Model):
     """A question of an interview, and the state of its audio."""
 
     id: str

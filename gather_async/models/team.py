@@ -6,13 +6,13 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import optional_id_tuple, wire
+from gather_async.models.fields import Model, optional_id_tuple, wire
 
 __all__ = ["NewTeam", "Team"]
 
 
 @frozen(kw_only=True)
-class Team:
+class Team(Model):
     """A team of the key's organization, with its branding."""
 
     id: str

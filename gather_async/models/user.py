@@ -5,14 +5,14 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import check_email, id_tuple, wire
+from gather_async.models.fields import Model, check_email, id_tuple, wire
 from gather_async.phone import to_e164
 
 __all__ = ["NewUser", "User"]
 
 
 @frozen(kw_only=True)
-class User:
+class User(Model):
     """A member of the organization. Its ``repr`` shows no personal data."""
 
     id: str

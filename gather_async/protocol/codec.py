@@ -1,21 +1,24 @@
-"""The one converter between JSON and models: wire names, strict scalars, unknown fields kept."""
+"""The one converter between JSON and models: wire names, strict scalars, nothing lost.
 
-from collections.abc import Callable, Mapping
+An optional field whose value can't be read is None, and its raw value stays in
+``extra``, beside the fields that the model doesn't name: one odd date must not cost a
+list. Only an id is indispensable.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from types import GenericAlias, UnionType
+from types import UnionType
 from typing import Any, TypeVar
 
 import attrs
 from cattrs import Converter
-from cattrs.errors import ClassValidationError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn, override
 
 from gather_async.models.enums import InterviewStatus, OpenEnum
 from gather_async.models.fields import WIRE_NAME
-from gather_async.models.interview import Interview
 
-__all__ = ["MismatchError", "decode", "wire_names"]
+__all__ = ["MismatchError", "decode", "decode_all", "wire_names"]
 
 T = TypeVar("T")
 # Fields that a model has and the wire doesn't.
@@ -27,7 +30,7 @@ class MismatchError(Exception):
     """A value isn't what the model needs; never leaves the package.
 
     Attributes:
-        path: Where, relative to the decoded value, such as ``.questions[2].id``.
+        path: Where, relative to the decoded value: the value itself or its ``.id``.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -39,16 +42,28 @@ def decode(value: Any, model: type[T]) -> T:
     """Return the model that a JSON value describes.
 
     Raises:
-        MismatchError: The value doesn't fit; the error says where.
+        MismatchError: It is no object, or has no id; the error says which.
     """
+    decoded: T = _READERS[model](value, model)
+    return decoded
+
+
+def decode_all(values: list[Any], model: type[T]) -> tuple[T, ...]:
+    """Return the models that JSON values describe.
+
+    Raises:
+        MismatchError: One of them is none; which one, the path begins with.
+    """
+    read = _READERS[model]
     try:
-        return _FAST.structure(value, model)
-    except Exception:
-        try:
-            return _EXACT.structure(value, model)
-        except Exception as error:
-            path, problem = _locate(error)
-            raise MismatchError(path, problem) from None
+        return tuple([read(value, model) for value in values])
+    except MismatchError:
+        for index, value in enumerate(values):
+            try:
+                read(value, model)
+            except MismatchError as error:
+                raise MismatchError(f"[{index}]{error.path}", str(error)) from None
+        raise
 
 
 def wire_names(model: type) -> frozenset[str]:
@@ -58,28 +73,14 @@ def wire_names(model: type) -> frozenset[str]:
     )
 
 
-def _locate(error: BaseException) -> tuple[str, str]:
-    """Follow cattrs' nested groups down to the first fault: its path and what it is."""
-    if isinstance(error, ClassValidationError):
-        inner, field = error.group_exceptions()[0][0]
-        path, problem = _locate(inner)
-        return f".{_wire_name(error.cl, field.name)}{path}", problem
-    if isinstance(error, IterableValidationError):
-        inner, place = error.group_exceptions()[0][0]
-        path, problem = _locate(inner)
-        return f"[{place.index}]{path}", problem
-    if isinstance(error, KeyError):
-        return "", "it is missing"
-    return "", str(error)
-
-
 def _wire_name(cls: type, attribute: str) -> str:
     """Return how a model's field is spelled on the wire."""
     return str(getattr(attrs.fields(cls), attribute).metadata.get(WIRE_NAME, attribute))
 
 
-def _expected(kind: str, value: object) -> TypeError:
-    return TypeError(f"{kind} was expected, not {_JSON_NAMES.get(type(value), 'something else')}")
+def _expected(kind: str, value: object, path: str = "") -> MismatchError:
+    found = _JSON_NAMES.get(type(value), "something else")
+    return MismatchError(path, f"{kind} was expected, not {found}")
 
 
 _JSON_NAMES = {
@@ -95,12 +96,6 @@ _JSON_NAMES = {
 
 def _text(value: Any, _: Any) -> str:
     if type(value) is str:
-        return value
-    raise _expected("text", value)
-
-
-def _optional_text(value: Any, _: Any) -> str | None:
-    if value is None or type(value) is str:
         return value
     raise _expected("text", value)
 
@@ -122,16 +117,17 @@ def _instant(value: Any, _: Any) -> datetime:
     if type(value) is not str:
         raise _expected("a date", value)
     try:
-        parsed = datetime.fromisoformat(value)
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+        return _in_utc(datetime.fromisoformat(value))
     except (ValueError, OverflowError):
-        raise TypeError("an ISO 8601 date was expected") from None
+        raise MismatchError("", "an ISO 8601 date was expected") from None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _enum_member(value: Any, cls: type[OpenEnum]) -> OpenEnum:
-    if type(value) is str:
-        return cls(value)
-    raise _expected("text", value)
+    return cls(_text(value, str))
 
 
 def _interview_status(value: Any, _: Any) -> InterviewStatus:
@@ -142,84 +138,132 @@ def _interview_status(value: Any, _: Any) -> InterviewStatus:
     return InterviewStatus(_text(value, str))
 
 
-def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader of one model that keeps in ``extra`` what the model doesn't name."""
-    # Any, because cattrs takes overrides and flags of its own in one mapping.
-    overrides: dict[str, Any] = {
-        field.name: override(omit=True)
-        if field.name in _OURS
-        else override(rename=_wire_name(cls, field.name))
-        for field in attrs.fields(cls)
-    }
-    read = make_dict_structure_fn(
-        cls, converter, _cattrs_detailed_validation=converter.detailed_validation, **overrides
-    )
-    known = wire_names(cls)
-
-    def structure(value: Any, _: Any) -> Any:
-        if type(value) is not dict:
-            raise _expected("an object", value)
-        model = read(value, cls)
-        if value.keys() <= known:
-            return model
-        unknown = {name: item for name, item in value.items() if name not in known}
-        return attrs.evolve(model, **{_EXTRA: unknown})
-
-    return structure
-
-
-def _interview_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
-    read = _model_hook(cls, converter)
-
-    def structure(value: Any, _: Any) -> Any:
-        interview = read(value, cls)
-        status = value.get("status")
-        return attrs.evolve(interview, status_code=status) if type(status) is int else interview
-
-    return structure
-
-
-def _array_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader of arrays; null is an empty one."""
-    items = GenericAlias(list, cls.__args__[:1])
-    read = converter.get_structure_hook(items)
-
-    def structure(value: Any, _: Any) -> Any:
-        if value is None:
-            return ()
-        if type(value) is not list:
-            raise _expected("an array", value)
-        return tuple(read(value, items))
-
-    return structure
-
-
 def _object(value: Any, _: Any) -> Mapping[str, Any]:
     if type(value) is dict:
         return value
     raise _expected("an object", value)
 
 
-def _optional_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader of what may be null; cattrs' own looks its inner hook up each time."""
-    (inner,) = (each for each in cls.__args__ if each is not type(None))
-    if inner is str:
-        return _optional_text
-    read = converter.get_structure_hook(inner)
-
-    def structure(value: Any, _: Any) -> Any:
-        return None if value is None else read(value, inner)
-
-    return structure
-
-
-def _is_optional(cls: Any) -> bool:
-    return isinstance(cls, UnionType) and len(cls.__args__) == 2 and type(None) in cls.__args__
+def _readable(values: Any, read: Callable[[Any, Any], Any]) -> tuple[tuple[Any, ...], bool]:
+    """Return those items of an array that can be read, and whether all could be."""
+    if type(values) is not list:
+        return (), False
+    try:
+        return tuple([read(value, None) for value in values]), True
+    except MismatchError:
+        kept = []
+        for value in values:
+            with suppress(MismatchError):
+                kept.append(read(value, None))
+        return tuple(kept), False
 
 
-def _converter(*, detailed_validation: bool) -> Converter:
+def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader of one model, generated as source, as attrs does a class' own methods.
+
+    A page of 100 is read in the time that its JSON takes (benchmarks/decode.py): that
+    needs straight lines, and no call of ``__init__``, which on a frozen class is a call
+    for each field. The object is filled as an instance of a twin, a class with the same
+    slots that isn't frozen, and then becomes one of its own class.
+    """
+    scope: dict[str, Any] = {
+        "cls": cls,
+        "expected": _expected,
+        "fromisoformat": datetime.fromisoformat,
+        "in_utc": _in_utc,
+        "known": wire_names(cls),
+        "new": object.__new__,
+        "readable": _readable,
+        "required": _required,
+        "twin": type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__}),
+        "unreadable": (MismatchError, TypeError, ValueError, OverflowError),
+        "UTC": UTC,
+    }
+    lines = [
+        "def read(value, _):",
+        " if type(value) is not dict: raise expected('an object', value)",
+        " get, model, odd = value.get, new(twin), ()",
+    ]
+    for field in attrs.fields(cls):
+        if field.name not in _OURS:
+            lines += _field_lines(field, _wire_name(cls, field.name), converter, scope)
+            lines.append(f" model.{field.name} = v")
+    if hasattr(cls, "status_code"):
+        lines += [" v = get('status')", " model.status_code = v if type(v) is int else None"]
+    lines += [
+        " model.extra = {} if not odd and value.keys() <= known else {",
+        "  name: item for name, item in value.items() if name not in known or name in odd}",
+        " model.__class__ = cls",
+        " return model",
+    ]
+    exec(compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec"), scope)  # noqa: S102
+    read: Callable[[Any, Any], Any] = scope["read"]
+    return read
+
+
+def _field_lines(
+    field: Any, wire_name: str, converter: Converter, scope: dict[str, Any]
+) -> Iterator[str]:
+    """Give the lines that leave a field's value, or what stands for it, in ``v``."""
+    kind = _without_none(field.type)
+    yield f" v = get({wire_name!r})"
+    if field.default is attrs.NOTHING:
+        yield f" if type(v) is not str: raise required({wire_name!r}, value)"
+    elif kind in _WRONG:
+        yield f" if v is not None and {_WRONG[kind]}: odd += ({wire_name!r},); v = None"
+    elif getattr(kind, "__origin__", None) is tuple:
+        scope[f"read_{field.name}"] = converter.get_structure_hook(kind.__args__[0])
+        yield " if v is None: v = ()"
+        yield " else:"
+        yield f"  v, is_whole = readable(v, read_{field.name})"
+        yield f"  if not is_whole: odd += ({wire_name!r},)"
+    elif kind is not Any:
+        yield " if v is not None:"
+        yield "  try:"
+        yield from _reading_lines(field.name, kind, converter, scope)
+        yield f"  except unreadable: odd += ({wire_name!r},); v = None"
+
+
+def _reading_lines(
+    name: str, kind: Any, converter: Converter, scope: dict[str, Any]
+) -> Iterator[str]:
+    """Give the lines that turn ``v`` into what it means, or raise; the frequent ones inline."""
+    if kind is datetime:
+        yield "   v = fromisoformat(v)"
+        yield "   if v.tzinfo is not UTC: v = in_utc(v)"
+    elif isinstance(kind, type) and issubclass(kind, OpenEnum) and kind is not InterviewStatus:
+        scope[f"word_{name}"] = {word.value: word for word in kind}.get
+        scope[f"enum_{name}"] = kind
+        yield f"   v = word_{name}(v) or enum_{name}(v)"
+    else:
+        scope[f"read_{name}"] = converter.get_structure_hook(kind)
+        yield f"   v = read_{name}(v, None)"
+
+
+_WRONG = {
+    str: "type(v) is not str",
+    int: "type(v) is not int",
+    bool: "v is not True and v is not False",
+}
+
+
+def _required(name: str, value: Mapping[str, Any]) -> MismatchError:
+    """Make the error of a field that must be text."""
+    if name not in value:
+        return MismatchError(f".{name}", "it is missing")
+    return _expected("text", value[name], f".{name}")
+
+
+def _without_none(kind: Any) -> Any:
+    """Return the type of an optional field's value where it has one."""
+    if isinstance(kind, UnionType):
+        (kind,) = (each for each in kind.__args__ if each is not type(None))
+    return kind
+
+
+def _converter() -> Converter:
     """Build the converter; by default cattrs would turn null into "None" and "no" into True."""
-    converter = Converter(detailed_validation=detailed_validation)
+    converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(int, _whole_number)
@@ -228,20 +272,19 @@ def _converter(*, detailed_validation: bool) -> Converter:
     converter.register_structure_hook(OpenEnum, _enum_member)
     converter.register_structure_hook(InterviewStatus, _interview_status)
     converter.register_structure_hook_func(lambda cls: cls == Mapping[str, Any], _object)
-    converter.register_structure_hook_factory(
-        lambda cls: getattr(cls, "__origin__", None) is tuple,
-        partial(_array_hook, converter=converter),
-    )
-    converter.register_structure_hook_factory(
-        _is_optional, partial(_optional_hook, converter=converter)
-    )
     converter.register_structure_hook_factory(attrs.has, partial(_model_hook, converter=converter))
-    converter.register_structure_hook_factory(
-        lambda cls: cls is Interview, partial(_interview_hook, converter=converter)
-    )
     return converter
 
 
-# Finding where a fault is costs time, so it is only done once there is one.
-_FAST = _converter(detailed_validation=False)
-_EXACT = _converter(detailed_validation=True)
+_CONVERTER = _converter()
+
+
+class _Readers(dict[Any, Callable[[Any, Any], Any]]):
+    """The converter's hooks, each looked up once."""
+
+    def __missing__(self, model: Any) -> Callable[[Any, Any], Any]:
+        hook = self[model] = _CONVERTER.get_structure_hook(model)
+        return hook
+
+
+_READERS = _Readers()

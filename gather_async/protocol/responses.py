@@ -7,7 +7,7 @@ from typing import Any, AnyStr, TypeVar
 from attrs import field, frozen
 
 from gather_async.errors import ResponseDecodeError
-from gather_async.protocol.codec import MismatchError, decode, wire_names
+from gather_async.protocol.codec import MismatchError, decode, decode_all, wire_names
 
 __all__ = [
     "Response",
@@ -103,7 +103,10 @@ def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool =
         ResponseDecodeError: There is none, or it doesn't fit.
     """
     value, path = find_object(payload, singular, model)
-    return _decode_at(path, value, model, payload, is_write=is_write)
+    try:
+        return decode(value, model)
+    except MismatchError as failure:
+        raise _decode_error(path + failure.path, str(failure), payload, is_write=is_write) from None
 
 
 def decode_items(
@@ -117,15 +120,8 @@ def decode_items(
     values, path = find_list(payload, plural)
     if not isinstance(values, list):
         raise _decode_error(path, "an array was expected", payload, is_write=is_write)
-    return tuple(
-        _decode_at(f"{path}[{index}]", value, model, payload, is_write=is_write)
-        for index, value in enumerate(values)
-    )
-
-
-def _decode_at(path: str, value: Any, model: type[T], payload: Any, *, is_write: bool) -> T:
     try:
-        return decode(value, model)
+        return decode_all(values, model)
     except MismatchError as failure:
         raise _decode_error(path + failure.path, str(failure), payload, is_write=is_write) from None
 

@@ -151,7 +151,6 @@ async def test_created_team_that_is_nowhere_to_be_seen_is_told(
         ({"payload": {"data": {"question": None}}}, "$.data.question"),
         ({"payload": {"data": {"question": {}}}}, "$.data.question.id"),
         ({"payload": {"data": {"question": {"id": 7}}}}, "$.data.question.id"),
-        ({"payload": {"data": {"id": "q", "title": False}}}, "$.data.title"),
     ],
 )
 async def test_senseless_answer_names_its_place(
