@@ -1,11 +1,16 @@
-"""Time as a dependency, so that hours of quota can pass in milliseconds."""
+"""Time as a dependency, so that hours of quota can pass in milliseconds, and event loops."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Clock", "SystemClock", "Timer"]
+from attrs import define
+
+from gather_async.errors import ClientClosedError
+
+__all__ = ["Clock", "LoopOwner", "SystemClock", "Timer", "running_loop", "wait"]
 
 
 class Timer(Protocol):
@@ -53,3 +58,99 @@ class SystemClock:
 
     def __repr__(self) -> str:
         return "SystemClock()"
+
+
+async def wait(clock: Clock, event: asyncio.Event, seconds: float) -> bool:
+    """Sleep until an event is set, for so many seconds at most; return whether it was.
+
+    Args:
+        clock: Whose seconds they are.
+        event: Of the running loop.
+        seconds: ``inf`` for as long as it takes; at once if not positive.
+    """
+    if event.is_set() or seconds == math.inf:
+        return await event.wait()
+    if seconds <= 0.0:
+        await asyncio.sleep(0)  # a loop of such waits must let others run
+        return event.is_set()
+    waiting = asyncio.ensure_future(event.wait())
+    timer = clock.call_later(seconds, waiting.cancel)
+    try:
+        await asyncio.wait({waiting})
+    finally:
+        timer.cancel()
+        waiting.cancel()
+    return not waiting.cancelled()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop; None outside of any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+@define(eq=False)
+class LoopOwner:
+    """The event loop that an object works in, one at a time."""
+
+    noun: str
+    """What a message calls the object."""
+    until_closed: bool = False
+    """Whether a loop that rests, and may go on, keeps the object."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """None before its first use."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the object works in the running loop."""
+        return self.loop is not None and self.loop is running_loop()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the object works in another loop, which is not over."""
+        if self.loop is None or self.is_here:
+            return False
+        return not self.loop.is_closed() if self.until_closed else self.loop.is_running()
+
+    def check(self) -> None:
+        """Raise if the object works in another loop.
+
+        Raises:
+            ClientClosedError: It does.
+        """
+        if self.is_elsewhere:
+            raise ClientClosedError(
+                f"This {self.noun} is in use in another event loop: "
+                f"make one {self.noun} for each loop."
+            )
+
+    def enter(self) -> bool:
+        """Move to the running loop; return whether it is another one than before.
+
+        Raises:
+            ClientClosedError: The object works in another loop.
+        """
+        self.check()
+        is_new = not self.is_here
+        self.loop = asyncio.get_running_loop()
+        return is_new
+
+    def leave(self) -> None:
+        """Let any loop be entered next."""
+        self.loop = None
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in the loop that the object works in, from any thread.
+
+        It is called at once if that loop is the running one, or is over.
+        """
+        if self.loop is not None and self.is_elsewhere:
+            try:
+                self.loop.call_soon_threadsafe(function, *arguments)
+            except RuntimeError:  # it was closed this moment, so nothing else runs in it
+                pass
+            else:
+                return
+        function(*arguments)

@@ -16,6 +16,7 @@ from gather_async.errors import (
 from gather_async.protocol.api_errors import server_time
 from gather_async.protocol.reconciliation import LookupResult, Reconciliation, Verdict, began_at
 from gather_async.protocol.requests import Request
+from gather_async.protocol.retry import backoff
 
 __all__ = ["LostWrite", "Reconciler", "Result"]
 
@@ -71,14 +72,15 @@ class Reconciler:
         """
         settled_at = lost.given_up + lost.in_flight_timeout
         ends_at = lost.given_up + lost.time_left
-        pause, not_before = _FIRST_PAUSE, lost.given_up + lost.not_before
+        number, not_before = 0, lost.given_up + lost.not_before
         cause: GatherError | None = None
         while (now := self.clock.monotonic()) < ends_at:
+            number += 1
+            pause = backoff(number, base=_FIRST_PAUSE, cap=_LONGEST_PAUSE)
             at = max(now + pause, not_before)
             if now < settled_at < at:
                 at = max(settled_at, not_before)  # the look-up that may prove absence
             at = min(at, ends_at)
-            pause = min(2 * pause, _LONGEST_PAUSE)
             try:
                 await self.sleep(at - now)
                 # Absence counts from when the look-up is sent, not from when it is answered.

@@ -11,6 +11,7 @@ from attrs import define, field
 from multidict import CIMultiDict
 from yarl import URL
 
+from gather_async.clock import LoopOwner
 from gather_async.errors import (
     ClientClosedError,
     GatherConnectionError,
@@ -110,7 +111,7 @@ class Transport:
     _trace_configs: Sequence[aiohttp.TraceConfig] = field(default=(), alias="trace_configs")
     _trace: aiohttp.TraceConfig = field(factory=_sending_trace, init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _owner: LoopOwner = field(factory=lambda: LoopOwner("client"), init=False)
     _room: asyncio.Semaphore = field(factory=asyncio.Semaphore, init=False)
     _lifetime: AsyncGenerator[None, None] | None = field(default=None, init=False)
     _is_closed: bool = field(default=False, init=False)
@@ -165,7 +166,7 @@ class Transport:
         self._is_closed = True
         if self._borrowed is not None and self._trace in self._borrowed.trace_configs:
             self._borrowed.trace_configs.remove(self._trace)
-        if self._loop is asyncio.get_running_loop() and self._lifetime is not None:
+        if self._owner.is_here and self._lifetime is not None:
             await self._lifetime.aclose()
         self._forget_session()
 
@@ -189,15 +190,9 @@ class Transport:
         """Return the session of the running loop, opened if need be."""
         if self._is_closed:
             raise ClientClosedError("This client is closed: make a new GatherClient.")
-        loop = asyncio.get_running_loop()
-        if self._session is not None and self._loop is loop and not self._session.closed:
+        if not self._owner.enter() and self._session is not None and not self._session.closed:
             return self._session
-        if self._loop is not None and self._loop is not loop and self._loop.is_running():
-            raise ClientClosedError(
-                "This client is in use in another running event loop: make one client per loop."
-            )
         self._forget_session()
-        self._loop = loop
         self._room = asyncio.Semaphore(_MOST_CONNECTIONS)
         if self._borrowed is not None:
             return self._traced(self._borrowed)
@@ -230,7 +225,7 @@ class Transport:
         return session
 
     def _forget_session(self) -> None:
-        self._session = self._lifetime = self._loop = None
+        self._session = self._lifetime = None
 
 
 _SECONDS = Number(above=0, unit="seconds")  # asyncio has no timer for an infinite delay

@@ -322,3 +322,45 @@ def test_the_finished_statuses_are_listed_once() -> None:
     named = "CandidateInterviewStatus.NEW_RESPONSE"
     homes = {_relative(path) for path in SOURCES if named in path.read_text(encoding="utf-8")}
     assert homes == {"gather_async/models/enums.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_growing_pauses_are_computed_in_one_place(path: Path) -> None:
+    """`protocol.retry.backoff` is the only power with an exponent that grows."""
+    powers = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Pow)
+        and not isinstance(node.right, ast.Constant)
+    ]
+    assert bool(powers) == (path == PACKAGE / "protocol" / "retry.py")
+
+
+def _methods_called(path: Path) -> set[str]:
+    """Return the names of the methods that a module calls."""
+    return {
+        node.func.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+
+def test_whose_loop_it_is_is_asked_in_one_place() -> None:
+    """`clock.LoopOwner` does; only the quota, which serves all loops at once, asks by itself."""
+    homes = {_relative(path) for path in SOURCES if "is_running" in _methods_called(path)}
+    assert homes == {"gather_async/clock.py", "gather_async/quota/call_queue.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_a_sleep_that_an_event_ends_is_written_once(path: Path) -> None:
+    """No timer sets an event that is waited for: that is what `clock.wait` is for."""
+    timers = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("call_later")
+        and len(node.args) > 1
+        and ast.unparse(node.args[1]).endswith(".set")
+    ]
+    assert timers == []

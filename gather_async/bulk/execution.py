@@ -36,7 +36,7 @@ from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
 from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
-from gather_async.clock import Clock
+from gather_async.clock import Clock, wait
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.phone import PhonePolicy
@@ -227,14 +227,7 @@ class JobExecution:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless the job stops."""
-        nap = asyncio.ensure_future(self._gather.clock.sleep(seconds))
-        halted = asyncio.ensure_future(self.halt.asked.wait())
-        try:
-            await asyncio.wait({nap, halted}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            nap.cancel()
-            halted.cancel()
-            await asyncio.gather(nap, halted, return_exceptions=True)
+        await wait(self._gather.clock, self.halt.asked, seconds)
 
     async def _report(self, journal: Journal, runner: Runner) -> InviteReport:
         settings = self._settings

@@ -22,12 +22,13 @@ from gather_async.bulk.tracked_limiter import TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
+from gather_async.protocol.retry import backoff
 
 __all__ = ["Runner", "StopSignal"]
 
-# Seconds before a row is tried again after what the client's own retries could
-# not mend; then the next run has to.
-_PAUSES = (5.0, 30.0)
+_TRIES = 3
+"""Attempts at a row whose failures the client's own retries could not mend; then the next
+run has to."""
 
 
 @define(eq=False)
@@ -171,7 +172,7 @@ class Runner:
 
     async def _try(self, row: RowTask) -> bool:
         """Return whether the row has ended, or was given up for this run."""
-        for pause in (*_PAUSES, None):
+        for number in range(1, _TRIES + 1):
             try:
                 await row.advance()
             except GatherError as error:
@@ -180,10 +181,10 @@ class Runner:
                 self._failed(error)
                 if self.halt.is_asked:
                     return False
-                if pause is None:
+                if number == _TRIES:
                     await row.save(defer(row.record, error))
                     return True
-                await self.errand.pause(pause)
+                await self.errand.pause(backoff(number, base=5.0, cap=30.0, factor=6.0))
             else:
                 if row.record.state is RowState.FAILED and row.record.error is not None:
                     self._failed(row.record.error)

@@ -12,11 +12,10 @@ from attrs.validators import optional
 
 from gather_async.validators import Number
 
-__all__ = ["Failure", "Retry", "RetryPolicy", "decide"]
+__all__ = ["Failure", "Retry", "RetryPolicy", "backoff", "decide"]
 
 _RETRIED_STATUSES = frozenset({408, 429})
 _LONGEST_RESET = 3600.0  # the longest documented window; a reset beyond it is a mistake
-_LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 
 _COUNT = Number(least=1, whole=True, owner="RetryPolicy")
@@ -85,6 +84,29 @@ class Retry:
     """Whether the pause is for the whole client, because the quota is used up."""
 
 
+def backoff(
+    attempt: int, *, base: float, cap: float, draw: float = 1.0, factor: float = 2.0
+) -> float:
+    """Return the seconds to pause after a failed attempt: ``base`` at first, growing to ``cap``.
+
+    >>> [backoff(n, base=0.5, cap=30.0) for n in (1, 2, 3, 10_000)]
+    [0.5, 1.0, 2.0, 30.0]
+
+    Args:
+        attempt: Which one it was, from 1.
+        base: Seconds after the first, above 0.
+        cap: Seconds at most, above 0.
+        draw: The part of the pause that is taken, 0 to 1; random, so that those who
+            failed together don't come back together.
+        factor: How much longer each pause is than the one before; 1 or more.
+    """
+    try:
+        grown = base * factor ** (attempt - 1)
+    except OverflowError:
+        grown = cap
+    return draw * min(cap, grown)
+
+
 def decide(
     policy: RetryPolicy,
     failure: Failure,
@@ -109,7 +131,7 @@ def decide(
         return None
     if failure.is_ambiguous and not repeatable:
         return None
-    pause = draw * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, _LARGEST_EXPONENT))
+    pause = backoff(attempt, base=policy.base, cap=policy.cap, draw=draw)
     if failure.status == 429:
         # The jitter keeps many clients of one key from coming back together.
         return Retry(wait=min(failure.reset_in or 0.0, _LONGEST_RESET) + pause, hold=True)

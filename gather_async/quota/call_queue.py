@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
-from gather_async.clock import Clock, Timer
+from gather_async.clock import Clock, Timer, running_loop
 from gather_async.errors import ClientClosedError
 from gather_async.quota.limiter import LimiterSlot
 from gather_async.quota.priority_queue import WaitQueue, WaitQueues
@@ -200,7 +200,7 @@ class CallQueue:
         waiter.slot = slot
         home = waiter.home
         home.waiting -= 1
-        if home.loop is _running_loop():
+        if home.loop is running_loop():
             waiter.future.set_result(None)
             return
         try:
@@ -211,7 +211,7 @@ class CallQueue:
 
     def wake_at(self, at: float, now: float) -> None:
         """Let every loop in which calls wait dispatch at that instant."""
-        here = _running_loop()
+        here = running_loop()
         if self.has_other_loops and not self._queues.is_empty:
             at = min(at, now + _SWEEP_INTERVAL)
         for home in self._homes.values():
@@ -276,9 +276,3 @@ def _lives_in(home: LoopHome, waiter: CallWaiter) -> bool:
 def _wake(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    with suppress(RuntimeError):
-        return asyncio.get_running_loop()
-    return None

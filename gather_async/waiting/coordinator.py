@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gather_async.clock import Clock
+from gather_async.clock import Clock, LoopOwner, wait
 from gather_async.errors import ClientClosedError, GatherError
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
@@ -56,7 +56,7 @@ class Coordinator(Generic[T]):
             kind, self._roster, allowance, rng, is_slow=lambda: kind.has_events and is_alive()
         )
         self._heard = RecentEvents()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -119,39 +119,26 @@ class Coordinator(Generic[T]):
         """Take in an event, from any thread."""
         if not event.startswith(self._kind.event_prefix):
             return
-        loop = self._loop
-        if loop is None or not loop.is_running() or loop is _running_loop():
-            self._take_in(ids)
-            return
-        try:
-            loop.call_soon_threadsafe(self._take_in, ids)
-        except RuntimeError:  # that loop is closed: nobody waits, and the memory is free to use
-            self._take_in(ids)
+        self._owner.call(self._take_in, ids)
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and the task."""
         self._is_closed = True
-        loop = self._loop
-        if loop is not None and loop is not _running_loop():
-            if loop.is_running():
-                loop.call_soon_threadsafe(self._end_all, _closed())
-            return
-        self._end_all(_closed())
-        await self.settle()
+        if self._owner.loop is None or self._owner.is_here:
+            self._end_all(_closed())
+            await self.settle()
+        elif self._owner.is_elsewhere:
+            self._owner.call(self._end_all, _closed())
 
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
         """Move to the running loop; what was left in one that ended is forgotten."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None and self._loop.is_running() and self._roster:
-                raise ClientClosedError(
-                    "This client is waiting in another running event loop: "
-                    "make one client per loop."
-                )
+        if self._owner.is_elsewhere and not self._roster:
+            self._owner.leave()  # nothing waits there any more
+        if self._owner.enter():
             self._roster.forget_all()
             self._board.forget_steps()
-            self._loop, self._task, self._changed = loop, None, asyncio.Event()
-        return loop
+            self._task, self._changed = None, asyncio.Event()
+        return asyncio.get_running_loop()
 
     def _take_in(self, ids: frozenset[str]) -> None:
         now = self._clock.monotonic()
@@ -205,15 +192,8 @@ class Coordinator(Generic[T]):
 
     async def _nap(self, seconds: float) -> None:
         """Sleep until then, or until something changes."""
-        timer = None
-        if seconds < math.inf:
-            # A nap shorter than a float of the clock can tell would never end.
-            timer = self._clock.call_later(max(seconds, _SHORTEST_NAP), self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        # A nap shorter than a float of the clock can tell would never end.
+        await wait(self._clock, self._changed, max(seconds, _SHORTEST_NAP))
 
     async def _take(self, step: Poll) -> None:
         """Send one poll and take in its answer."""
@@ -237,13 +217,6 @@ class Coordinator(Generic[T]):
     def _priority(self) -> Priority:
         is_urgent = any(each.priority == "interactive" for each in self._roster.policies)
         return "interactive" if is_urgent else "bulk"
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _closed() -> ClientClosedError:

@@ -1,6 +1,5 @@
 """`WebhookReceiver`: the one object that users mount."""
 
-import asyncio
 import contextlib
 import logging
 import random
@@ -17,7 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gather_async.clock import Clock, SystemClock
+from gather_async.clock import Clock, LoopOwner, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.protocol import signatures
 from gather_async.validators import Number
@@ -102,7 +101,7 @@ class WebhookReceiver(Handlers):
             clock=self._clock,
             on_new=self._worker.wake,
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner = LoopOwner("webhook receiver", until_closed=True)
         self._is_closed = False
         self._has_warned = False
 
@@ -129,7 +128,7 @@ class WebhookReceiver(Handlers):
         self._check_loop()
         if self._is_closed:
             return WebhookReply.unavailable("shutting_down")
-        if self._loop is None and not self._has_warned:
+        if self._owner.loop is None and not self._has_warned:
             self._has_warned = True
             _log.warning(
                 "Webhooks are stored, but no handler runs: use 'async with hooks', or the "
@@ -172,7 +171,7 @@ class WebhookReceiver(Handlers):
             ClientClosedError: It runs in another event loop.
         """
         self._check_loop()
-        if self._loop is not None:
+        if self._owner.loop is not None:
             yield
             return
         async with self:
@@ -190,9 +189,9 @@ class WebhookReceiver(Handlers):
             ClientClosedError: It is running already.
         """
         self._check_loop()
-        if self._loop is not None:
+        if self._owner.loop is not None:
             raise ClientClosedError("This receiver is running already: start it once.")
-        self._loop = asyncio.get_running_loop()
+        self._owner.enter()
         self._is_closed = False
         self._worker.start()
 
@@ -208,7 +207,7 @@ class WebhookReceiver(Handlers):
         try:
             await self._worker.drain()
         finally:
-            self._loop = None
+            self._owner.leave()
             if not self._inbox.is_shared and (lost := sum((await self._inbox.waiting()).values())):
                 _log.error("%d webhook tasks were not finished, and are lost with memory", lost)
             await self._inbox.aclose()
@@ -270,7 +269,7 @@ class WebhookReceiver(Handlers):
     @property
     def alive(self) -> bool:
         """Whether it is started and not closed, so that signals can be expected."""
-        return self._loop is not None and not self._is_closed
+        return self._owner.loop is not None and not self._is_closed
 
     @property
     def last_event_at(self) -> datetime | None:
@@ -295,14 +294,10 @@ class WebhookReceiver(Handlers):
 
     def _check_loop(self) -> None:
         """Raise in a second loop; forget a first one that died without closing us."""
-        if self._loop is None or self._loop is asyncio.get_running_loop():
-            return
-        if not self._loop.is_closed():
-            raise ClientClosedError(
-                "This receiver runs in another event loop: use one receiver for each loop."
-            )
-        self._loop = None
-        self._worker.forget()
+        self._owner.check()
+        if self._owner.loop is not None and not self._owner.is_here:
+            self._owner.leave()
+            self._worker.forget()
 
 
 def _checked_token(token: str | None) -> str | None:

@@ -11,7 +11,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from gather_async.clock import Clock
+from gather_async.clock import Clock, wait
+from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import HandlerJob, Inbox
@@ -76,7 +77,6 @@ def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
 
 
 _LONGEST = 3600.0  # inboxes take a time further ahead for a clock that went back
-_LARGEST_EXPONENT = 64  # 2.0 ** 10_000 overflows before a cap could apply
 
 
 _COUNT = Number(least=1, whole=True, owner="HandlerPolicy")
@@ -119,8 +119,7 @@ class HandlerPolicy:
         """
         if failures >= self.attempts:
             return None
-        longest = min(self.cap, self.base * 2.0 ** min(failures - 1, _LARGEST_EXPONENT))
-        return longest * (0.5 + draw / 2)
+        return backoff(failures, base=self.base, cap=self.cap, draw=0.5 + draw / 2)
 
 
 _CRASHES: Final = 25  # an event that kills the process this often is not tried for ever
@@ -255,15 +254,7 @@ class Worker:
             waits.append(self.handling.poll)
             if self._running:
                 waits.append(self._next_renewal - self.clock.monotonic())
-        wait = min(waits, default=math.inf)
-        if wait == math.inf:
-            await self._wake.wait()
-            return
-        timer = self.clock.call_later(max(wait, 0.0), self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
+        await wait(self.clock, self._wake, min(waits, default=math.inf))
 
     async def _run(self, task: HandlerJob) -> None:
         """Run one handler, and report what came of it."""

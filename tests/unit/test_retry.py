@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
+from gather_async.protocol.retry import Failure, Retry, RetryPolicy, backoff, decide
 
 HOUR = 3600.0
 
@@ -199,3 +199,21 @@ def test_durations_must_be_finite_and_above_0(name: str, value: Any) -> None:
     """A duration that no clock can wait for is refused by name."""
     with pytest.raises(ConfigurationError, match=name):
         RetryPolicy(**{name: value})
+
+
+@given(attempts, positive, positive, draws, st.floats(min_value=1, max_value=1e308))
+def test_a_pause_never_exceeds_its_cap_nor_shrinks(
+    attempt: int, base: float, cap: float, draw: float, factor: float
+) -> None:
+    """Whatever the numbers, a pause is 0 to ``cap`` seconds, and no shorter than the one before."""
+    pause = backoff(attempt, base=base, cap=cap, draw=draw, factor=factor)
+    assert 0.0 <= pause <= cap
+    assert pause <= backoff(attempt + 1, base=base, cap=cap, draw=draw, factor=factor)
+    assert pause == draw * backoff(attempt, base=base, cap=cap, factor=factor)
+
+
+def test_pauses_grow_by_their_factor() -> None:
+    """The documented doubling is the default; the last pause is the longest for ever."""
+    assert [backoff(n, base=1.0, cap=10.0) for n in range(1, 7)] == [1, 2, 4, 8, 10, 10]
+    assert [backoff(n, base=5.0, cap=30.0, factor=6.0) for n in (1, 2, 3)] == [5, 30, 30]
+    assert backoff(10**6, base=1.0, cap=10.0, factor=1.6) == 10.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import define, field, frozen
 
-from gather_async.clock import Clock
+from gather_async.clock import Clock, wait
 from gather_async.testing.fake.quota import HeadersDescribe
 from gather_async.validators import Choice, Number
 
@@ -41,8 +41,7 @@ class Sleeps:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._open: set[asyncio.Future[None]] = set()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the clock.
@@ -50,29 +49,16 @@ class Sleeps:
         Raises:
             Closing: `close` was called before the time was over.
         """
-        if self._closed:
+        if await wait(self._clock, self._closed, seconds):
             raise Closing
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(
-            seconds, lambda: None if done.done() else done.set_result(None)
-        )
-        self._open.add(done)
-        try:
-            await done
-        finally:
-            self._open.discard(done)
-            timer.cancel()
 
     def open(self) -> None:
         """Allow sleeping again."""
-        self._closed = False
+        self._closed = asyncio.Event()  # the next loop needs another one
 
     def close(self) -> None:
         """End all sleeps."""
-        self._closed = True
-        for done in tuple(self._open):
-            if not done.done():
-                done.set_exception(Closing())
+        self._closed.set()
 
 
 Edition = Literal["A", "B"]

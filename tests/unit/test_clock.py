@@ -1,0 +1,130 @@
+"""Sleeps that an event ends, and the loop that an object works in."""
+
+import asyncio
+import math
+import threading
+
+import pytest
+
+from gather_async.clock import LoopOwner, SystemClock, running_loop, wait
+from gather_async.errors import ClientClosedError
+from gather_async.testing import VirtualClock
+
+
+async def test_a_wait_lasts_for_its_seconds() -> None:
+    """Without the event, exactly so much time passes."""
+    clock = VirtualClock()
+    began = clock.monotonic()
+    assert not await wait(clock, asyncio.Event(), 12.5)
+    assert clock.monotonic() == began + 12.5
+
+
+@pytest.mark.parametrize("seconds", [10.0, math.inf])
+async def test_an_event_ends_a_wait(seconds: float) -> None:
+    """The wait ends when the event is set, and says so."""
+    clock = VirtualClock()
+    began, event = clock.monotonic(), asyncio.Event()
+    clock.call_later(3.0, event.set)
+    assert await wait(clock, event, seconds)
+    assert clock.monotonic() == began + 3.0
+
+
+async def test_an_event_that_is_set_leaves_nothing_to_wait_for() -> None:
+    """No time passes, nor does it for no seconds."""
+    clock = VirtualClock()
+    began, event = clock.monotonic(), asyncio.Event()
+    for seconds in (0.0, -1.0):
+        assert not await wait(clock, event, seconds)
+    event.set()
+    for seconds in (0.0, 5.0, math.inf):
+        assert await wait(clock, event, seconds)
+    assert clock.monotonic() == began
+
+
+async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
+    """Neither its timer nor its task outlives it, and the cancellation goes on."""
+    clock = VirtualClock()
+    waiting = asyncio.create_task(wait(clock, asyncio.Event(), 60.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    began = clock.monotonic()
+    await clock.sleep(1.0)
+    assert clock.monotonic() == began + 1.0
+
+
+def test_an_object_moves_from_loop_to_loop() -> None:
+    """It enters the next loop once the one before is over, and knows where it is."""
+    owner = LoopOwner("client")
+
+    async def enter() -> list[bool]:
+        entered = [owner.enter(), owner.enter()]
+        assert owner.is_here
+        return entered
+
+    assert running_loop() is None
+    assert not owner.is_here
+    assert [asyncio.run(enter()) for _ in range(2)] == [[True, False]] * 2
+    assert not owner.is_elsewhere
+
+
+def test_a_second_loop_gets_one_message() -> None:
+    """One message names the object and the way out; leaving lets the other loop in."""
+    owner = LoopOwner("client")
+
+    async def enter() -> None:
+        owner.enter()
+
+    async def outer() -> None:
+        await enter()
+        with pytest.raises(ClientClosedError, match="client is in use in another event loop: make"):
+            await asyncio.to_thread(asyncio.run, enter())
+        assert owner.is_here
+        owner.leave()
+        await asyncio.to_thread(asyncio.run, enter())
+        assert not owner.is_here
+
+    asyncio.run(outer())
+
+
+def test_a_resting_loop_may_keep_its_object() -> None:
+    """What has tasks in a loop that rests stays there until that loop is closed."""
+    keeper, mover = LoopOwner("receiver", until_closed=True), LoopOwner("client")
+    loop = asyncio.new_event_loop()
+
+    async def enter() -> None:
+        mover.enter()
+        keeper.enter()
+
+    loop.run_until_complete(enter())
+    with pytest.raises(ClientClosedError, match="receiver"):
+        asyncio.run(enter())
+    loop.close()
+    asyncio.run(enter())
+
+
+async def test_a_call_from_another_thread_runs_in_the_loop() -> None:
+    """It is handed over to a loop that runs, and made at once where there is none."""
+    owner, called = LoopOwner("client"), asyncio.Event()
+    threads: list[str] = []
+
+    def note() -> None:
+        threads.append(threading.current_thread().name)
+        called.set()
+
+    owner.call(note)
+    assert owner.enter()
+    called.clear()
+    thread = threading.Thread(target=owner.call, args=(note,), name="elsewhere")
+    thread.start()
+    thread.join()
+    await called.wait()
+    assert threads == [threading.current_thread().name] * 2
+
+
+async def test_the_machines_clock_ends_a_wait_as_well() -> None:
+    """The running loop's own timers do."""
+    assert not await wait(SystemClock(), asyncio.Event(), 1e-6)
