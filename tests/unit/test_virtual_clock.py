@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import queue
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -78,6 +80,46 @@ async def test_time_stands_still_while_a_thread_works() -> None:
 
     await asyncio.gather(asyncio.to_thread(work), nap())
     assert order == ["work", "nap"]
+
+
+async def test_time_does_not_sleep_while_nothing_can_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without sockets, and with a thread that has nothing to do, a jump takes no real time."""
+    ends, clock = threading.Event(), VirtualClock()
+    idle = threading.Thread(target=ends.wait)
+    idle.start()
+    await clock.sleep(1.0)  # finds that the thread is idle
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for _ in range(100):
+        await clock.sleep(3600.0)
+    ends.set()
+    idle.join()
+    assert slept == []
+
+
+async def test_time_stands_still_while_a_thread_that_was_idle_works() -> None:
+    """A thread that gets work after it was seen idle is waited for, each time."""
+    clock, work = VirtualClock(), queue.SimpleQueue[asyncio.Future[float] | None]()
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        while (job := work.get()) is not None:
+            sum(range(20_000))
+            loop.call_soon_threadsafe(job.set_result, clock.monotonic())
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    for _ in range(50):
+        began, job = clock.monotonic(), loop.create_future()
+        nap = asyncio.create_task(clock.sleep(5.0))
+        work.put(job)
+        assert await job == began
+        assert clock.monotonic() == began
+        await nap
+    work.put(None)
+    worker.join()
 
 
 async def test_busy_holds_time_still() -> None:
