@@ -1,13 +1,48 @@
 """Settings that every test shares."""
 
-import os
+import secrets
 
+import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.leaks"]
+
+_LONG = 900.0  # seconds for a test of full size, on a busy machine
 
 # The machine may be busy: a law is broken by a counterexample, not by a slow example.
-settings.register_profile("gather_async", deadline=None)
-# A run that decides about a change tries the same examples each time; others explore.
-settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "gather_async")
+# The same examples each time: nobody's change fails by chance.
+settings.register_profile("same", deadline=None, derandomize=True)
+# New examples each time, ten times as many: what they find is repeated with the seed.
+settings.register_profile("new", deadline=None, max_examples=1000, print_blob=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis reads the seed
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the examples of laws: new ones with ``-m fuzz`` only."""
+    if _is_fuzz_run(config) and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+    settings.load_profile("new" if _is_fuzz_run(config) else "same")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say how to repeat a run with new examples."""
+    if _is_fuzz_run(config):
+        seed = config.option.hypothesis_seed
+        terminalreporter.write_line(f"Repeat with: -m fuzz --hypothesis-seed={seed}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let ``-m fuzz`` run the laws, too, and give tests of full size more time."""
+    for item in items:
+        is_law = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if _is_fuzz_run(config) and is_law:
+            item.add_marker("fuzz")
+        if item.get_closest_marker("fuzz") or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(_LONG))
+
+
+def _is_fuzz_run(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "fuzz")

@@ -20,7 +20,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["PostgresServer", "RedisServer"]
+__all__ = ["SERVER_IDS", "PostgresServer", "RedisServer"]
+
+SERVER_IDS: set[int] = set()
+"""Process ids of the servers that run."""
 
 _ATTEMPTS = 3  # the free port that was found may be taken before the server binds it
 _START_TIMEOUT = 20.0  # seconds; PostgreSQL takes 0.2 s on an idle machine
@@ -68,6 +71,7 @@ class _Server(ABC):
             self.port = self.port or _free_port()
             with (self.folder / "log").open("ab") as log:
                 self._process = self._spawn(self._command(), stdout=log)
+            SERVER_IDS.add(self._process.pid)
             ends = time.monotonic() + _START_TIMEOUT
             while self._process.poll() is None and time.monotonic() < ends:
                 if self._is_ready():
@@ -82,6 +86,7 @@ class _Server(ABC):
         if self._process is not None:
             self._process.send_signal(sent)
             self._process.wait(_START_TIMEOUT)
+            SERVER_IDS.discard(self._process.pid)
             self._process = None
 
     @property

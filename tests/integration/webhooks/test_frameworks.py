@@ -1,6 +1,7 @@
 """Real servers over real sockets, signed by Node: each framework takes, refuses and drains."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import re
@@ -8,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,11 @@ async def serving_litestar(service: Service) -> AsyncIterator[str]:
     """Serve Litestar: mounted as an ASGI handler."""
     litestar = pytest.importorskip("litestar")
     mounted = litestar.asgi(PATH, is_mount=True, copy_scope=True)(service.hooks.asgi())
-    app = litestar.Litestar(route_handlers=[mounted], lifespan=[service.hooks.lifespan])
+    app = litestar.Litestar(
+        route_handlers=[mounted],
+        lifespan=[service.hooks.lifespan],
+        logging_config=None,  # its queue's thread outlives the application
+    )
     async with uvicorn_serving(app) as url:
         yield url + PATH
 
@@ -368,14 +373,36 @@ async def test_websockets_are_refused() -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
+@pytest.fixture
+def litestar_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the threads of Litestar's logging, which otherwise end with the process."""
+    listener = pytest.importorskip("litestar.logging.standard").LoggingQueueListener
+    start, started = listener.start, []
+
+    def note(self: Any) -> None:
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(listener, "start", note)
+    yield
+    for each in started:
+        atexit.unregister(each.stop)
+        each.stop()
+
+
 @pytest.mark.parametrize("block", APPS, ids=lambda block: re.findall(r"from (\w+)", block)[0])
 async def test_applications_of_the_page(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Each application of the page takes a delivery on a real server, and runs its handlers."""
     imported = re.findall(r"^from (fastapi|starlette|litestar|django)\b", block, re.MULTILINE)
     for name in imported:
         pytest.importorskip(name)
+    if imported == ["litestar"]:
+        request.getfixturevalue("litestar_logging")
     monkeypatch.setenv("GATHER_WEBHOOK_SECRET", SECRET)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}

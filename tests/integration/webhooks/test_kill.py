@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from gather_async.webhooks import SignedSample, sample
 
 SERVER = Path(__file__).parent / "kill_server.py"
 SECRET = "kill-test-secret"
-EVENTS, REPEATED, KILLS, CONCURRENCY = 700, 300, 20, 10
+CONCURRENCY = 10
 
 
 class Server:
@@ -99,41 +100,52 @@ class Sender:
 
 
 async def test_nothing_is_lost_and_nothing_finished_runs_again(tmp_path: Path) -> None:
+    """With 4 kills among 150 concurrent deliveries, 50 repeated, every handler succeeds."""
+    await _deliver_all(tmp_path, events=100, repeated=50, kills=4)
+
+
+@pytest.mark.slow
+async def test_twenty_kills_of_a_thousand_deliveries(tmp_path: Path) -> None:
     """With 20 kills among 1000 concurrent deliveries, 300 repeated, every handler succeeds."""
+    await _deliver_all(tmp_path, events=700, repeated=300, kills=20)
+
+
+async def _deliver_all(folder: Path, *, events: int, repeated: int, kills: int) -> None:
+    """Deliver all events at once while the server is killed; check what its handlers ran."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rng = random.Random(20)
     samples = [
-        sample("interview.updated", secret=SECRET, data={"number": n}) for n in range(EVENTS)
+        sample("interview.updated", secret=SECRET, data={"number": n}) for n in range(events)
     ]
-    deliveries = samples + rng.sample(samples, REPEATED)
+    deliveries = samples + rng.sample(samples, repeated)
     rng.shuffle(deliveries)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
-        server = Server(tmp_path, listening)
+        server = Server(folder, listening)
         connector = aiohttp.TCPConnector(limit=0)
         async with server.running(), aiohttp.ClientSession(connector=connector) as session:
             sender = Sender(session, server.url)
             sending = [asyncio.create_task(sender.deliver(each)) for each in deliveries]
-            for moment in sorted(rng.sample(range(1, len(deliveries)), KILLS)):
+            for moment in sorted(rng.sample(range(1, len(deliveries)), kills)):
                 await sender.wait_for(moment)
                 server.kill()
                 await server.start()
             answers = Counter(await asyncio.gather(*sending))
             (await session.get(server.url + "finished")).release()
-            _check_runs(server)
+            _check_runs(server, events, kills)
             before = server.log.read_text()
             again = Counter(await asyncio.gather(*map(sender.deliver, samples)))
             (await session.get(server.url + "finished")).release()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert sum(answers.values()) == EVENTS + REPEATED
-    assert again == {'{"status": "duplicate"}': EVENTS}
+    assert sum(answers.values()) == events + repeated
+    assert again == {'{"status": "duplicate"}': events}
     assert server.log.read_text() == before
 
 
-def _check_runs(server: Server) -> None:
+def _check_runs(server: Server, events: int, kills: int) -> None:
     """Each handler succeeded on each event; it ran again only for a run that a kill cut off."""
     for word in ("plain-ends", "shaky-ends"):
         runs = server.runs(word)
-        assert {number for number, _ in runs} == set(range(EVENTS))
+        assert {number for number, _ in runs} == set(range(events))
         assert max(Counter(runs).values()) == 1, "a process ran a finished event again"
-        assert len(runs) <= EVENTS + KILLS * CONCURRENCY
+        assert len(runs) <= events + kills * CONCURRENCY
