@@ -24,7 +24,7 @@ async def main(base_url: str, api_key: str, interview_id: str, journal: str, cou
         api_key,
         base_url=base_url,
         rate_limits=[RateLimit(1_000_000, per=60)],
-        retry=RetryPolicy(base=0.01),
+        retry=RetryPolicy(base=0.01, in_flight_timeout=0.3),
     ) as gather:
         report = await BulkInvite(
             gather, rows, interview_id=interview_id, journal=journal, in_flight_timeout=0.3
