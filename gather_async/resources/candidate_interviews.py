@@ -253,7 +253,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits.completed(id, timeout=timeout, poll=poll)
+        return await self._waits.completion.wait(id, timeout=timeout, poll=poll)
 
     async def wait_until_summarized(
         self, id: str, *, timeout: float | None = 300.0, poll: PollPolicy | None = None
@@ -271,7 +271,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
             NotFoundError: There is none with this id.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits.summarized(id, timeout=timeout, poll=poll)
+        return await self._waits.summary.wait(id, timeout=timeout, poll=poll)
 
     async def _from_response_or_read(
         self, id: str, payload: Any, timeout: Timeout | Unset

@@ -123,7 +123,7 @@ class Questions(Resource[Question]):
             NotFoundError: There is no such question.
             ClientClosedError: The client was closed meanwhile.
         """
-        return await self._waits.audio_ready(question, timeout=timeout, poll=poll)
+        return await self._waits.audio.wait(question, timeout=timeout, poll=poll)
 
     def wait_until_all_audio_ready(
         self,
@@ -148,4 +148,4 @@ class Questions(Resource[Question]):
             NotFoundError: One of them doesn't exist.
             ClientClosedError: The client was closed meanwhile.
         """
-        return self._waits.all_audio_ready(questions, timeout=timeout, poll=poll)
+        return self._waits.audio.wait_each(questions, timeout=timeout, poll=poll)

@@ -1,6 +1,8 @@
-"""What can be awaited, and how each kind is read and judged."""
+"""What can be awaited, and how each condition is read and judged."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -19,49 +21,33 @@ from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
+from gather_async.waiting.signals import MOST_REMEMBERED
 
-__all__ = ["Condition", "Endpoints", "ListPage", "audio_ready", "completed", "summarized"]
+__all__ = ["Condition", "Endpoints", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
-L = TypeVar("L", Question, CandidateInterview)
-
 Endpoints = Mapping[Priority, Endpoint[T]]
 """One endpoint for each priority that polls can have."""
 
 
 @frozen(kw_only=True)
-class ListPage(Generic[T]):
-    """One page of a list."""
-
-    items: Mapping[str, T]
-    """By id."""
-    total: int | None = None
-    """Items in the whole list; None if the server doesn't say."""
-    has_next: bool = False
-    """Whether there may be another page."""
-
-
-async def _no_list(number: int, priority: Priority) -> Any:
-    raise AssertionError("This kind has no list.")
-
-
-@frozen(kw_only=True)
 class Condition(Generic[T]):
-    """One kind of wait.
+    """What a wait waits for.
 
     Attributes:
         noun: What is awaited, in the plural, for task names and messages.
         event_prefix: What the names of events about it start with.
-        read: Reads one; None if it isn't there yet. The third argument counts each
+        read: Reads one object; None if it isn't there yet. The third argument counts each
             request beyond the first.
-        page: Reads one page of the list.
-        has_list: Whether there is one.
-        judge: Tells what was seen, by a policy's words.
-        failed: Makes the error of a wait that ended badly.
+        judge: Returns the state of an object, by a policy's words.
+        failed: Makes the error of a wait that ended badly, from the object and the
+            seconds waited.
         timed_out: Makes the error of a deadline, from the id, what was last read, and
             the seconds waited.
-        is_telling: Tells whether a list item names its state at all.
-        is_listed_whole: Whether an item of the list may be returned as it is.
+        page: Reads one page of the list; None if there is no list.
+        is_telling: Returns whether a list item names its state at all.
+        is_whole: Returns whether a list item in that final state may be returned as it is.
+        is_listed_whole: Whether list items show all that single reads do, while unfinished.
         has_events: Whether an event announces the end, so that polling may be slow.
     """
 
@@ -69,23 +55,23 @@ class Condition(Generic[T]):
     event_prefix: str
     read: Callable[[str, Priority, Callable[[], None]], Awaitable[T | None]]
     judge: Callable[[T, PollPolicy], AudioState]
-    failed: Callable[[T], GatherError]
+    failed: Callable[[T, float], GatherError]
     timed_out: Callable[[str, T | None, float], GatherError]
-    page: Callable[[int, Priority], Awaitable[ListPage[T]]] = _no_list
-    has_list: bool = True
+    page: Callable[[int, Priority], Awaitable[Page[Any]]] | None = None
     is_telling: Callable[[T], bool] = lambda item: True
+    is_whole: Callable[[T, AudioState], bool] = lambda item, state: True
     is_listed_whole: bool = True
     has_events: bool = True
 
 
 def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
-    """Return the wait for a question's audio."""
+    """Return the condition that a question's audio is ready."""
 
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> Question:
         return await endpoints[priority].get(id)
 
-    async def page(number: int, priority: Priority) -> ListPage[Question]:
-        return _listed(await endpoints[priority].list().page(number))
+    async def page(number: int, priority: Priority) -> Page[Question]:
+        return await endpoints[priority].list().page(number)
 
     return Condition(
         noun="questions",
@@ -96,11 +82,16 @@ def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
         failed=_generation_failed,
         timed_out=_audio_late,
         is_telling=lambda question: question.transcription_status is not None,
+        is_whole=lambda question, state: (
+            state is AudioState.FAILED or question.audio_url is not None
+        ),
     )
 
 
-def completed(endpoints: Endpoints[CandidateInterview]) -> Condition[CandidateInterview]:
-    """Return the wait for a candidate to finish.
+def completed(
+    endpoints: Endpoints[CandidateInterview], wall: Callable[[], float]
+) -> Condition[CandidateInterview]:
+    """Return the condition that a candidate has finished, which an expired link can't.
 
     Source: /api-reference/candidate-interviews (the statuses; list items show few fields)
     """
@@ -108,15 +99,13 @@ def completed(endpoints: Endpoints[CandidateInterview]) -> Condition[CandidateIn
     async def read(id: str, priority: Priority, _: Callable[[], None]) -> CandidateInterview:
         return await endpoints[priority].get(id)
 
-    async def page(number: int, priority: Priority) -> ListPage[CandidateInterview]:
-        return _listed(await endpoints[priority].list().page(number))
+    async def page(number: int, priority: Priority) -> Page[CandidateInterview]:
+        return await endpoints[priority].list().page(number)
 
     def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
-        # An archived one has an end too: nothing more will come.
-        is_over = item.status is not None and (
-            item.status.is_finished or item.status is CandidateInterviewStatus.ARCHIVED
-        )
-        return AudioState.READY if is_over else AudioState.PROCESSING
+        if _is_finished(item):
+            return AudioState.READY
+        return AudioState.FAILED if _is_over(item.expiry, wall()) else AudioState.PROCESSING
 
     return Condition(
         noun="candidate interviews",
@@ -124,55 +113,57 @@ def completed(endpoints: Endpoints[CandidateInterview]) -> Condition[CandidateIn
         read=read,
         page=page,
         judge=judge,
-        failed=_never,
+        failed=_expired,
         timed_out=_late("The candidate had not finished"),
         is_telling=lambda item: item.status is not None,
+        is_whole=lambda item, state: False,
         is_listed_whole=False,
     )
 
 
-def summarized(endpoints: Endpoints[CandidateInterview]) -> Condition[InterviewResults]:
-    """Return the wait for the server to end its work on a summary.
+def summarized(
+    endpoints: Endpoints[CandidateInterview], wall: Callable[[], float]
+) -> Condition[InterviewResults]:
+    """Return the condition that the server has ended its work on a summary.
 
     Source: /api-reference/candidate-interviews (``summaryStatus``). What the results
     answer before completion is unknown, so 404 means that they are not there yet if
     the candidate interview itself exists. No documented event announces a summary.
     """
-    existing: set[str] = set()
+    expiries: dict[str, datetime | None] = {}
 
     async def read(
         id: str, priority: Priority, count: Callable[[], None]
     ) -> InterviewResults | None:
-        endpoint = endpoints[priority]
-        try:
+        endpoint, results = endpoints[priority], None
+        with suppress(NotFoundError):
             results = await endpoint.get_part(id, "results", InterviewResults)
-        except NotFoundError:
-            if id not in existing:
-                count()
-                await endpoint.get(id)
-                existing.add(id)
-            return None
-        existing.discard(id)
+        if results is not None and _summary_state(results) is not AudioState.PROCESSING:
+            expiries.pop(id, None)
+            return results
+        # It may not exist, or its link has expired: then there will never be more.
+        if id not in expiries or _is_over(expiries[id], wall()):
+            count()
+            link = await endpoint.get(id)
+            if not _is_finished(link) and _is_over(link.expiry, wall()):
+                raise _expired(link, 0.0)
+            if len(expiries) >= MOST_REMEMBERED:
+                expiries.clear()
+            expiries[id] = None if _is_finished(link) else link.expiry
         return results
 
     return Condition(
         noun="summaries",
         event_prefix="candidate_interview.",
         read=read,
-        has_list=False,
-        judge=_summary_state,
+        judge=lambda results, _: _summary_state(results),
         failed=_never,
         timed_out=_late("The summary was not over"),
         has_events=False,
     )
 
 
-def _listed(page: Page[L]) -> ListPage[L]:
-    items = {item.id: item for item in page.items}
-    return ListPage(items=items, total=page.total, has_next=page.has_next)
-
-
-def _summary_state(results: InterviewResults, _: PollPolicy) -> AudioState:
+def _summary_state(results: InterviewResults) -> AudioState:
     """Any word but ``processing`` ends the wait; without a word, a summary does."""
     status = results.summary_status
     if status is None:
@@ -180,7 +171,18 @@ def _summary_state(results: InterviewResults, _: PollPolicy) -> AudioState:
     return AudioState.PROCESSING if status == SummaryStatus.PROCESSING else AudioState.READY
 
 
-def _generation_failed(question: Question) -> GatherError:
+def _is_finished(link: CandidateInterview) -> bool:
+    status = link.status  # of an archived one nothing more will come
+    return status is not None and (
+        status.is_finished or status is CandidateInterviewStatus.ARCHIVED
+    )
+
+
+def _is_over(expiry: datetime | None, now: float) -> bool:
+    return expiry is not None and expiry <= datetime.fromtimestamp(now, UTC)
+
+
+def _generation_failed(question: Question, _: float) -> GatherError:
     return AudioGenerationError(
         f"The audio of question {question.id} could not be generated: "
         "see .question.transcription_status, then create the question anew.",
@@ -197,6 +199,14 @@ def _audio_late(id: str, question: Question | None, waited: float) -> GatherErro
     )
 
 
+def _expired(link: CandidateInterview, waited: float) -> GatherError:
+    message = (
+        f"The link of candidate interview {link.id} expired before the candidate finished: "
+        "resend the invite, then wait again."
+    )
+    return WaitTimeoutError(message, last=link, waited=waited)
+
+
 def _late(what: str) -> Callable[[str, Any, float], GatherError]:
     def late(id: str, last: Any, waited: float) -> GatherError:
         message = f"{what} after {waited:.1f} s (candidate interview {id}): wait again, or look."
@@ -205,5 +215,5 @@ def _late(what: str) -> Callable[[str, Any, float], GatherError]:
     return late
 
 
-def _never(item: object) -> GatherError:
-    raise AssertionError("This kind of wait doesn't end badly.")
+def _never(_: object, __: float) -> GatherError:
+    raise AssertionError("This condition is never missed for good.")

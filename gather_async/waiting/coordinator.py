@@ -1,41 +1,67 @@
-"""One task per kind of wait, which polls for everybody who waits."""
+"""One task per condition, which polls for all calls that wait."""
 
 import asyncio
 import contextvars
 import math
 import random
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
 
 from gather_async.clock import Clock, LoopOwner, wait
-from gather_async.errors import ClientClosedError, GatherError
+from gather_async.errors import (
+    AudioGenerationError,
+    ClientClosedError,
+    GatherError,
+    InvalidRequestError,
+)
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.budget import PollBudget
+from gather_async.validators import Number
 from gather_async.waiting.conditions import Condition
-from gather_async.waiting.list_index import Poll, ReadOne
-from gather_async.waiting.registry import Waiter, WaiterRegistry
-from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.list_index import Poll
+from gather_async.waiting.pacing import PollBudget, is_fatal
+from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
+from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
 from gather_async.waiting.signals import RecentEvents
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "as_completed"]
 
 T = TypeVar("T")
-_SHORTEST_NAP = 0.001  # seconds
-_MOST_UNDER_WAY = 4  # polls at once: one that hangs holds up nobody
+
+
+async def as_completed(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[Waiter[T], None]":
+    """Yield each waiter once its wait is over, without a task for each.
+
+    Cancelling it ends nothing but itself.
+    """
+    over: asyncio.Queue[Waiter[T]] = asyncio.Queue()
+    by_future = {each.future: each for each in waiters}
+
+    def put(future: "asyncio.Future[T]") -> None:
+        over.put_nowait(by_future[future])
+
+    for future in by_future:
+        future.add_done_callback(put)
+    try:
+        for _ in waiters:
+            yield await over.get()
+    finally:
+        for future in by_future:
+            future.remove_done_callback(put)
 
 
 class Coordinator(Generic[T]):
-    """Lets calls wait, and polls for all of them while there are any.
+    """The waits of one condition, and the task that polls for them while there are any.
 
     What was learned of the list survives the task and the event loop.
     """
 
     def __init__(
         self,
-        kind: Condition[T],
+        condition: Condition[T],
         *,
-        allowance: PollBudget,
+        budget: PollBudget,
         clock: Clock,
         rng: random.Random,
         is_alive: Callable[[], bool],
@@ -43,180 +69,284 @@ class Coordinator(Generic[T]):
         """Make one; nothing runs yet.
 
         Args:
-            kind: What is awaited.
-            allowance: What polling may spend, shared by all kinds.
+            condition: What is awaited.
+            budget: What polls may use, shared by all conditions.
             clock: Where time comes from.
             rng: Where the jitter comes from.
-            is_alive: Tells whether events arrive at present.
+            is_alive: Returns whether events arrive at present.
         """
-        self._kind = kind
+        self._condition = condition
         self._clock = clock
-        self._roster: WaiterRegistry[T] = WaiterRegistry()
-        self._board = Scheduler(
-            kind, self._roster, allowance, rng, is_slow=lambda: kind.has_events and is_alive()
+        self._registry: WaiterRegistry[T] = WaiterRegistry()
+        self._scheduler = Scheduler(
+            condition,
+            self._registry,
+            budget,
+            rng,
+            is_slow=lambda: condition.has_events and is_alive(),
         )
-        self._heard = RecentEvents()
+        self._recent = RecentEvents()
         self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._fatal: BaseException | None = None
         self._is_closed = False
 
-    async def wait(self, id: str, *, timeout: float, policy: PollPolicy, seen: T | None) -> T:
-        """Return the object once it is ready.
+    async def wait(
+        self, target: T | str, *, timeout: float | None, poll: PollPolicy | None = None
+    ) -> T:
+        """Return the object once the condition holds.
 
         Args:
-            id: Whose.
-            timeout: Seconds; ``inf`` for ever.
-            policy: When to look.
-            seen: What the caller has of it; it tells nothing but what to name in an error.
+            target: The object or its id.
+            timeout: Seconds; None and ``inf`` for ever.
+            poll: When to poll; None takes the default.
 
         Raises:
             GatherError: The wait ended badly, or its time was over.
         """
-        waiter = self.join(id, timeout=timeout, policy=policy, seen=seen)
+        waiter = self._add(_split(target), _seconds(timeout), poll or PollPolicy())
+        self._start()
         try:
             return await waiter.future
         finally:
-            self.leave(waiter)
-            await self.settle()
+            self._remove(waiter)
+            await self.wait_idle()
 
-    def join(self, id: str, *, timeout: float, policy: PollPolicy, seen: T | None) -> Waiter[T]:
-        """Let a call wait, which must `leave` in the end."""
+    async def wait_each(
+        self, targets: Iterable[T | str], *, timeout: float | None, poll: PollPolicy | None = None
+    ) -> AsyncIterator[T | AudioGenerationError]:
+        """Yield each object once the condition holds for it, or why it never will.
+
+        Raises:
+            GatherError: What else ended a wait, once all the others are over; its notes
+                name all that ended so.
+        """
+        seconds, policy = _seconds(timeout), poll or PollPolicy()
+        distinct = dict(_split(each) for each in _several(targets))
+        waiters: list[Waiter[T]] = []
+        failed: list[Waiter[T]] = []
+        try:
+            for target in distinct.items():
+                waiters.append(self._add(target, seconds, policy))
+                if len(waiters) % CHUNK == 0:
+                    await asyncio.sleep(0)
+            self._start()
+            async with aclosing(as_completed(waiters)) as all_over:
+                async for waiter in all_over:
+                    error = waiter.future.exception()
+                    if error is None:
+                        yield waiter.future.result()
+                    elif isinstance(error, AudioGenerationError):
+                        yield error
+                    else:
+                        failed.append(waiter)
+        finally:
+            for waiter in waiters:
+                self._remove(waiter)
+            await self.wait_idle()
+        if failed:
+            raise _first_of(failed)
+
+    def _add(self, target: tuple[str, T | None], timeout: float, policy: PollPolicy) -> Waiter[T]:
+        """Add a wait, which must be removed in the end."""
         if self._is_closed:
             raise _closed()
-        loop = self._enter_loop()
-        now = self._clock.monotonic()
-        waiter: Waiter[T] = Waiter(id, policy, now, timeout, loop.create_future())
-        if timeout < math.inf:
-            waiter.timer = self._clock.call_later(timeout, lambda: self._expire(waiter))
-        self._roster.add(waiter, now, told_at=self._heard.last(id, now), seen=seen)
-        if self._task is None or self._task.done():
+        target_id, seen = target
+        loop, now = self._enter_loop(), self._clock.monotonic()
+        waiter: Waiter[T] = Waiter(
+            target_id, policy, now, timeout, loop.create_future(), has_seen=seen is not None
+        )
+        notified_at = self._recent.last(target_id, now)
+        self._scheduler.add(waiter, now, notified_at=notified_at, seen=seen)
+        return waiter
+
+    def _start(self) -> None:
+        if self._registry and (self._task is None or self._task.done()):
             # A context of its own: polls belong to no single caller.
-            self._task = loop.create_task(
+            self._task = asyncio.get_running_loop().create_task(
                 self._run(),
-                name=f"gather_async: waiting for {self._kind.noun}",
+                name=f"gather_async: waiting for {self._condition.noun}",
                 context=contextvars.Context(),
             )
         self._changed.set()
-        return waiter
 
-    def leave(self, waiter: Waiter[T]) -> None:
-        """Take a call out, however it ended."""
-        self._roster.drop(waiter)
-        if waiter.timer is not None:
-            waiter.timer.cancel()
+    def _remove(self, waiter: Waiter[T]) -> None:
+        """Remove a wait, however it ended."""
+        self._scheduler.remove(waiter)
         if waiter.future.done() and not waiter.future.cancelled():
             waiter.future.exception()  # it may have come while the call was being cancelled
-        self._changed.set()
+        if not self._registry:
+            self._changed.set()
 
-    async def settle(self) -> None:
-        """Return once the task has ended, if nobody waits any more."""
+    async def wait_idle(self) -> None:
+        """Return once the task has ended, if nothing is awaited any more."""
         task = self._task
-        if task is not None and not self._roster and not task.done():
+        if task is not None and not self._registry and not task.done():
             await asyncio.wait({task})
 
-    def hear(self, event: str, ids: frozenset[str]) -> None:
-        """Take in an event, from any thread."""
-        if not event.startswith(self._kind.event_prefix):
+    def notify(self, event: str, ids: frozenset[str]) -> None:
+        """Record an event, from any thread."""
+        if not event.startswith(self._condition.event_prefix):
             return
-        self._owner.call(self._take_in, ids)
+        self._owner.call(self._on_event, ids)
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and the task."""
         self._is_closed = True
         if self._owner.loop is None or self._owner.is_here:
-            self._end_all(_closed())
-            await self.settle()
+            self._end(_closed())
+            if self._task is not None and not self._task.done():
+                await asyncio.wait({self._task})
         elif self._owner.is_elsewhere:
-            self._owner.call(self._end_all, _closed())
+            self._owner.call(self._end, _closed())
 
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
         """Move to the running loop; what was left in one that ended is forgotten."""
-        if self._owner.is_elsewhere and not self._roster:
+        if self._owner.is_elsewhere and not self._registry:
             self._owner.leave()  # nothing waits there any more
         if self._owner.enter():
-            self._roster.forget_all()
-            self._board.forget_steps()
+            self._scheduler.clear()
             self._task, self._changed = None, asyncio.Event()
         return asyncio.get_running_loop()
 
-    def _take_in(self, ids: frozenset[str]) -> None:
+    def _on_event(self, ids: frozenset[str]) -> None:
         now = self._clock.monotonic()
         for each in ids:
-            self._heard.note(each, now)
-        self._roster.tell(ids, now)
+            self._recent.note(each, now)
+        self._registry.notify(ids, now)
         self._changed.set()
 
-    def _expire(self, waiter: Waiter[T]) -> None:
-        """End a wait whose time is over; why nothing was seen is the error's cause."""
-        waited = self._clock.monotonic() - waiter.began
-        error = self._kind.timed_out(waiter.id, self._roster.last_of(waiter), waited)
-        error.__cause__ = self._board.trouble.last
-        self._roster.end(waiter, error)
-        self._changed.set()
-
-    def _end_all(self, error: BaseException) -> None:
-        self._roster.end_all(error)
-        self._changed.set()
+    def _end(self, error: BaseException) -> None:
+        """End all waits soon."""
+        if self._registry:
+            self._fatal = error
+            self._changed.set()
 
     async def _run(self) -> None:
-        """Poll while anybody waits. Whatever ends this ends all waits, too."""
-        steps: set[asyncio.Task[None]] = set()
+        """Poll while anything is awaited. Whatever ends this ends all waits, too."""
+        polls: set[asyncio.Task[None]] = set()
         try:
-            await self._poll(steps)
+            await self._poll(polls)
         except asyncio.CancelledError:
-            self._roster.end_all(ClientClosedError("The event loop is being closed."))
+            self._finish(list(self._registry), ClientClosedError("The event loop is being closed."))
             raise
         except Exception as error:  # a waiting call must never hang
-            self._roster.end_all(error)
+            self._finish(list(self._registry), error)
         finally:
             if self._task is asyncio.current_task():
-                self._task = None
-                self._board.forget_steps()
-            for step in steps:
-                step.cancel()
-            await asyncio.gather(*steps, return_exceptions=True)
+                self._task = self._fatal = None
+                self._scheduler.clear()
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
 
-    async def _poll(self, steps: "set[asyncio.Task[None]]") -> None:
-        while self._roster:
+    async def _poll(self, polls: "set[asyncio.Task[None]]") -> None:
+        while self._registry:
             self._changed.clear()
-            for done in [each for each in steps if each.done()]:
-                steps.discard(done)
+            for done in [each for each in polls if each.done()]:
+                polls.discard(done)
                 done.result()  # a crash of one is a crash of all
-            is_full = len(steps) >= _MOST_UNDER_WAY
-            step = math.inf if is_full else self._board.plan(self._clock.monotonic())
-            if isinstance(step, Poll):
-                steps.add(asyncio.create_task(self._take(step)))
+            now = self._clock.monotonic()
+            if self._fatal is not None or self._registry.next_deadline <= now:
+                self._end_some(now)
+                await asyncio.sleep(0)
+                continue
+            is_full = len(polls) >= MOST_IN_FLIGHT
+            poll = math.inf if is_full else self._scheduler.plan(now)
+            if isinstance(poll, Poll):
+                polls.add(asyncio.create_task(self._poll_once(poll)))
             else:
-                await self._nap(step)
+                await self._sleep(min(poll, self._registry.next_deadline - now))
 
-    async def _nap(self, seconds: float) -> None:
+    def _end_some(self, now: float) -> None:
+        """End waits that are over, not so many at once that the loop is held up."""
+        if self._fatal is not None:
+            some = [each for each, _ in zip(self._registry, range(CHUNK), strict=False)]
+            self._finish(some, self._fatal)
+            return
+        for waiter in self._registry.expired(now):
+            target = self._registry.get(waiter.id)
+            last = None if target is None else target.last
+            error = self._condition.timed_out(waiter.id, last, now - waiter.began)
+            error.__cause__ = self._scheduler.backoff.last  # why nothing was seen
+            self._scheduler.finish(waiter, error)
+
+    def _finish(self, targets: Iterable[Target[T]], error: BaseException) -> None:
+        now = self._clock.monotonic()
+        for target in targets:
+            self._scheduler.finish_target(target, error, now)
+
+    async def _sleep(self, seconds: float) -> None:
         """Sleep until then, or until something changes."""
-        # A nap shorter than a float of the clock can tell would never end.
-        await wait(self._clock, self._changed, max(seconds, _SHORTEST_NAP))
+        if seconds <= 0:
+            await asyncio.sleep(0)
+        else:  # a sleep shorter than a float of the clock can show would never end
+            await wait(self._clock, self._changed, max(seconds, 0.001))
 
-    async def _take(self, step: Poll) -> None:
-        """Send one poll and take in its answer."""
-        board, request = self._board, step.request
+    async def _poll_once(self, poll: Poll) -> None:
+        """Send one poll and record its answer."""
+        scheduler, clock, condition = self._scheduler, self._clock, self._condition
         try:
-            if isinstance(request, ReadOne):
-                item = await self._kind.read(request.id, self._priority(), self._count)
-                board.saw_one(step, request.id, item, self._clock.monotonic())
-            else:
-                listed = await self._kind.page(request.number, self._priority())
-                board.saw_page(step, request, listed, self._clock.monotonic())
+            if poll.id is not None:
+                item = await condition.read(poll.id, self._priority(), self._count)
+                scheduler.record_read(poll, poll.id, item, clock.monotonic())
+            elif poll.page is not None and condition.page is not None:
+                page = await condition.page(poll.page, self._priority())
+                scheduler.record_page(poll, poll.page, page, clock.monotonic())
         except GatherError as error:
-            board.failed(step, error, self._clock.monotonic(), self._clock.wall())
+            if is_fatal(error):
+                self._end(error)
+            else:
+                scheduler.record_failure(poll, error, clock.monotonic(), clock.wall())
         finally:
-            board.over(step, self._clock.monotonic())
+            scheduler.end(poll, clock.monotonic())
             self._changed.set()
 
     def _count(self) -> None:
-        self._board.spend(self._clock.monotonic())
+        self._scheduler.spend(self._clock.monotonic())
 
     def _priority(self) -> Priority:
-        is_urgent = any(each.priority == "interactive" for each in self._roster.policies)
+        is_urgent = any(each.priority == "interactive" for each in self._registry.policies)
         return "interactive" if is_urgent else "bulk"
+
+
+def _split(target: T | str) -> tuple[str, T | None]:
+    """Return an awaited object's id, and the object if the caller has it."""
+    if isinstance(target, str):
+        return target, None
+    target_id = getattr(target, "id", None)
+    if not isinstance(target_id, str):
+        raise InvalidRequestError("Pass the object or its id to wait for it.")
+    return target_id, target
+
+
+def _several(targets: Iterable[T | str]) -> Iterable[T | str]:
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
+    return targets
+
+
+def _seconds(timeout: float | None) -> float:
+    """Return the seconds; None and ``inf`` mean for ever."""
+    if timeout is None:
+        return math.inf
+    seconds = Number(least=0, most=math.inf, unit="seconds")
+    return float(seconds.check("timeout", timeout, error=InvalidRequestError))
+
+
+def _first_of(failed: Sequence[Waiter[Any]]) -> BaseException:
+    """Return the first failure; where there are several, its notes name all objects."""
+    errors = {each.id: each.future.exception() for each in failed}
+    first = next(error for error in errors.values() if error is not None)
+    if len(failed) > 1 and not (isinstance(first, GatherError) and is_fatal(first)):
+        kinds: dict[str, list[str]] = {}
+        for each, error in errors.items():
+            kinds.setdefault(type(error).__name__, []).append(each)
+        for kind, ids in kinds.items():
+            more = f" and {len(ids) - CHUNK} more" if len(ids) > CHUNK else ""
+            first.add_note(f"{kind} of {len(ids)}: {', '.join(ids[:CHUNK])}{more}")
+    return first
 
 
 def _closed() -> ClientClosedError:

@@ -1,90 +1,200 @@
-"""Which request tells most about what is awaited: a page of the list, or one read.
+"""Where in the list the targets are, and whether the list can be relied on.
 
-The list of questions is known from one sample call. Its page size is the
-server's own, new items may come first or last, ``page`` may be ignored, and
-items may be missing. So all of it is learned from the pages that are read.
+The list of questions is known from one sample call. Its page size is the server's own,
+new items may come first or last, ``page`` may be ignored, items may be missing or say
+less than single reads, or be old. So all of it is learned from what is read.
 Source: /getting-started/authentication (the sample call)
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from gather_async.errors import GatherError, ResponseDecodeError
-from gather_async.waiting.conditions import Condition, ListPage
-from gather_async.waiting.failures import is_permanent
-from gather_async.waiting.registry import Awaited, Sought, WaiterRegistry
+from gather_async.models.question import AudioState
+from gather_async.protocol.polling import PollPolicy
+from gather_async.waiting.conditions import Condition
+from gather_async.waiting.pacing import BRIEF, is_permanent
+from gather_async.waiting.registry import Target, WaiterRegistry
 
-__all__ = ["ListMap", "Listing", "Poll", "ReadOne", "ReadPage", "next_step", "poll_cost"]
+__all__ = ["ListIndex", "Poll"]
 
-_MOST_FRUITLESS = 8  # pages in a row without anything awaited before a search is given up
-_MOST_MISSES = 3  # searches in a row given up before the list is left alone
-_LEFT_ALONE = 600.0  # seconds
+T = TypeVar("T")
+_DEEPEST_BALANCE = 8  # pages beyond the ids found before a search is given up
+_MOST_FAILURES = 3  # of the list in a row: answers, or searches given up
+_SUSPENDED = 900.0  # seconds until a list that fails or says too little is tried again
+_LAG = 5.0  # seconds by which a list may be behind single reads and still be of use
+
+
+@frozen(eq=False, kw_only=True)
+class Poll:
+    """One poll in flight: of one object, or of a page of the list."""
+
+    began: float
+    id: str | None = None
+    page: int | None = None
+    is_search: bool = False
+    """Whether the page is read to find out which targets are on it."""
+    is_urgent: bool = False
+    """Whether an event asked for it, or the list calls the object over."""
+    is_final: bool = False
+    """Whether a deadline is near."""
 
 
 @frozen
-class ReadPage:
-    """Read one page of the list."""
-
-    number: int
-    is_search: bool
-    """Whether it is read to find out who is on it."""
-
-
-@frozen
-class ReadOne:
-    """Read one object."""
+class _Suspect:
+    """An object that a single read found over while the list said otherwise."""
 
     id: str
+    read_at: float
+    policy: PollPolicy
 
 
-@define(eq=False)
-class ListMap:
-    """What is known of a list."""
+class ListIndex(Generic[T]):
+    """What is known of one condition's list. It outlives the waits.
 
-    pages: int | None = None
-    """How many there are; None while unknown."""
-    is_trusted: bool = False
-    """Whether an item that names no state was found to be the same in a single read."""
-    _size: int = 0
-    _first_ids: AbstractSet[str] = frozenset()
-    _read_at: dict[int, float] = field(factory=dict)
-    _found_on: int | None = None
-    _fruitless: int = 0
-    _searched_for: float = -math.inf
-    _misses: int = 0
-    _usable_from: float = -math.inf
+    Attributes:
+        pages: How many pages there are; None while unknown.
+        is_trusted: Whether an item that names no state was found to be the same in a
+            single read.
+    """
 
-    def pages_for(self, count: int) -> int:
-        """Return how many pages that many items fill at least; 0 while no page was read."""
-        return math.ceil(count / self._size) if self._size else 0
+    def __init__(self, condition: Condition[T], registry: WaiterRegistry[T]) -> None:
+        self.pages: int | None = None
+        self.is_trusted = False
+        self._condition = condition
+        self._registry = registry
+        self._size = 0
+        self._first_ids: AbstractSet[str] = frozenset()
+        self._read_at: dict[int, float] = {}
+        self._on: defaultdict[int, dict[str, Target[T]]] = defaultdict(dict)
+        self._moved_from: Counter[int] = Counter()
+        self._located = 0
+        self._lost_at = -math.inf
+        self._searched_for = -math.inf
+        self._balance = 0
+        self._found_on: int | None = None
+        self._failures = self._failed_searches = 0
+        self._usable_from = -math.inf
+        self._probe: str | None = None
+        self._suspect: _Suspect | None = None
+
+    # What to read
 
     def is_usable(self, now: float) -> bool:
-        """Whether reading the list makes sense."""
-        return now >= self._usable_from
+        """Return whether the list is worth more than single reads."""
+        return self._condition.page is not None and now >= self._usable_from
 
-    def leave_alone(self, now: float, seconds: float = _LEFT_ALONE) -> None:
-        """Read single objects for a while: the list fails, or says too little."""
+    def suspend(self, now: float, seconds: float = _SUSPENDED) -> None:
+        """Read single objects for a while: the list fails, says too little, or is old."""
         self._usable_from = now + seconds
-        self._misses = self._fruitless = 0
+        self._failed_searches = self._balance = self._failures = 0
+        self._suspect = None
 
-    def saw(
-        self, number: int, ids: AbstractSet[str], *, total: int | None, has_next: bool, at: float
-    ) -> None:
-        """Take in what a page says of the list's size.
+    def count_on(self, page: int) -> int:
+        """Return how many targets a page holds."""
+        return len(self._on[page]) if page in self._on else 0
 
-        Args:
-            number: The page's number.
-            ids: All ids on it.
-            total: Items in the whole list, if the answer said so.
-            has_next: Whether there may be another page.
-            at: When it was asked for.
+    def sweep_cost(self, now: float) -> int:
+        """Return the polls that one sweep over all targets takes."""
+        targets = len(self._registry)
+        if not self.is_usable(now):
+            return targets
+        # Those that left a page lately are found together, on that page or beside it.
+        pages = len(self._on.keys() | self._moved_from.keys())
+        return pages + max(0, targets - self._located - self._moved_from.total())
+
+    def pages_for(self, targets: int) -> int:
+        """Return how many pages that many items fill at least; 0 while no page was read."""
+        return math.ceil(targets / self._size) if self._size else 0
+
+    def next_to_search(self) -> int | None:
+        """Return the next page to search; None once single reads cost less.
+
+        A page that shows n of what is lost saves n reads. So a search ends when it has
+        read some pages more than it found ids, unless to read all that is left costs less.
         """
-        self._read_at[number] = at
+        lost = len(self._registry.lost)
+        balance = self._balance if self._lost_at <= self._searched_for else 0
+        if -balance >= max(2, min(_DEEPEST_BALANCE, lost // 4)):
+            if self.pages is None:
+                return None
+            if sum(self._is_unread(page) for page in range(1, self.pages + 1)) >= lost:
+                return None
+        return next(filter(self._is_unread, self._likely()), None)
+
+    def _is_unread(self, page: int) -> bool:
+        """Return whether a page may hold what got lost since it was read."""
+        return self._read_at.get(page, -math.inf) < self._lost_at
+
+    def _likely(self) -> Iterator[int]:
+        """Yield page numbers, the likeliest first: beside what is known, then from both ends."""
+        last = self.pages or max(self._read_at, default=0) + 1
+        known = list(self._moved_from)
+        if self._found_on is not None:
+            known.append(self._found_on)
+        yield from (
+            page + step for page in known for step in (0, 1, -1) if 1 <= page + step <= last
+        )
+        for page in range(1, (last + 1) // 2 + 1):  # new items come first or last
+            yield from (page, last + 1 - page)
+
+    # What a poll says of the list
+
+    def add(self, target: Target[T], now: float) -> None:
+        """Note a target whose place is unknown."""
+        self._lost_at = max(self._lost_at, now)
+
+    def remove(self, target: Target[T]) -> None:
+        """Forget a target."""
+        self._take_off(target)
+        self._forget_near(target)
+        if self._probe == target.id:
+            self._probe = None
+
+    def clear(self) -> None:
+        """Forget all targets: their event loop is gone."""
+        self._on.clear()
+        self._moved_from.clear()
+        self._located, self._probe = 0, None
+
+    def record_page(
+        self, poll: Poll, number: int, items: Mapping[str, T], *, total: int | None, has_next: bool
+    ) -> None:
+        """Note what a page holds, and what it doesn't hold any more."""
+        self._failures = 0
+        self._record_size(poll, number, items.keys(), total=total, has_next=has_next)
+        gone = [each for each in self._on.get(number, {}).values() if each.id not in items]
+        for target in gone:
+            self._take_off(target)
+            target.near = number
+            self._moved_from[number] += 1
+            self._requeue(target)
+        if gone:
+            self._lost_at = max(self._lost_at, poll.began)
+        found = 0
+        for item_id in items:
+            each = self._registry.get(item_id)
+            if each is not None and each.page != number:
+                found += each.page is None
+                self._locate(each, number)
+        if poll.is_search:
+            self._record_search(poll, number, found)
+
+    def _record_size(
+        self,
+        poll: Poll,
+        number: int,
+        ids: AbstractSet[str],
+        *,
+        total: int | None,
+        has_next: bool,
+    ) -> None:
+        self._read_at[number] = poll.began
         if number == 1:
             self._first_ids = ids
         elif ids and ids <= self._first_ids:
@@ -98,269 +208,103 @@ class ListMap:
         elif not has_next or (self.pages is not None and self.pages <= number):
             self.pages = None if has_next else number
 
-    def searched(self, number: int, *, found: bool, wanted: int, since: float, at: float) -> None:
-        """Take in how a search went on.
-
-        Args:
-            number: The page that was read.
-            found: Whether anything sought was on it.
-            wanted: How many ids are still sought.
-            since: Since when the newest of them is sought.
-            at: When the page was asked for.
-        """
-        if since > self._searched_for:
-            self._searched_for, self._fruitless = since, 0
+    def _record_search(self, poll: Poll, number: int, found: int) -> None:
+        if self._lost_at > self._searched_for:
+            self._searched_for, self._balance = self._lost_at, 0
+        self._balance += found - 1
         if found:
-            self._found_on, self._fruitless, self._misses = number, 0, 0
-            return
-        self._fruitless += 1
-        if wanted and self.next_to_search(wanted, since=since, near=()) is None:
-            self._misses += 1
-            if self._misses >= _MOST_MISSES:
-                self.leave_alone(at)
+            self._found_on, self._failed_searches = number, 0
+        elif self._registry.lost and self.next_to_search() is None:
+            self._failed_searches += 1
+            if self._failed_searches >= _MOST_FAILURES:
+                self.suspend(poll.began)
 
-    def next_to_search(self, wanted: int, *, since: float, near: Sequence[int]) -> int | None:
-        """Return the page on which what is sought most likely is; None if single reads cost less.
+    def _locate(self, target: Target[T], number: int) -> None:
+        self._take_off(target)
+        self._forget_near(target)
+        target.page = number
+        self._on[number][target.id] = target
+        self._located += 1
+        self._requeue(target)
 
-        Args:
-            wanted: How many ids are sought.
-            since: Since when the newest of them is sought.
-            near: Pages that lost one of them.
-        """
-        fruitless = self._fruitless if since <= self._searched_for else 0
-        if fruitless >= max(2, min(_MOST_FRUITLESS, wanted // 4)):
-            unread = sum(1 for _ in self._unread(range(1, (self.pages or 0) + 1), since))
-            if self.pages is None or unread >= wanted:
-                return None
-        return next(self._unread(self._likely(near), since), None)
+    def _take_off(self, target: Target[T]) -> None:
+        if target.page is not None:
+            on = self._on[target.page]
+            del on[target.id]
+            if not on:
+                del self._on[target.page]
+            target.page = None
+            self._located -= 1
 
-    def _likely(self, near: Sequence[int]) -> Iterator[int]:
-        """Give page numbers, the likeliest first; some may be given twice, or not exist."""
-        if not self._read_at:
-            yield 1
-        for page in near:
-            yield from (page, page + 1, page - 1)
-        if self._found_on is not None:
-            yield from (self._found_on, self._found_on + 1, self._found_on - 1)
-        yield 1
-        if self.pages is not None:  # new items come first or last
-            yield self.pages
-            yield from range(self.pages - 1, 1, -1)
-        else:
-            yield from range(2, max(self._read_at, default=1) + 2)
+    def _forget_near(self, target: Target[T]) -> None:
+        if target.near is not None:
+            self._moved_from[target.near] -= 1
+            if not self._moved_from[target.near]:
+                del self._moved_from[target.near]
+            target.near = None
 
-    def _unread(self, numbers: "Iterator[int] | range", since: float) -> Iterator[int]:
-        """Give those that exist and were not read since."""
-        for number in numbers:
-            exists = number >= 1 and (self.pages is None or number <= self.pages)
-            if exists and self._read_at.get(number, -math.inf) < since:
-                yield number
+    def _requeue(self, target: Target[T]) -> None:
+        if target.queue is not None:
+            self._registry.enqueue(target)
 
-
-def next_step(
-    due: Sequence[Sought],
-    awaited_on: Mapping[int, int],
-    list_map: ListMap | None,
-    *,
-    busy_pages: AbstractSet[int],
-    is_searching: bool,
-) -> ReadPage | ReadOne | None:
-    """Return the best next request; None if what is under way may answer it all.
-
-    A page that holds two or more awaited ids is worth more than single reads. What
-    is not yet located is searched for while there is reason to hope.
-
-    Args:
-        due: What should be looked at, the most urgent first.
-        awaited_on: How many awaited ids, due or not, each page holds.
-        list_map: What is known of the list; None if there is none to read.
-        busy_pages: Pages being read.
-        is_searching: Whether one of them is a search.
-    """
-    lost = [each for each in due if each.page is None]
-    for each in due:
-        if list_map is None:
-            return ReadOne(each.id)
-        if each.page is not None:
-            if each.page in busy_pages:
-                continue
-            is_shared = awaited_on.get(each.page, 0) > 1
-            return ReadPage(each.page, is_search=False) if is_shared else ReadOne(each.id)
-        if len(lost) > 1:
-            if is_searching:
-                continue
-            page = _search(lost, list_map)
-            if page in busy_pages:
-                continue
-            if page is not None:
-                return ReadPage(page, is_search=True)
-        return ReadOne(each.id)
-    return None
-
-
-def _search(lost: Sequence[Sought], list_map: ListMap) -> int | None:
-    since = max(each.since for each in lost)
-    near = list(dict.fromkeys(each.near for each in lost if each.near is not None))
-    return list_map.next_to_search(len(lost), since=since, near=near)
-
-
-def poll_cost(
-    awaited_on: Mapping[int, int], awaited: int, moved_from: Mapping[int, int] | None = None
-) -> int:
-    """Return the requests that one look at everything awaited takes.
-
-    Args:
-        awaited_on: How many awaited ids each page holds.
-        awaited: How many there are in all.
-        moved_from: How many were on each page a moment ago; they are found together,
-            on that page or beside it.
-
-    >>> poll_cost({1: 50, 2: 1}, awaited=53)
-    4
-    >>> poll_cost({1: 50, 2: 1}, awaited=53, moved_from={1: 2})
-    2
-    """
-    moved_from = moved_from or {}
-    located = sum(awaited_on.values()) + sum(moved_from.values())
-    return len(awaited_on.keys() | moved_from.keys()) + max(0, awaited - located)
-
-
-T = TypeVar("T")
-_SAYS_TOO_LITTLE = 3600.0  # seconds until a list that lacks the state is tried again
-_REFUSED = 900.0  # seconds until a list that answers 4xx, or nonsense, is tried again
-_MOST_FAILURES = 3  # of the list in a row, while single reads may work
-
-
-@define(eq=False)
-class Poll:
-    """One request under way."""
-
-    request: ReadPage | ReadOne
-    began: float
-    sought: frozenset[str]
-    """What a search is for."""
-    since: float
-    """Since when the newest of them is sought."""
-
-
-class Listing(Generic[T]):
-    """What is known of one kind's list. It outlives those who wait.
-
-    An item that names no state may be all there is to know, or the list may show too
-    little. One object is read alone to find out.
-    """
-
-    def __init__(self, kind: Condition[T], roster: WaiterRegistry[T]) -> None:
-        self._kind = kind
-        self._roster = roster
-        self._map = ListMap()
-        self._failures = 0
-        self._doubted: str | None = None
-
-    def map(self, now: float) -> ListMap | None:
-        """Return the map; None while single reads are better than the list."""
-        is_usable = self._kind.has_list and self._map.is_usable(now)
-        return self._map if is_usable else None
-
-    def awaited_on(self, now: float) -> Counter[int]:
-        """Return how many awaited objects each page holds."""
-        if self.map(now) is None:
-            return Counter()
-        places = (each.place.page for each in self._roster)
-        return Counter(page for page in places if page is not None)
-
-    def poll_cost(self, now: float) -> int:
-        """Return the requests that one look at everything awaited takes."""
-        moved: Counter[int] = Counter()
-        for each in self._roster:
-            near = each.place.near
-            # What was read alone since then has left the list, for all that is known.
-            if near is not None and each.looked_at <= each.place.since:
-                moved[near] += 1
-        return poll_cost(self.awaited_on(now), len(self._roster), moved if self.map(now) else None)
-
-    def pages_for(self, count: int) -> int:
-        """Return how many pages that many items fill at least; 0 while unknown."""
-        return self._map.pages_for(count)
-
-    def saw(
-        self, step: Poll, page: ReadPage, listed: ListPage[T], now: float
-    ) -> "list[tuple[Awaited[T], T]]":
-        """Take in a page, and return what it tells of awaited objects."""
-        self._failures = 0
-        items = listed.items
-        self._map.saw(
-            page.number,
-            items.keys(),
-            total=listed.total,
-            has_next=listed.has_next,
-            at=step.began,
-        )
-        self._locate(items, page.number, now)
-        if page.is_search:
-            self._searched(step, page.number, items)
-        shown = [(each, items[each.id]) for each in self._roster if each.id in items]
-        if self._map.is_trusted:
-            return shown
-        doubtful = [each for each, item in shown if not self._kind.is_telling(item)]
-        if doubtful:
-            self._doubt(doubtful, now)
-        return [(each, item) for each, item in shown if self._kind.is_telling(item)]
-
-    def _searched(self, step: Poll, number: int, seen: Mapping[str, T]) -> None:
-        still = [each for each in step.sought if self._roster.get(each) and each not in seen]
-        self._map.searched(
-            number,
-            found=not step.sought.isdisjoint(seen),
-            wanted=len(still),
-            since=step.since,
-            at=step.began,
-        )
-
-    def _locate(self, seen: Mapping[str, T], number: int, now: float) -> None:
-        """Note who is on a page, and who isn't any more."""
-        for awaited in self._roster:
-            place = awaited.place
-            if awaited.id in seen:
-                place.page, place.near = number, None
-            elif place.page == number:
-                place.page, place.near, place.since = None, number, now
-
-    def _doubt(self, doubtful: "list[Awaited[T]]", now: float) -> None:
-        """Choose one whose item names no state, to be read alone: the longest not looked at."""
-        if self._doubted is None:
-            chosen = min(doubtful, key=lambda each: each.looked_at)
-            self._doubted, chosen.due = chosen.id, now
-
-    @property
-    def doubted(self) -> str | None:
-        """The awaited id that is to be read alone before the list can be used."""
-        if self._doubted is not None and self._roster.get(self._doubted) is None:
-            self._doubted = None  # nobody waits for it any more
-        return self._doubted
-
-    def saw_one(self, id: str, item: T | None, now: float) -> None:
-        """Take in a single read, which may settle a doubt."""
-        if id != self._doubted:
-            return
-        self._doubted = None
-        if item is not None and self._kind.is_telling(item):
-            self._map.leave_alone(now, _SAYS_TOO_LITTLE)
-        else:
-            self._map.is_trusted = True
-
-    def failed_one(self, id: str) -> None:
-        """Take in a single read that failed: another one may settle the doubt."""
-        if id == self._doubted:
-            self._doubted = None
-
-    def failed(self, error: GatherError, now: float) -> bool:
-        """Take in a failure of the list; tell whether it is about the list alone."""
+    def record_failure(self, error: GatherError, now: float) -> bool:
+        """Note a failure of the list; return whether it is about the list alone."""
         self._failures += 1
         if is_permanent(error) or isinstance(error, ResponseDecodeError):
-            self._map.leave_alone(now, _REFUSED)
+            self.suspend(now)
             return True
         if self._failures >= _MOST_FAILURES:
-            self._failures = 0
-            self._map.leave_alone(now)
+            self.suspend(now)
         return False
+
+    # Whether the list says as much as single reads
+
+    @property
+    def probe_id(self) -> str | None:
+        """The target that is to be read alone before the list can be used."""
+        return self._probe
+
+    def telling(self, shown: "list[tuple[Target[T], T]]") -> "list[tuple[Target[T], T]]":
+        """Return those whose item can be believed; one of the others is to be read alone.
+
+        An item that names no state may be all there is to know, or the list shows too little.
+        """
+        if self.is_trusted:
+            return shown
+        silent = [each for each, item in shown if not self._condition.is_telling(item)]
+        if silent and self._probe is None:
+            chosen = min(silent, key=lambda each: each.polled_at)
+            self._probe, chosen.needs_own_read = chosen.id, True
+            self._registry.enqueue(chosen)
+        return [(each, item) for each, item in shown if self._condition.is_telling(item)]
+
+    def record_read(self, poll: Poll, target: Target[T], item: T | None, now: float) -> None:
+        """Compare a single read with what the list said of the same object."""
+        self._forget_near(target)
+        if poll.id == self._probe:
+            self._probe = None
+            if item is not None and self._condition.is_telling(item):
+                self.suspend(now)
+            else:
+                self.is_trusted = True
+        if item is None or self._suspect is not None or target.listed_at == -math.inf:
+            return
+        for policy in {each.policy for each in target.waiters}:
+            if self._condition.judge(item, policy) is not AudioState.PROCESSING:
+                self._suspect = _Suspect(target.id, poll.began, policy)
+
+    def record_failed_read(self, id: str) -> None:
+        """Note a single read that failed: another one may be the probe."""
+        if id == self._probe:
+            self._probe = None
+
+    def check_suspect(self, poll: Poll, items: Mapping[str, T], now: float) -> None:
+        """Suspend a list that goes on showing as unfinished what a single read found over."""
+        suspect = self._suspect
+        if suspect is None or suspect.id not in items:
+            return
+        state = self._condition.judge(items[suspect.id], suspect.policy)
+        if state is not AudioState.PROCESSING:
+            self._suspect = None
+        elif poll.began - suspect.read_at >= _LAG:
+            self.suspend(now, BRIEF)

@@ -1,50 +1,27 @@
-"""Who waits for what, of one kind."""
+"""The waiting calls of one condition, by the object that they wait for.
+
+Targets that are due stand in queues, the others in a heap of times, so that the next
+poll is found without a look at each of them.
+"""
 
 import asyncio
-import copy
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Generic, Literal, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from gather_async.clock import Timer
-from gather_async.errors import GatherError
 from gather_async.protocol.polling import PollPolicy, next_interval
+from gather_async.waiting.pacing import BRIEF, HORIZON
 
-__all__ = ["Awaited", "PollContext", "Sought", "Waiter", "WaiterRegistry"]
-
-
-@define(eq=False)
-class Sought:
-    """One awaited id, and where in the list it is."""
-
-    id: str
-    since: float
-    """When it was last found missing from where it should be, or first awaited."""
-    page: int | None = None
-    """The page it was on when last seen; None if unknown."""
-    near: int | None = None
-    """The page it was on before it got lost."""
-
+__all__ = ["CHUNK", "Target", "Waiter", "WaiterRegistry"]
 
 T = TypeVar("T")
-_SHORTEST_LEAD = 0.5  # seconds for the last look before the deadline
-_NEWS_LAST = 60.0  # seconds in which an event makes looks frequent again
-
-
-@frozen(kw_only=True)
-class PollContext:
-    """What the next look depends on, besides who waits."""
-
-    now: float
-    draw: float
-    """A random number from 0 to 1."""
-    latency: float
-    """Seconds that a look takes of late."""
-    is_slow: bool
-    """Whether events announce the end."""
+CHUNK = 200  # targets handled in one step of the event loop: some 2 ms
+_SHORTEST_LEAD = 0.5  # seconds for the final poll before the deadline
 
 
 @define(eq=False)
@@ -56,14 +33,16 @@ class Waiter(Generic[T]):
     began: float
     timeout: float
     future: "asyncio.Future[T]"
-    timer: Timer | None = None
-    """What ends the wait at its deadline, whatever polls are doing."""
+    has_seen: bool = False
+    """Whether the caller has the object, so that it must exist."""
+
+    @property
+    def deadline(self) -> float:
+        """When the wait is over; ``inf`` if never."""
+        return self.began + self.timeout
 
     def finish(self, outcome: "T | BaseException") -> None:
         """End the wait; harmless if it is over."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         if self.future.done():
             return
         if isinstance(outcome, BaseException):
@@ -71,86 +50,114 @@ class Waiter(Generic[T]):
         else:
             self.future.set_result(outcome)
 
-    def last_look(self, latency: float) -> float:
-        """Return when to start the last look, so that its answer comes before the deadline."""
-        lead = min(self.timeout / 4, max(_SHORTEST_LEAD, 2 * latency))
-        return self.began + self.timeout - lead
+    def final_poll(self, latency: float) -> float:
+        """Return when to start the final poll, so that its answer comes before the deadline."""
+        return self.deadline - min(self.timeout / 4, max(_SHORTEST_LEAD, 2 * latency))
 
-    def next_look(self, timing: PollContext, *, told_at: float) -> float:
-        """Return when to look again; ``inf`` if there is no time for another look."""
-        now, last = timing.now, self.last_look(timing.latency)
-        if now >= last:
+    def next_poll(
+        self, now: float, *, draw: float, latency: float, is_slow: bool, notified_at: float
+    ) -> float:
+        """Return when to poll again; ``inf`` if there is no time for another poll.
+
+        Args:
+            now: The time.
+            draw: A random number from 0 to 1.
+            latency: Seconds that a poll takes of late.
+            is_slow: Whether events announce the end.
+            notified_at: When an event named the object.
+        """
+        final = self.final_poll(latency)
+        if now >= final:
             return math.inf
-        age, is_slow = now - self.began, timing.is_slow
-        if now - told_at <= _NEWS_LAST:
-            age, is_slow = min(age, now - told_at), False
-        interval = next_interval(self.policy, age=age, draw=timing.draw, is_slow=is_slow)
-        at = now + interval
-        lead = self.began + self.timeout - last
-        return last if at > last - lead else at
+        age = now - self.began
+        if now - notified_at <= BRIEF:  # what an event announced may take a moment to show
+            age, is_slow = min(age, now - notified_at), False
+        at = now + next_interval(self.policy, age=age, draw=draw, is_slow=is_slow)
+        return final if at > 2 * final - self.deadline else at
 
 
 @define(eq=False)
-class Awaited(Generic[T]):
-    """One awaited object, and all who wait for it."""
+class Target(Generic[T]):
+    """One awaited object: its waiters, its place in the list, and when to poll it."""
 
     id: str
-    place: Sought
-    due: float
-    """When to look at it; ``inf`` while nothing more is to be seen in time."""
+    began: float
+    read_at: float
+    """When it was last read alone, or first awaited."""
+    page: int | None = None
+    """The page of the list that showed it last; None if it is lost."""
+    near: int | None = None
+    """The page it was on before it got lost, until it is found or read alone."""
+    due: float = math.inf
+    """When to poll it; ``inf`` while nothing more is to be seen in time."""
     waiters: set[Waiter[T]] = field(factory=set)
     last: T | None = None
     """As last read."""
-    looked_at: float = -math.inf
-    """When the last look ended."""
-    told_at: float = -math.inf
+    polled_at: float = -math.inf
+    listed_at: float = -math.inf
+    """When a page was asked for that showed it unfinished."""
+    notified_at: float = -math.inf
     """When an event named it."""
-    is_told: bool = False
+    is_notified: bool = False
     """Whether it should be read because of that event."""
     is_admitted: bool = False
-    """Whether the gate for first looks let it through."""
+    """Whether the bucket of first polls let it through."""
     needs_own_read: bool = False
     """Whether the list says that it is over, but shows too little of it."""
+    is_own_read_planned: bool = False
+    """Whether its next own read stands in the heap of times."""
+    read_after: float = HORIZON
+    """Seconds after which the list alone is no longer believed."""
+    is_in_flight: bool = False
+    """Whether it is being read alone."""
+    queue: "OrderedDict[str, Target[T]] | None" = None
+    """Where it stands while it is due."""
 
-    @property
-    def is_new(self) -> bool:
-        """Whether it was never looked at."""
-        return self.looked_at == -math.inf
+    def is_final(self, now: float, latency: float) -> bool:
+        """Return whether a deadline is too close to put this off."""
+        return any(now >= each.final_poll(latency) for each in self.waiters)
 
-    def reschedule(self, timing: PollContext) -> None:
-        """Choose the next look, which is that of the most eager waiter."""
-        looks = (each.next_look(timing, told_at=self.told_at) for each in self.waiters)
-        self.due = min(looks, default=math.inf)
+    def own_read_at(self) -> float:
+        """Return when the list alone was believed for long enough, the later the longer."""
+        return self.read_at + max(self.read_after, self.read_at - self.began)
 
-    def due_at(self, pace: float, now: float, latency: float) -> float:
-        """Return when to look at it if looks must be that many seconds apart."""
-        if self.is_told or self.needs_own_read or self.is_last_look(now, latency):
-            return self.due
-        lasts = (each.last_look(latency) for each in self.waiters)
-        last = min((at for at in lasts if at > self.looked_at), default=math.inf)
-        return max(self.due, min(self.looked_at + pace, last))
 
-    def is_last_look(self, now: float, latency: float) -> bool:
-        """Whether somebody's deadline is too close to put this off."""
-        return any(now >= each.last_look(latency) for each in self.waiters)
+_Kind = Literal["due", "final", "own"]
 
 
 class WaiterRegistry(Generic[T]):
-    """The awaited objects, each with its waiters. Falsy while nobody waits."""
+    """The targets, each with its waiters. Falsy while there is none.
+
+    Attributes:
+        new: Due for the first time, not admitted yet.
+        urgent: Named by an event, or over by what the list says.
+        located: Due, and on a known page; what is final comes first.
+        lost: Due, and on no known page.
+        own: To be read alone, as the list was believed for long.
+    """
 
     def __init__(self) -> None:
-        self._awaited: dict[str, Awaited[T]] = {}
+        self._targets: dict[str, Target[T]] = {}
         self._policies: Counter[PollPolicy] = Counter()
+        self._times: list[tuple[float, int, _Kind, Target[T] | Waiter[T]]] = []
+        self._paced: list[tuple[float, int, Target[T]]] = []
+        self._deadlines: list[tuple[float, int, Waiter[T]]] = []
+        self._order = count()
+        self.new: OrderedDict[str, Target[T]] = OrderedDict()
+        self.urgent: OrderedDict[str, Target[T]] = OrderedDict()
+        self.located: OrderedDict[str, Target[T]] = OrderedDict()
+        self.lost: OrderedDict[str, Target[T]] = OrderedDict()
+        self.own: OrderedDict[str, Target[T]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._awaited)
+        return len(self._targets)
 
-    def __iter__(self) -> Iterator[Awaited[T]]:
-        return iter(self._awaited.values())
+    def __iter__(self) -> Iterator[Target[T]]:
+        return iter(self._targets.values())
 
-    def get(self, id: str) -> Awaited[T] | None:
-        """Return what is awaited under an id; None if nobody waits for it."""
-        return self._awaited.get(id)
+    def get(self, id: str) -> Target[T] | None:
+        """Return the target with that id; None if nothing waits for it."""
+        return self._targets.get(id)
 
     @property
     def policies(self) -> Iterable[PollPolicy]:
@@ -167,68 +174,192 @@ class WaiterRegistry(Generic[T]):
         """The shortest first interval that a waiter asks for, in seconds."""
         return min(each.first for each in self.policies)
 
-    def add(self, waiter: Waiter[T], now: float, *, told_at: float | None, seen: T | None) -> None:
-        """Let somebody wait; the first look is due at once unless one was just made."""
-        awaited = self._awaited.get(waiter.id)
-        if awaited is None:
-            awaited = Awaited(waiter.id, Sought(waiter.id, since=now), due=now)
-            self._awaited[waiter.id] = awaited
-        elif now - awaited.looked_at > waiter.policy.first:
-            awaited.due = now
-        else:
-            awaited.due = min(awaited.due, awaited.looked_at + waiter.policy.first)
-        awaited.waiters.add(waiter)
-        if awaited.last is None:
-            awaited.last = seen
-        if told_at is not None and told_at > awaited.told_at:
-            awaited.told_at, awaited.is_told, awaited.due = told_at, True, now
+    # Waiters
+
+    def add(
+        self, waiter: Waiter[T], now: float, *, notified_at: float | None, seen: T | None
+    ) -> Target[T]:
+        """Add a waiter; the first poll is due at once unless one was just made."""
+        target = self._targets.get(waiter.id)
+        if target is None:
+            target = Target(waiter.id, began=now, read_at=now)
+            self._targets[waiter.id] = target
+            self._plan_own_read(target)
+        target.waiters.add(waiter)
         self._policies[waiter.policy] += 1
+        if target.last is None:
+            target.last = seen
+        if waiter.timeout < math.inf:
+            heappush(self._deadlines, (waiter.deadline, next(self._order), waiter))
+            # Polls may get slower until then: the time is computed again when it has come.
+            self._push(waiter.began + waiter.timeout * 0.75, "final", waiter)
+        if waiter.timeout / 2 < target.read_after:
+            target.read_after = waiter.timeout / 2
+            self._plan_own_read(target)
+        if notified_at is not None and notified_at > target.notified_at:
+            self._notify(target, notified_at, now)
+        else:
+            self.schedule(target, max(now, target.polled_at + waiter.policy.first), now)
+        return target
 
-    def drop(self, waiter: Waiter[T]) -> None:
-        """Forget a waiter; harmless if it is forgotten."""
-        awaited = self._awaited.get(waiter.id)
-        if awaited is None or waiter not in awaited.waiters:
+    def remove(self, waiter: Waiter[T]) -> Target[T] | None:
+        """Forget a waiter; return its target if it was the last one of it."""
+        target = self._targets.get(waiter.id)
+        if target is None or waiter not in target.waiters:
+            return None
+        target.waiters.discard(waiter)
+        self._policies[waiter.policy] -= 1
+        if not self._policies[waiter.policy]:
+            del self._policies[waiter.policy]
+        if target.waiters:
+            return None
+        del self._targets[waiter.id]
+        self.dequeue(target)
+        self.own.pop(target.id, None)
+        self._compact()
+        return target
+
+    def _compact(self) -> None:
+        """Forget times of what has ended, once they are most of all: timeouts may be days."""
+        alive = self._policies.total()
+        if len(self._deadlines) > 2 * alive + CHUNK:
+            self._deadlines = [each for each in self._deadlines if not each[2].future.done()]
+            heapify(self._deadlines)
+        if len(self._times) > 6 * alive + CHUNK:
+            self._times = [each for each in self._times if self._is_alive(each[3])]
+            heapify(self._times)
+
+    def _is_alive(self, each: Target[T] | Waiter[T]) -> bool:
+        target = self._targets.get(each.id)
+        return target is each or (target is not None and each in target.waiters)
+
+    def clear(self) -> None:
+        """Forget everything: its event loop is gone."""
+        for each in (self._targets, self._policies, self._times, self._paced, self._deadlines):
+            each.clear()
+        for queue in (self.new, self.urgent, self.located, self.lost, self.own):
+            queue.clear()
+
+    def expired(self, now: float) -> "list[Waiter[T]]":
+        """Return waiters whose deadline is over, some at a time."""
+        found: list[Waiter[T]] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(found) < CHUNK:
+            waiter = heappop(self._deadlines)[2]
+            if not waiter.future.done():
+                found.append(waiter)
+        return found
+
+    @property
+    def next_deadline(self) -> float:
+        """When the next wait is over; ``inf`` if none will be."""
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    # When to poll
+
+    def schedule(self, target: Target[T], at: float, now: float) -> None:
+        """Poll a target at that time, or sooner if it is due sooner already."""
+        if at < target.due:
+            target.due = at
+            if at > now:
+                self._push(at, "due", target)
+        if at <= now:
+            self.enqueue(target)
+
+    def enqueue(self, target: Target[T], *, first: bool = False) -> None:
+        """Put a target that is due where it belongs; harmless if it stands there."""
+        if target.is_in_flight:
             return
-        awaited.waiters.discard(waiter)
-        self._policies -= Counter([waiter.policy])
-        if not awaited.waiters:
-            del self._awaited[waiter.id]
+        if target.is_notified or target.needs_own_read:
+            queue = self.urgent
+        elif target.polled_at == -math.inf and not target.is_admitted:
+            queue = self.new
+        else:
+            queue = self.lost if target.page is None else self.located
+        if target.queue is not queue:
+            self.dequeue(target)
+            target.queue = queue
+            queue[target.id] = target
+        if first:
+            queue.move_to_end(target.id, last=False)
 
-    def last_of(self, waiter: Waiter[T]) -> T | None:
-        """Return what was last read of what somebody waits for."""
-        awaited = self._awaited.get(waiter.id)
-        return None if awaited is None else awaited.last
+    def dequeue(self, target: Target[T]) -> None:
+        """Take a target out of its queue; harmless if it stands in none."""
+        if target.queue is not None:
+            target.queue.pop(target.id, None)
+            target.queue = None
 
-    def end(self, waiter: Waiter[T], outcome: T | BaseException) -> None:
-        """End one wait."""
-        self.drop(waiter)
-        waiter.finish(outcome)
+    def advance(self, now: float, *, pace: float, latency: float) -> float:
+        """Put targets whose time has come into their queues; return when to call again."""
+        for _ in range(CHUNK):
+            if not self._times or self._times[0][0] > now:
+                break
+            at, _, kind, each = heappop(self._times)
+            if not self._is_alive(each):
+                continue
+            if isinstance(each, Waiter):
+                self._advance_final(each, now, latency)
+            elif kind == "own":
+                self._advance_own(each, now)
+            elif each.queue is None and at >= each.due:
+                heappush(self._paced, (each.polled_at, next(self._order), each))
+        for _ in range(CHUNK):
+            if not self._paced or self._paced[0][0] + pace > now:
+                break
+            polled_at, _, target = heappop(self._paced)
+            is_current = target.polled_at == polled_at and target.queue is None
+            if is_current and self._is_alive(target):
+                self.enqueue(target)
+        paced_at = self._paced[0][0] + pace if self._paced else math.inf
+        return min(paced_at, self._times[0][0] if self._times else math.inf)
 
-    def end_all(self, error: BaseException) -> None:
-        """End every wait with an error of its own."""
-        for awaited in list(self._awaited.values()):
-            self.end_each(awaited, error)
+    def _advance_final(self, waiter: Waiter[T], now: float, latency: float) -> None:
+        target, at = self._targets[waiter.id], waiter.final_poll(latency)
+        if at > now:
+            self._push(at, "final", waiter)
+        elif target.polled_at < at:
+            target.due = min(target.due, now)
+            self.enqueue(target, first=True)
 
-    def end_each(self, awaited: Awaited[T], error: BaseException) -> None:
-        """End every wait for one object with an error of its own."""
-        for waiter in list(awaited.waiters):
-            own = error
-            if isinstance(error, GatherError):  # one traceback for each caller
-                own = copy.copy(error)
-                own.__cause__ = error
-            self.end(waiter, own)
+    def _advance_own(self, target: Target[T], now: float) -> None:
+        target.is_own_read_planned = False
+        if target.listed_at <= target.read_at:  # the list was not what was believed
+            target.read_at = now
+        if target.own_read_at() <= now:
+            self.own[target.id] = target
+        else:
+            self._plan_own_read(target)
 
-    def forget_all(self) -> None:
-        """Forget everybody: their event loop is gone."""
-        self._awaited.clear()
-        self._policies.clear()
+    def record_read(self, target: Target[T], now: float) -> None:
+        """Note a read of its own, so that the list may be believed again for a while."""
+        target.read_at = now
+        if self.own.pop(target.id, None) is not None and not target.is_own_read_planned:
+            self._plan_own_read(target)
 
-    def tell(self, ids: frozenset[str], now: float) -> None:
-        """Take in an event. One that names nothing is about anything awaited."""
+    def _plan_own_read(self, target: Target[T]) -> None:
+        target.is_own_read_planned = True
+        self._push(target.own_read_at(), "own", target)
+
+    def _push(self, at: float, kind: _Kind, each: Target[T] | Waiter[T]) -> None:
+        if at < math.inf:
+            heappush(self._times, (at, next(self._order), kind, each))
+
+    # Events
+
+    def notify(self, ids: frozenset[str], now: float) -> None:
+        """Make due what an event names. One that names nothing is about every target."""
         for each in ids:
-            awaited = self._awaited.get(each)
-            if awaited is not None:
-                awaited.told_at, awaited.is_told, awaited.due = now, True, now
+            target = self._targets.get(each)
+            if target is not None:
+                self._notify(target, now, now)
         if not ids:
-            for awaited in self._awaited.values():
-                awaited.due = now
+            for target in self._targets.values():
+                target.due = min(target.due, now)
+            self._times = [each for each in self._times if each[2] != "due"]
+            self._times += [
+                (now, next(self._order), "due", each) for each in self if each.queue is None
+            ]
+            heapify(self._times)
+
+    def _notify(self, target: Target[T], notified_at: float, now: float) -> None:
+        target.notified_at, target.is_notified, target.due = notified_at, True, now
+        self.enqueue(target)

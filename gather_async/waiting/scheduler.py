@@ -1,288 +1,400 @@
-"""Which request should go next, and what came of it, for all that is awaited of one kind.
+"""The next poll of one condition, and what came of the last ones.
 
-Told the time; sends nothing and waits for nothing.
+Given the time; it sends nothing and waits for nothing.
 """
 
+import copy
 import math
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from gather_async.errors import GatherError
+from gather_async.errors import GatherError, NotFoundError, WaitTimeoutError
 from gather_async.models.question import AudioState
-from gather_async.waiting.budget import LeakyBucket, PollBudget
-from gather_async.waiting.conditions import Condition, ListPage
-from gather_async.waiting.failures import Backoff, is_fatal, is_permanent
-from gather_async.waiting.list_index import Listing, Poll, ReadOne, ReadPage, next_step
-from gather_async.waiting.registry import Awaited, PollContext, Waiter, WaiterRegistry
+from gather_async.pager import Page
+from gather_async.waiting.conditions import Condition
+from gather_async.waiting.list_index import ListIndex, Poll
+from gather_async.waiting.pacing import BRIEF, Backoff, LeakyBucket, PollBudget, is_permanent
+from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
 
-__all__ = ["Scheduler"]
+__all__ = ["MOST_IN_FLIGHT", "Scheduler"]
 
 T = TypeVar("T")
-_NOT_URGENT = 2  # rank; before it come what an event named, and last looks
+MOST_IN_FLIGHT = 4  # polls at once: one that hangs holds up no other
 _PATIENCE = 5.0  # seconds for a page of the list; then single reads go on without it
-_MOST_PAGES = 3  # at once, so that a list that hangs leaves room for a single read
-_SPREAD = 240.0  # pages in the time between two looks at everything: the first look's pace
-_FIRST_LOOKS = 5  # at once, each at all that is new
-_URGENT_READS = 20  # at once beyond the allowance; then events share pages
-_URGENT_SHARE = 0.5  # of a minute's quota for events by the hundred
+_SPREAD = 240.0  # pages of a first sweep in the time between two: tuned with small pages
+_FIRST_POLLS = 5  # at once, each of all that is new
+_URGENT_SHARE = 0.5  # of a brief window: what events by the hundred, or deadlines, may use
+_NOT_YET = 10.0  # seconds in which 404 may mean that the object has just been created
 
 
 class Scheduler(Generic[T]):
-    """Plans polls, and hands what they bring to those who wait.
+    """Chooses polls, and hands what they bring to the waiters.
 
     Args:
-        kind: What is awaited.
-        roster: Who waits.
-        allowance: What polling may spend.
+        condition: What is awaited.
+        registry: The waiters.
+        budget: What polls may use.
         rng: Where the jitter comes from.
-        is_slow: Tells whether events announce what is awaited.
+        is_slow: Returns whether events announce what is awaited.
     """
 
     def __init__(
         self,
-        kind: Condition[T],
-        roster: WaiterRegistry[T],
-        allowance: PollBudget,
+        condition: Condition[T],
+        registry: WaiterRegistry[T],
+        budget: PollBudget,
         rng: random.Random,
         is_slow: Callable[[], bool],
     ) -> None:
-        self._kind = kind
-        self._roster = roster
-        self._allowance = allowance
+        self._condition = condition
+        self._registry = registry
+        self._budget = budget
         self._rng = rng
         self._is_slow = is_slow
-        self._listing = Listing(kind, roster)
-        self._new = LeakyBucket(_FIRST_LOOKS)
-        self._urgent = LeakyBucket(_URGENT_READS)
-        self._under_way: set[Poll] = set()
-        self._searched_at = -math.inf
-        self._latency = 0.0
-        self.trouble = Backoff()
+        self._index = ListIndex(condition, registry)
+        self._first_polls = LeakyBucket()
+        self._urgent_polls = LeakyBucket()
+        self._in_flight: set[Poll] = set()
+        self._searched_at = self._read_at = -math.inf
+        self._latency = self._lead = 0.0
+        self.backoff = Backoff()
 
-    def forget_steps(self) -> None:
-        """Forget what was under way."""
-        self._under_way.clear()
+    # Waiters
 
-    # What to do next
+    def add(
+        self, waiter: Waiter[T], now: float, *, notified_at: float | None, seen: T | None
+    ) -> None:
+        """Add a waiter."""
+        target = self._registry.add(waiter, now, notified_at=notified_at, seen=seen)
+        if target.page is None:
+            self._index.add(target, now)
+
+    def remove(self, waiter: Waiter[T]) -> None:
+        """Forget a waiter; harmless if it is forgotten."""
+        target = self._registry.remove(waiter)
+        if target is not None:
+            self._index.remove(target)
+
+    def finish(self, waiter: Waiter[T], outcome: T | BaseException) -> None:
+        """End one wait."""
+        self.remove(waiter)
+        waiter.finish(outcome)
+
+    def finish_target(self, target: Target[T], error: BaseException, now: float) -> None:
+        """End every wait for one object with an error of its own."""
+        for waiter in list(target.waiters):
+            self._fail(waiter, error, now)
+
+    def _fail(self, waiter: Waiter[T], error: BaseException, now: float) -> None:
+        own = error
+        if isinstance(error, GatherError):  # one traceback for each caller
+            own = copy.copy(error)
+            own.__cause__ = error
+        if isinstance(own, WaitTimeoutError):
+            own.waited = now - waiter.began
+        self.finish(waiter, own)
+
+    def clear(self) -> None:
+        """Forget all waits: their event loop is gone."""
+        self._registry.clear()
+        self._index.clear()
+        self._in_flight.clear()
+
+    # The next poll
 
     def plan(self, now: float) -> Poll | float:
-        """Return the next request, begun, or the seconds until it is worth asking again."""
-        pause = self.trouble.pause_until - now
+        """Return the next poll, begun, or the seconds until it is worth asking again."""
+        pause = self.backoff.pause_until - now
         if pause > 0:
             return pause
-        due, later = self._due(now)
-        late = self._until_late(now)
-        wait = min(later, late) if late > 0 else later
-        for candidates in (due, [each for each in due if each.place.page is not None]):
-            request = self._best(candidates, now)
-            if request is None:
-                continue
-            is_page = isinstance(request, ReadPage)
-            delay = self._allowance.wait(now, self._roster.share, is_page=is_page)
-            if delay > 0 and self._is_urgent(request, candidates, now):
-                delay = min(delay, self._urgent.wait(now, self._allowance.interval(_URGENT_SHARE)))
-            if isinstance(request, ReadPage) and request.is_search:
-                delay = max(delay, self._search_delay(candidates, now))
+        registry, share = self._registry, self._registry.share
+        # The final polls of many targets take a while, as far as the quota lets them.
+        finals = min(len(registry), self._budget.rate(_URGENT_SHARE) * BRIEF)
+        self._lead = self._latency * max(1.0, finals / MOST_IN_FLIGHT / 2)
+        pace = self._budget.pace(self._index.sweep_cost(now), now, share)
+        wait = registry.advance(now, pace=pace, latency=self._lead) - now
+        wait = min(wait, self._admit(now))
+        until_late = self._until_late(now)
+        if until_late > 0:
+            wait = min(wait, until_late)
+        for poll in self._candidates(now, has_list=until_late > 0):
+            delay = self._delay(poll, now, share)
             if delay <= 0:
-                return self._begin(request, due, now)
+                return self._begin(poll, now, share)
             wait = min(wait, delay)
         return wait
 
-    def _due(self, now: float) -> tuple[Sequence[Awaited[T]], float]:
-        """Return what should be looked at, the most urgent first, and the seconds until more."""
-        busy = {each.request.id for each in self._under_way if isinstance(each.request, ReadOne)}
-        cost = self._listing.poll_cost(now)
-        pace = self._allowance.pace(cost, now, self._roster.share)
-        due, later = [], math.inf
-        for each in self._roster:
-            at = each.due_at(pace, now, self._latency)
-            if at > now:
-                later = min(later, at)
-            elif each.id not in busy:
-                due.append(each)
-        wait = later - now
-        if any(each.is_new and not each.is_admitted and not each.is_told for each in due):
-            delay = self._new.wait(now, self._roster.first)
-            if delay > 0:
-                due = [each for each in due if not each.is_new or each.is_admitted or each.is_told]
-                wait = min(wait, delay)
-            for each in due:
-                each.is_admitted = True
-        due.sort(key=lambda each: (self._rank(each, now), each.due))
-        return due, wait
+    def _admit(self, now: float) -> float:
+        """Let new targets through, or return the seconds until then."""
+        registry = self._registry
+        if not registry.new:
+            return math.inf
+        wait = self._first_polls.take(now, rate=1 / registry.first, burst=_FIRST_POLLS)
+        while registry.new and not wait:
+            target = next(iter(registry.new.values()))
+            target.is_admitted = True
+            registry.enqueue(target)
+        return wait or math.inf
 
-    def _rank(self, awaited: Awaited[T], now: float) -> int:
-        if awaited.is_told or awaited.needs_own_read:
-            return 0
-        return 1 if awaited.is_last_look(now, self._latency) else _NOT_URGENT
+    def _candidates(self, now: float, *, has_list: bool) -> Sequence[Poll]:
+        """Return polls worth sending, the best first."""
+        urgent = self._best_urgent(now)
+        if self._index.probe_id is not None:  # nothing can be said of the list before
+            return urgent
+        if has_list and self._index.is_usable(now):
+            due = [*self._best_located(now), *self._best_lost(now)]
+        else:
+            due = [
+                *self._first(self._registry.located, now),
+                *self._first(self._registry.lost, now),
+            ]
+        due.sort(key=lambda each: (not each[0].is_final, each[1].due))
+        return [*urgent, *(poll for poll, _ in due), *self._best_own(now)]
 
-    def _best(self, due: Sequence[Awaited[T]], now: float) -> ReadPage | ReadOne | None:
-        """Return the request that tells most; what an event named gets a read of its own."""
-        doubted = self._listing.doubted
-        if doubted is not None:
-            is_free = any(each.id == doubted for each in due)
-            return ReadOne(doubted) if is_free else None
-        told_on = Counter(each.place.page for each in due if each.is_told)
-        told_on[None] = 0
-        for each in due:
-            if each.needs_own_read or (each.is_told and told_on[each.place.page] < 2):
-                return ReadOne(each.id)
-        pages = self._pages_under_way
-        is_late = self._until_late(now) <= 0
-        request = next_step(
-            [each.place for each in due],
-            self._listing.awaited_on(now),
-            None if is_late else self._listing.map(now),
-            busy_pages={page.number for _, page in pages},
-            is_searching=any(page.is_search for _, page in pages),
+    def _poll(self, target: Target[T], now: float, page: int | None = None) -> Poll:
+        """Return a read of a target, or of the page that it may be on."""
+        return Poll(
+            began=now,
+            id=target.id if page is None else None,
+            page=page,
+            is_search=page is not None and target.page is None,
+            is_urgent=target.is_notified or target.needs_own_read,
+            is_final=target.is_final(now, self._lead),
         )
-        has_room = isinstance(request, ReadOne) or len(pages) < _MOST_PAGES
-        return request if has_room else None
 
-    @property
-    def _pages_under_way(self) -> Sequence[tuple[float, ReadPage]]:
-        """When each page that is being read was asked for, and which it is."""
-        steps = self._under_way
-        return [(each.began, each.request) for each in steps if isinstance(each.request, ReadPage)]
+    def _best_urgent(self, now: float) -> Sequence[Poll]:
+        """Return a read of what an event named, or the page of several that one named."""
+        urgent = list(islice(self._registry.urgent.values(), CHUNK))
+        on = Counter(each.page for each in urgent if each.is_notified)
+        for each in urgent:
+            if each.needs_own_read or each.page is None or on[each.page] < 2:
+                return [self._poll(each, now)]
+        free = (self._poll(each, now, each.page) for each in urgent if self._is_free(each.page))
+        return list(islice(free, 1))
+
+    def _best_located(self, now: float) -> "Iterator[tuple[Poll, Target[T]]]":
+        """Yield a page that holds two or more targets, or a read of one that is alone on its."""
+        # What stands first is on few pages: a longer look would find those in flight again.
+        for target in islice(self._registry.located.values(), 2 * CHUNK):
+            if target.page is None or self._index.count_on(target.page) < 2:
+                yield self._poll(target, now), target
+                return
+            if self._is_free(target.page):
+                yield self._poll(target, now, target.page), target
+                return
+
+    def _best_lost(self, now: float) -> "Iterator[tuple[Poll, Target[T]]]":
+        """Yield the next page of a search while there is reason to hope, or a read."""
+        for poll, target in self._first(self._registry.lost, now):
+            if len(self._registry.lost) < 2:
+                yield poll, target
+            elif not any(each.is_search for each in self._in_flight):
+                number = self._index.next_to_search()
+                if number is None:
+                    yield poll, target
+                elif self._is_free(number):
+                    yield self._poll(target, now, number), target
+
+    def _first(
+        self, queue: "OrderedDict[str, Target[T]]", now: float
+    ) -> "Iterator[tuple[Poll, Target[T]]]":
+        """Yield a read of what has waited longest."""
+        for target in islice(queue.values(), 1):
+            yield self._poll(target, now), target
+
+    def _is_free(self, page: int | None) -> bool:
+        """Return whether a page may be polled: not in flight, nor so many that hang."""
+        pages = [each.page for each in self._in_flight if each.page is not None]
+        return page not in pages and len(pages) < MOST_IN_FLIGHT - 1
+
+    def _best_own(self, now: float) -> Sequence[Poll]:
+        """Return a read of what the list was believed about for long, if there is quota."""
+        free = (each for each in self._registry.own.values() if not each.is_in_flight)
+        polls = [self._poll(each, now) for each in islice(free, 1)]
+        has_spare = self._budget.has_spare(now, self._registry.share)
+        return [each for each in polls if each.is_final or has_spare]
 
     def _until_late(self, now: float) -> float:
-        """Return the seconds until the list has kept everybody waiting for too long."""
-        began = min((began for began, _ in self._pages_under_way), default=math.inf)
-        return began + _PATIENCE - now
+        """Return the seconds until a page of the list was waited for too long."""
+        pages = (each.began for each in self._in_flight if each.page is not None)
+        return min(pages, default=math.inf) + _PATIENCE - now
 
-    def _search_delay(self, due: Sequence[Awaited[T]], now: float) -> float:
-        """Return the seconds until the next page of a search.
+    def _delay(self, poll: Poll, now: float, share: float) -> float:
+        """Return the seconds until a poll may go.
 
-        Where two looks at everything would use up the share, a first look in one go
-        would come too early for most, and leave nothing for the second.
+        What an event asked for, and what is the last chance, may exceed the share.
         """
-        is_first = any(each.is_new for each in due)
-        if not is_first or any(each.is_last_look(now, self._latency) for each in due):
-            return 0.0
-        cost = self._listing.pages_for(len(self._roster))
-        pace = self._allowance.pace(cost, now, self._roster.share)
-        return self._searched_at + pace / _SPREAD - now
+        delay = self._budget.wait(now, share, is_page=poll.page is not None)
+        if delay > 0 and (poll.is_urgent or poll.is_final):
+            rate = self._budget.rate(_URGENT_SHARE)
+            # Many deadlines may come at once; events that do share pages.
+            burst = max(1.0, BRIEF * (rate if poll.is_final else self._budget.rate(share)))
+            delay = min(delay, self._urgent_polls.take(now, rate=rate, burst=burst))
+        if not (poll.is_urgent or poll.is_final):
+            delay = max(delay, self._spread_delay(poll, now, share))
+        return delay
 
-    def _is_urgent(
-        self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float
-    ) -> bool:
-        """Whether this may exceed the allowance: an event asked for it, or it is a last chance.
+    def _spread_delay(self, poll: Poll, now: float, share: float) -> float:
+        """Return the seconds until the next poll of a sweep that takes most of the share.
 
-        One page is the last chance of many; single reads keep to their share.
+        In one go, it would come too early for most, and leave nothing for the next.
         """
-        if isinstance(request, ReadOne):
-            return any(
-                each.id == request.id and (each.is_told or each.needs_own_read) for each in due
-            )
-        return any(
-            each.place.page == request.number and self._rank(each, now) < _NOT_URGENT
-            for each in due
-        )
+        targets = len(self._registry)
+        lost = islice(self._registry.lost.values(), CHUNK)
+        if poll.is_search and any(each.polled_at == -math.inf for each in lost):
+            cost = self._index.pages_for(targets)
+            return self._searched_at + self._budget.pace(cost, now, share) / _SPREAD - now
+        if poll.id is not None and not self._index.is_usable(now):
+            return self._read_at + self._budget.pace(targets, now, share) / targets - now
+        return 0.0
 
-    def _begin(self, request: ReadPage | ReadOne, due: Sequence[Awaited[T]], now: float) -> Poll:
-        lost = [each.place for each in due if each.place.page is None]
-        step = Poll(
-            request,
-            began=now,
-            sought=frozenset(each.id for each in lost),
-            since=max((each.since for each in lost), default=now),
-        )
-        self._under_way.add(step)
-        if isinstance(request, ReadPage) and request.is_search:
+    def _begin(self, poll: Poll, now: float, share: float) -> Poll:
+        self._in_flight.add(poll)
+        if poll.is_search:
             self._searched_at = now
-        self._allowance.spend(now, self._roster.share, is_page=isinstance(request, ReadPage))
-        return step
+        elif poll.id is not None:
+            self._read_at = now
+        target = self._registry.get(poll.id) if poll.id is not None else None
+        if target is not None:
+            self._registry.dequeue(target)
+            target.is_in_flight = True
+        self._budget.spend(now, share, is_page=poll.page is not None)
+        return poll
 
     def spend(self, now: float) -> None:
         """Count one request more."""
-        self._allowance.spend(now, self._roster.share, is_page=False)
+        self._budget.spend(now, self._registry.share, is_page=False)
 
     # What came of it
 
-    def over(self, step: Poll, now: float) -> None:
-        """Take a request from under way, whatever came of it."""
-        if step in self._under_way:
-            self._under_way.discard(step)
-            self._latency = max(now - step.began, 0.9 * self._latency)
+    def end(self, poll: Poll, now: float) -> None:
+        """Take a poll from those in flight, whatever came of it."""
+        if poll in self._in_flight:
+            self._in_flight.discard(poll)
+            self._latency = max(now - poll.began, 0.9 * self._latency)
+            target = self._registry.get(poll.id) if poll.id is not None else None
+            if target is not None and target.is_in_flight:
+                target.is_in_flight = False
+                self._registry.schedule(target, now, now)
 
-    def saw_one(self, step: Poll, id: str, item: T | None, now: float) -> None:
-        """Take in a single read; None means that it isn't there yet."""
-        self.trouble.over()
-        self._listing.saw_one(id, item, now)
-        awaited = self._roster.get(id)
-        if awaited is not None:
-            awaited.needs_own_read = False
-            self._look(awaited, item, step, self._timing(now), is_whole=True)
+    def record_read(self, poll: Poll, id: str, item: T | None, now: float) -> None:
+        """Record a single read; None means that the object isn't there yet."""
+        self.backoff.succeeded()
+        target = self._registry.get(id)
+        if target is None:
+            self._index.record_failed_read(id)
+            return
+        was_over = target.needs_own_read and self._index.probe_id != id
+        self._index.record_read(poll, target, item, now)
+        target.needs_own_read = target.is_in_flight = False
+        self._registry.record_read(target, now)
+        self._record(target, item, poll, now, self._rng.random(), is_own=True)
+        if was_over and self._registry.get(id) is target:
+            self._distrust(now)
 
-    def saw_page(self, step: Poll, page: ReadPage, listed: ListPage[T], now: float) -> None:
-        """Take in a page of the list."""
-        self.trouble.over()
-        told = self._listing.saw(step, page, listed, now)
-        timing, is_whole = self._timing(now), self._kind.is_listed_whole
-        for awaited, item in told:
-            self._look(awaited, item, step, timing, is_whole=is_whole)
+    def _distrust(self, now: float) -> None:
+        """Use no list for a while: what it called over is not over."""
+        self._index.suspend(now, BRIEF)
+        for target in [each for each in self._registry.urgent.values() if each.needs_own_read]:
+            target.needs_own_read = False
+            self._registry.enqueue(target)
 
-    def _timing(self, now: float) -> PollContext:
-        """Return what the next looks depend on; one draw for all keeps a page together."""
-        return PollContext(
-            now=now,
-            draw=self._rng.random(),
-            latency=self._latency,
-            is_slow=self._is_slow(),
-        )
+    def record_page(self, poll: Poll, number: int, page: Page[Any], now: float) -> None:
+        """Record a page of the list."""
+        self.backoff.succeeded()
+        items: dict[str, T] = {item.id: item for item in page.items}
+        self._index.record_page(poll, number, items, total=page.total, has_next=page.has_next)
+        found = ((self._registry.get(each), item) for each, item in items.items())
+        shown = [(target, item) for target, item in found if target is not None]
+        draw = self._rng.random()  # one for all keeps a page together
+        for target, item in self._index.telling(shown):
+            self._record(target, item, poll, now, draw, is_own=False)
+        self._index.check_suspect(poll, items, now)
 
-    def _look(
+    def _record(
         self,
-        awaited: Awaited[T],
+        target: Target[T],
         item: T | None,
-        step: Poll,
-        timing: PollContext,
+        poll: Poll,
+        now: float,
+        draw: float,
         *,
-        is_whole: bool,
+        is_own: bool,
     ) -> None:
-        """Take in what was seen of one object, then end waits or choose the next look."""
-        awaited.looked_at = timing.now
-        if awaited.is_told and awaited.told_at <= step.began:
-            awaited.is_told = False
+        """Record what was seen of one object, then end waits or choose the next poll."""
+        target.polled_at = now
+        if target.is_notified and target.notified_at <= poll.began:
+            target.is_notified = False
         if item is not None:
-            if is_whole or awaited.last is None:
-                awaited.last = item
-            for waiter in list(awaited.waiters):
-                self._judge(awaited, waiter, item, is_whole=is_whole)
-        if awaited.is_told or awaited.needs_own_read:
-            awaited.due = timing.now
-        else:
-            awaited.reschedule(timing)
+            if is_own or target.last is None or self._condition.is_listed_whole:
+                target.last = item
+            if not is_own:
+                target.listed_at = poll.began
+            for waiter in list(target.waiters):
+                self._judge(target, waiter, item, now, is_own=is_own)
+        if target.waiters:
+            self._reschedule(target, now, draw, is_own=is_own)
 
-    def _judge(self, awaited: Awaited[T], waiter: Waiter[T], item: T, *, is_whole: bool) -> None:
-        state = self._kind.judge(item, waiter.policy)
+    def _judge(
+        self, target: Target[T], waiter: Waiter[T], item: T, now: float, *, is_own: bool
+    ) -> None:
+        condition = self._condition
+        state = condition.judge(item, waiter.policy)
         if state is AudioState.PROCESSING:
             return
-        if not is_whole:
-            awaited.needs_own_read = True
+        if not is_own and not condition.is_whole(item, state):
+            target.needs_own_read = True
         elif state is AudioState.READY:
-            self._roster.end(waiter, item)
+            self.finish(waiter, item)
         else:
-            self._roster.end(waiter, self._kind.failed(item))
+            self.finish(waiter, condition.failed(item, now - waiter.began))
 
-    def failed(self, step: Poll, error: GatherError, now: float, wall: float) -> None:
-        """Take in a failure: it ends all waits, or one, or is endured."""
-        if is_fatal(error):
-            self._roster.end_all(error)
+    def _reschedule(self, target: Target[T], now: float, draw: float, *, is_own: bool) -> None:
+        registry, latency = self._registry, self._lead
+        registry.dequeue(target)
+        target.due = math.inf
+        if target.is_notified or target.needs_own_read:
+            registry.schedule(target, now, now)
             return
-        request = step.request
-        if isinstance(request, ReadPage):
-            if self._listing.failed(error, now):
+        if not is_own and target.is_final(now, latency):
+            registry.own[target.id] = target
+        is_slow = self._is_slow()
+        polls = (
+            each.next_poll(
+                now, draw=draw, latency=latency, is_slow=is_slow, notified_at=target.notified_at
+            )
+            for each in target.waiters
+        )
+        registry.schedule(target, min(polls, default=math.inf), now)
+
+    def record_failure(self, poll: Poll, error: GatherError, now: float, wall: float) -> None:
+        """Record a failure that isn't fatal: it ends the waits for one object, or is endured."""
+        if poll.id is None:
+            if self._index.record_failure(error, now):
                 return
         else:
-            self._listing.failed_one(request.id)
-            awaited = self._roster.get(request.id)
-            if awaited is not None and is_permanent(error):
-                self._roster.end_each(awaited, error)
-                return
-            if awaited is not None:
-                awaited.needs_own_read = False  # others have their turn first
-                self._look(awaited, None, step, self._timing(now), is_whole=False)
-        self.trouble.happened(error, list(self._roster.policies), now, wall, self._rng.random())
+            self._index.record_failed_read(poll.id)
+            target = self._registry.get(poll.id)
+            if target is not None:
+                target.needs_own_read = target.is_in_flight = False  # others come first
+                self._registry.record_read(target, now)
+                if is_permanent(error):
+                    self._record_permanent(poll, target, error, now)
+                    return
+                self._record(target, None, poll, now, self._rng.random(), is_own=True)
+        draw, policies = self._rng.random(), self._registry.policies
+        self.backoff.failed(error, policies, now=now, wall=wall, draw=draw)
+
+    def _record_permanent(
+        self, poll: Poll, target: Target[T], error: GatherError, now: float
+    ) -> None:
+        """End the waits for one object, but for those that know that it was just created."""
+        for waiter in list(target.waiters):
+            is_created = waiter.has_seen and now - waiter.began < _NOT_YET
+            if not (is_created and isinstance(error, NotFoundError)):
+                self._fail(waiter, error, now)
+        if target.waiters:
+            self._record(target, None, poll, now, self._rng.random(), is_own=True)

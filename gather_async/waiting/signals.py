@@ -1,24 +1,24 @@
-"""How webhooks reach the waiting calls."""
+"""The way of webhooks to the waiting calls."""
 
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Listener", "RecentEvents", "Signals", "subscribe_weakly"]
+__all__ = ["Listener", "MOST_REMEMBERED", "RecentEvents", "Signals", "subscribe_weakly"]
 
-_MOST_HEARD = 10_000  # ids
-_HEARD_FOR = 300.0  # seconds
+MOST_REMEMBERED = 10_000  # ids: a megabyte; a burst of events for a whole account fits
+_REMEMBERED_FOR = 300.0  # seconds: a wait may begin that long after its event came
 
 Listener = Callable[[str, frozenset[str]], None]
 """Gets an event's name, such as ``question.audio_generated``, and all ids in its data."""
 
 
 class Signals(Protocol):
-    """What tells of webhooks: a `WebhookReceiver`, `RedisSignals`, or your own.
+    """A source of events: a `WebhookReceiver`, `RedisSignals`, or your own.
 
     One may serve many clients. Listeners may be called in any thread and any event
-    loop: a client hands the news over to the loop in which its calls wait.
+    loop: a client hands the event over to the loop in which its calls wait.
     """
 
     @property
@@ -46,13 +46,14 @@ class RecentEvents:
         """Remember an id; the oldest are forgotten."""
         self._at[id] = now
         self._at.move_to_end(id)
-        while len(self._at) > _MOST_HEARD or now - next(iter(self._at.values())) > _HEARD_FOR:
+        oldest = now - _REMEMBERED_FOR
+        while len(self._at) > MOST_REMEMBERED or next(iter(self._at.values())) < oldest:
             self._at.popitem(last=False)
 
     def last(self, id: str, now: float) -> float | None:
         """Return when the id was last named; None if not lately."""
         at = self._at.get(id)
-        return at if at is not None and now - at <= _HEARD_FOR else None
+        return at if at is not None and now - at <= _REMEMBERED_FOR else None
 
 
 def subscribe_weakly(signals: Signals, listener: Listener) -> Callable[[], object]:

@@ -1,81 +1,141 @@
 """Whether a list is believed."""
 
 import asyncio
+import math
+import random
 
-from gather_async import PollPolicy, Question
-from gather_async.waiting.conditions import ListPage, audio_ready
-from gather_async.waiting.list_index import Listing, Poll, ReadPage
+from gather_async import PollPolicy, Question, RateLimit
+from gather_async.pager import Page
+from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.list_index import ListIndex, Poll
+from gather_async.waiting.pacing import PollBudget
 from gather_async.waiting.registry import Waiter, WaiterRegistry
+from gather_async.waiting.scheduler import Scheduler
 
 
-def a_listing(
-    count: int,
-) -> tuple[Listing[Question], WaiterRegistry[Question], list[Waiter[Question]]]:
-    """Return a listing with that many waiters, for q0, q1 and so on."""
-    loop = asyncio.get_running_loop()
-    roster: WaiterRegistry[Question] = WaiterRegistry()
-    waiters: list[Waiter[Question]] = []
-    for number in range(count):
-        waiter = Waiter[Question](f"q{number}", PollPolicy(), 0.0, 60.0, loop.create_future())
-        roster.add(waiter, 0.0, told_at=None, seen=None)
-        waiters.append(waiter)
-    return Listing(audio_ready({}), roster), roster, waiters
+class Listed:
+    """A scheduler with waiters for q0, q1 and so on, and the answers that it is given."""
 
+    def __init__(self, count: int) -> None:
+        self.registry: WaiterRegistry[Question] = WaiterRegistry()
+        plenty = PollBudget(lambda: [RateLimit(1_000_000, per=60)])
+        self.scheduler = Scheduler(
+            audio_ready({}), self.registry, plenty, random.Random(1), is_slow=lambda: False
+        )
+        loop = asyncio.get_running_loop()
+        self.waiters = [
+            Waiter[Question](f"q{number}", PollPolicy(), 0.0, math.inf, loop.create_future())
+            for number in range(count)
+        ]
+        for waiter in self.waiters:
+            self.scheduler.add(waiter, 0.0, notified_at=None, seen=None)
 
-def see(listing: Listing[Question], status: str | None, count: int) -> int:
-    """Show a page of questions with that state; return how many were believed."""
-    items = {
-        f"q{number}": Question(id=f"q{number}", transcription_status=status)
-        for number in range(count)
-    }
-    page = ReadPage(1, is_search=True)
-    step = Poll(page, began=0.0, sought=frozenset(items), since=0.0)
-    return len(listing.saw(step, page, ListPage(items=items, total=count), 1.0))
+    @property
+    def index(self) -> ListIndex[Question]:
+        """What is known of the list."""
+        return self.scheduler._index
+
+    def show(self, status: str | None, at: float, *, audio_url: str | None = None) -> int:
+        """Record a page of all questions with that state; return how many were believed."""
+        items = tuple(
+            Question(id=waiter.id, transcription_status=status, audio_url=audio_url)
+            for waiter in self.waiters
+        )
+        page = Page[Question](
+            items=items,
+            page=1,
+            total=len(items),
+            has_next=False,
+            fetch_next=asyncio.sleep,  # type: ignore[arg-type]  # never called
+        )
+        poll = Poll(began=at, page=1, is_search=True)
+        self.scheduler.record_page(poll, 1, page, at)
+        return sum(target.polled_at == at for target in self.registry)
+
+    def read(self, number: int, status: str | None, at: float) -> None:
+        """Record a single read."""
+        question = Question(id=f"q{number}", transcription_status=status)
+        self.scheduler.record_read(Poll(began=at, id=question.id), question.id, question, at)
 
 
 async def test_items_that_name_a_state_are_believed() -> None:
     """A list that names states is believed without a check."""
-    listing, _, _ = a_listing(3)
-    assert see(listing, "processing", 3) == 3
-    assert listing.doubted is None
+    listed = Listed(3)
+    assert listed.show("processing", 1.0) == 3
+    assert listed.index.probe_id is None
 
 
 async def test_items_without_a_state_wait_for_one_check() -> None:
     """Nothing is believed until one read found no state either; then everything is."""
-    listing, _, _ = a_listing(3)
-    assert see(listing, None, 3) == 0
-    assert listing.doubted == "q0"
-    listing.saw_one("q0", Question(id="q0"), 2.0)
-    assert listing.doubted is None
-    assert see(listing, None, 3) == 3
+    listed = Listed(3)
+    assert listed.show(None, 1.0) == 0
+    assert listed.index.probe_id == "q0"
+    assert [poll.id for poll in [listed.scheduler.plan(1.0)] if isinstance(poll, Poll)] == ["q0"]
+    assert not isinstance(listed.scheduler.plan(1.0), Poll)
+    listed.read(0, None, 2.0)
+    assert listed.index.probe_id is None
+    assert listed.show(None, 3.0) == 3
 
 
-async def test_a_list_that_hides_the_state_is_left_alone() -> None:
+async def test_a_list_that_hides_the_state_is_suspended() -> None:
     """A read that names a state shows that the list doesn't, so it isn't used."""
-    listing, _, _ = a_listing(3)
-    see(listing, None, 3)
-    listing.saw_one("q0", Question(id="q0", transcription_status="processing"), 2.0)
-    assert listing.map(2.0) is None
-    assert listing.map(4000.0) is not None
+    listed = Listed(3)
+    listed.show(None, 1.0)
+    listed.read(0, "processing", 2.0)
+    assert not listed.index.is_usable(2.0)
+    assert listed.index.is_usable(4000.0)
 
 
-async def test_a_doubt_about_somebody_who_left_is_dropped() -> None:
-    """If nobody waits for the one to be checked, another one is chosen."""
-    listing, roster, waiters = a_listing(3)
-    see(listing, None, 3)
-    roster.drop(waiters[0])
-    assert listing.doubted is None
-    see(listing, None, 3)
-    assert listing.doubted == "q1"
+async def test_a_probe_that_is_not_awaited_any_more_is_dropped() -> None:
+    """If no call waits for the one to be checked, another one is chosen."""
+    listed = Listed(3)
+    listed.show(None, 1.0)
+    listed.scheduler.remove(listed.waiters[0])
+    assert listed.index.probe_id is None
+    listed.show(None, 2.0)
+    assert listed.index.probe_id == "q1"
 
 
 async def test_a_check_that_failed_is_made_with_another() -> None:
-    """The longest not looked at is checked next."""
-    listing, roster, _ = a_listing(3)
-    see(listing, None, 3)
-    checked = roster.get("q0")
+    """The longest not polled is checked next."""
+    listed = Listed(3)
+    listed.show(None, 1.0)
+    checked = listed.registry.get("q0")
     assert checked is not None
-    checked.looked_at = 2.0
-    listing.failed_one("q0")
-    see(listing, None, 3)
-    assert listing.doubted == "q1"
+    checked.polled_at = 2.0
+    listed.index.record_failed_read("q0")
+    listed.show(None, 3.0)
+    assert listed.index.probe_id == "q1"
+
+
+async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
+    """What a read found over, and the list calls unfinished long after, shows that it is old."""
+    listed = Listed(3)
+    listed.show("processing", 1.0)
+    listed.read(0, "complete", 2.0)
+    listed.show("processing", 4.0)  # a few seconds of lag do no harm
+    assert listed.index.is_usable(4.0)
+    listed.show("processing", 10.0)
+    assert not listed.index.is_usable(10.0)
+    assert listed.index.is_usable(71.0)
+
+
+async def test_a_list_that_catches_up_stays_in_use() -> None:
+    """A list that shows the end some seconds after a single read is believed."""
+    listed = Listed(3)
+    listed.show("processing", 1.0)
+    listed.read(0, "complete", 2.0)
+    listed.show("complete", 4.0, audio_url="https://audio.invalid/a.mp3")
+    listed.show("processing", 10.0)
+    assert listed.index.is_usable(10.0)
+
+
+async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
+    """What the list calls over and a read doesn't is waited for with reads of its own."""
+    listed = Listed(3)
+    listed.show("complete", 1.0)
+    polls = [listed.scheduler.plan(1.0) for _ in range(2)]
+    assert [poll.id for poll in polls if isinstance(poll, Poll)] == ["q0", "q1"]
+    listed.read(0, "processing", 2.0)
+    assert not listed.index.is_usable(2.0)
+    assert not any(waiter.future.done() for waiter in listed.waiters)

@@ -1,4 +1,4 @@
-"""What polling may spend, and how first looks are let through."""
+"""What polls may use, and how first polls are let through."""
 
 from itertools import pairwise
 
@@ -7,25 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async import RateLimit
-from gather_async.waiting.budget import LeakyBucket, PollBudget
+from gather_async.waiting.pacing import LeakyBucket, PollBudget
 
 DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 
 
 def spend_all(
-    allowance: PollBudget, until: float, *, is_page: bool, share: float = 0.2
+    budget: PollBudget, until: float, *, is_page: bool, share: float = 0.2
 ) -> list[float]:
     """Poll as often as allowed; return when."""
     now = 0.0
     spent: list[float] = []
     while True:
-        wait = allowance.wait(now, share, is_page=is_page)
+        wait = budget.wait(now, share, is_page=is_page)
         if wait > 0:
             now += max(wait, 0.001)
         if now > until:
             return spent
         if wait <= 0:
-            allowance.spend(now, share, is_page=is_page)
+            budget.spend(now, share, is_page=is_page)
             spent.append(now)
 
 
@@ -57,11 +57,11 @@ def test_an_hour_of_waiting_leaves_no_long_silence() -> None:
 
 def test_reads_that_an_event_asked_for_count() -> None:
     """What was sent without asking is missing from what may be sent."""
-    allowance = PollBudget(lambda: DOCUMENTED)
+    budget = PollBudget(lambda: DOCUMENTED)
     for _ in range(30):
-        allowance.spend(0.0, 0.2, is_page=False)
-    assert allowance.wait(1.0, 0.2, is_page=False) > 58.0
-    assert allowance.wait(1.0, 0.2, is_page=True) == 0.0
+        budget.spend(0.0, 0.2, is_page=False)
+    assert budget.wait(1.0, 0.2, is_page=False) > 58.0
+    assert budget.wait(1.0, 0.2, is_page=True) == 0.0
 
 
 @given(
@@ -74,15 +74,15 @@ def test_no_window_sees_more_than_its_share(
     limit: int, per: float, share: float, is_page: bool
 ) -> None:
     """Single reads keep to the share of any short window; pages to twice that."""
-    allowance = PollBudget(lambda: [RateLimit(limit, per=per)])
+    budget = PollBudget(lambda: [RateLimit(limit, per=per)])
     now = 0.0
     spent: list[float] = []
     while now <= 2 * per and len(spent) < 150:
-        wait = allowance.wait(now, share, is_page=is_page)
+        wait = budget.wait(now, share, is_page=is_page)
         if wait > 0:
             now += max(wait, 0.001)
             continue
-        allowance.spend(now, share, is_page=is_page)
+        budget.spend(now, share, is_page=is_page)
         spent.append(now)
     ceiling = max(1, int(limit * share * (2 if is_page else 1)))
     assert most_within(spent, per - 0.001) <= ceiling
@@ -91,29 +91,41 @@ def test_no_window_sees_more_than_its_share(
 def test_cheap_looks_are_not_slowed_and_dear_ones_are() -> None:
     """After a first look, ten pages are read every 15 s, twenty every 30; two as often as due."""
     for cost, pace in [(1, 0.0), (2, 0.0), (10, 15.0), (20, 30.0)]:
-        allowance = PollBudget(lambda: DOCUMENTED)
+        budget = PollBudget(lambda: DOCUMENTED)
         for _ in range(cost):
-            allowance.spend(0.0, 0.2, is_page=True)
-        assert allowance.pace(cost, 0.0, 0.2) == pytest.approx(pace)
+            budget.spend(0.0, 0.2, is_page=True)
+        assert budget.pace(cost, 0.0, 0.2) == pytest.approx(pace)
 
 
-def test_the_gate_lets_five_through_then_one_an_interval() -> None:
-    """Waits that begin in a row share first looks instead of having one each."""
-    gate, passed = LeakyBucket(5), []
+def test_a_leaky_bucket_takes_five_then_one_an_interval() -> None:
+    """Waits that begin in a row share first polls instead of having one each."""
+    bucket, passed = LeakyBucket(), []
     for tick in range(300):
         now = tick / 100
-        if gate.wait(now, 1.0) == 0.0:
+        if bucket.take(now, rate=1.0, burst=5) == 0.0:
             passed.append(now)
     assert passed[:5] == [0.0, 0.01, 0.02, 0.03, 0.04]
     assert len(passed) == 7
 
 
-def test_the_gate_says_when_it_opens() -> None:
+def test_a_leaky_bucket_says_when_there_is_room() -> None:
     """The seconds it names are enough, and less isn't."""
-    gate = LeakyBucket(5)
-    while gate.wait(10.0, 2.0) == 0.0:
+    bucket = LeakyBucket()
+    while bucket.take(10.0, rate=0.5, burst=5) == 0.0:
         pass
-    delay = gate.wait(10.0, 2.0)
+    delay = bucket.wait(10.0, rate=0.5, burst=5)
     assert 0.0 < delay <= 2.0
-    assert gate.wait(10.0 + delay * 0.9, 2.0) > 0.0
-    assert gate.wait(10.0 + delay, 2.0) == 0.0
+    assert bucket.wait(10.0 + delay * 0.9, rate=0.5, burst=5) > 0.0
+    assert bucket.wait(10.0 + delay, rate=0.5, burst=5) == 0.0
+
+
+def test_reads_without_need_leave_half_of_each_share() -> None:
+    """A read that nothing is due for is made while polls have used less than half a share."""
+    budget, now, reads = PollBudget(lambda: DOCUMENTED), 0.0, 0
+    while now < 3600.0:
+        if budget.has_spare(now, 0.2):
+            budget.spend(now, 0.2, is_page=False)
+            reads += 1
+        now += 1.0
+    assert 75 <= reads <= 75 + 51
+    assert budget.pace(2, now, 0.2) == 0.0
