@@ -200,7 +200,8 @@ class GatherAPIError(GatherError):
     ``headers`` are as the server sent them and may hold personal data.
 
     Attributes:
-        status: HTTP status, 300 to 599.
+        status: HTTP status, 300 to 599. Of an error envelope under 2xx it is the one that
+            its code is documented with, or 400.
         code: The API's error code, such as ``VALIDATION_ERROR``; None if the body had none.
         message: The server's own words, or the status' standard phrase.
         details: The error's ``details`` object; empty if there was none.

@@ -26,7 +26,7 @@ from gather_async.protocol.api_errors import api_error, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
 from gather_async.protocol.reconciliation import Reconciliation
 from gather_async.protocol.requests import Request
-from gather_async.protocol.responses import Response, parse_json, redact
+from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
 from gather_async.reconciler import LostWrite, Reconciler, Result
@@ -298,19 +298,13 @@ class Session:
         """Return what a 2xx answer holds; raise what any other means."""
         _LOG.debug("%s: %d", request, answer.status)
         if not 200 <= answer.status < 300:
-            now = server_time(answer.headers)
-            now = self.clock.wall() if now is None else now
-            raise api_error(
-                answer,
-                str(request),
-                is_write=request.is_write,
-                now=now,
-                secret=self._api_key,
-            )
+            raise self._api_error(request, answer)
         body = answer.body
         if self._key_bytes in body:
             body = redact(body, self._key_bytes)
         payload = parse_json(body, is_write=request.is_write)
+        if is_error_envelope(payload):
+            raise self._api_error(request, answer)
         if payload is None and request.needs_body:
             raise ResponseDecodeError(
                 f"{request}: the server said {answer.status}, but there is no body, nothing at $.",
@@ -319,6 +313,13 @@ class Session:
                 maybe_processed=request.is_write,
             )
         return Result(payload, answer.headers)
+
+    def _api_error(self, request: Request, answer: Response) -> GatherAPIError:
+        now = server_time(answer.headers)
+        now = self.clock.wall() if now is None else now
+        return api_error(
+            answer, str(request), is_write=request.is_write, now=now, secret=self._api_key
+        )
 
     def _failure(self, error: GatherError) -> Failure:
         """Describe what went wrong as the retry decision wants it."""

@@ -1,6 +1,5 @@
-"""From an answer outside 2xx to the right error. Source: /guides/error-handling."""
+"""From a response that says no to the right error. Source: /guides/error-handling."""
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from gather_async.errors import (
 )
 from gather_async.protocol.codec import MismatchError, decode
 from gather_async.protocol.rate_headers import read_reset
-from gather_async.protocol.responses import Response, redact, truncate
+from gather_async.protocol.responses import ErrorBody, Response, read_error, redact, truncate
 
 __all__ = ["api_error", "seconds_until_reset", "server_time"]
 
@@ -34,6 +33,14 @@ _ERRORS: Mapping[int, type[GatherAPIError]] = {
     404: NotFoundError,
     409: ConflictError,
     429: RateLimitedError,
+}
+# Which status each documented code comes with, for envelopes that come under 2xx.
+_STATUS_OF: Mapping[str | None, int] = {
+    "VALIDATION_ERROR": 400,
+    "UNAUTHORIZED": 401,
+    "NOT_FOUND": 404,
+    "RATE_LIMIT_EXCEEDED": 429,
+    "INTERNAL_ERROR": 500,
 }
 _NEXT_STEPS: Mapping[int, str] = {
     401: "Check the API key (GATHER_API_KEY): it is missing, wrong or revoked.",
@@ -60,43 +67,48 @@ _UNPRINTABLE = re.compile(
 def api_error(
     answer: Response, call: str, *, is_write: bool, now: float, secret: str = ""
 ) -> GatherAPIError:
-    """Return the error that an answer outside 2xx means.
+    """Return the error that a response means.
 
     Args:
-        answer: The answer.
+        answer: The response: outside 2xx, or an error envelope under 2xx.
         call: Method and path, for the message.
         is_write: Whether the request was a write, which a 5xx may have carried out.
         now: Wall time in Unix seconds.
         secret: The API key, which the error leaves out even if the server repeats it.
     """
     body = redact(answer.body, secret.encode())
-    error, meta = _error_envelope(body)
-    details = _object_in(error, "details")
-    code = _text_in(error, "code")
-    message = _text_in(error, "message") or ""
-    maybe_processed = is_write and (answer.status >= 500 or answer.status == 408)
-    failure = _class_for(answer.status)(
+    said = read_error(body)
+    status = _status(answer.status, said)
+    maybe_processed = is_write and (status >= 500 or status == 408)
+    failure = _class_for(status)(
         _summary(
             answer.status,
             call,
-            code,
-            _server_message(answer.status, message, details),
-            next_step=_LOOK_FIRST if maybe_processed else _next_step(answer.status),
+            said.code,
+            _server_message(status, said.message, said.details),
+            next_step=_LOOK_FIRST if maybe_processed else _next_step(status),
         ),
-        status=answer.status,
-        code=code,
-        message=message or _phrase(answer.status),
-        details=details,
-        request_id=_text_in(meta, "requestId"),
+        status=status,
+        code=said.code,
+        message=said.message or _phrase(status),
+        details=said.details,
+        request_id=said.request_id,
         body=truncate(body),
         headers={name.lower(): redact(value, secret) for name, value in answer.headers.items()},
     )
     failure.maybe_processed = maybe_processed
-    wait = seconds_until_reset(answer.headers, details, now=now) if answer.status >= 429 else None
+    wait = seconds_until_reset(answer.headers, said.details, now=now) if status >= 429 else None
     failure.retry_after = wait
     if isinstance(failure, RateLimitedError) and wait is not None:
         failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
     return failure
+
+
+def _status(status: int, said: ErrorBody) -> int:
+    """Return the response's status; for an envelope under 2xx, the one that it stands for."""
+    if status >= 300:
+        return status
+    return said.status or _STATUS_OF.get(said.code, 400)
 
 
 def seconds_until_reset(
@@ -141,22 +153,6 @@ def _retry_after(value: str | None, *, now: float) -> float | None:
         return float(value)
     date = _http_date(value)
     return None if date is None else max(0.0, date - now)
-
-
-def _error_envelope(body: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return ``error`` and ``meta`` of a body; empty where there is none."""
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}, {}
-    if not isinstance(payload, dict):
-        return {}, {}
-    return _object_in(payload, "error"), _object_in(payload, "meta")
-
-
-def _object_in(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = mapping.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _text_in(mapping: Mapping[str, Any], key: str) -> str | None:

@@ -1,7 +1,14 @@
-"""From the body of a 2xx answer to models; both envelopes. Source: /getting-started/overview."""
+"""From a response's body to models, or to what its error says; both envelopes.
 
+Source: /getting-started/overview, /guides/error-handling
+"""
+
+import codecs
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from html import unescape
+from itertools import islice
 from typing import Any, AnyStr, TypeVar
 
 from attrs import field, frozen
@@ -10,12 +17,15 @@ from gather_async.errors import ResponseDecodeError
 from gather_async.protocol.codec import MismatchError, decode, decode_all, wire_names
 
 __all__ = [
+    "ErrorBody",
     "Response",
     "decode_item",
     "decode_items",
     "find_list",
     "find_object",
+    "is_error_envelope",
     "parse_json",
+    "read_error",
     "redact",
     "truncate",
 ]
@@ -54,10 +64,19 @@ def parse_json(body: bytes, *, is_write: bool) -> Any:
     if not body.strip():
         return None
     try:
-        return json.loads(str(body, "utf-8"))  # RFC 8259, section 8.1: always UTF-8
+        return _loads(body)
     except (ValueError, RecursionError) as error:
         problem = "it is nested too deep" if isinstance(error, RecursionError) else "it is not JSON"
         raise _decode_error("$", problem, body, is_write=is_write) from None
+
+
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
+def _loads(body: bytes) -> Any:
+    # RFC 8259, section 8.1: always UTF-8. A parser may ignore a byte order mark, and some
+    # servers write one; only then does the standard library detect the encoding.
+    return json.loads(body if body.startswith(_MARKS) else str(body, "utf-8"))
 
 
 def find_object(payload: Any, singular: str, model: type) -> tuple[Any, str]:
@@ -87,13 +106,22 @@ def _data(payload: Any) -> tuple[Any, str]:
 
 
 def find_list(payload: Any, plural: str) -> tuple[Any, str]:
-    """Return the array in an answer and its path: ``data``, or ``data.<plural>``."""
+    """Return the array in an answer and its path: ``data``, or ``data.<plural>``.
+
+    Null at either place is an empty list, as some languages write one.
+    """
     data, path = _data(payload)
     if path == "$":
         return None, path
     if isinstance(data, dict):
-        return data.get(plural), f"$.data.{plural}"
-    return data, "$.data"
+        return _none_as_empty(data, plural), f"$.data.{plural}"
+    return _none_as_empty(payload, "data"), "$.data"
+
+
+def _none_as_empty(place: Mapping[str, Any], key: str) -> Any:
+    """Return what a place has under a key; an empty list if that is null, None if nothing."""
+    value = place.get(key)
+    return [] if value is None and key in place else value
 
 
 def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool = False) -> T:
@@ -149,3 +177,151 @@ def _reencode(payload: Any) -> bytes:
         return json.dumps(payload).encode()
     except RecursionError:
         return b""
+
+
+@frozen
+class ErrorBody:
+    """What the body of an error says, whoever wrote it."""
+
+    code: str | None = None
+    message: str = field(default="", repr=False)
+    """The server's own words; empty if it said nothing."""
+    details: Mapping[str, Any] = field(factory=dict, repr=False)
+    request_id: str | None = None
+    status: int | None = None
+    """The HTTP status that the body names; None if it names none."""
+
+
+def is_error_envelope(payload: Any) -> bool:
+    """Return whether JSON is the documented error envelope, under whatever status."""
+    if not isinstance(payload, dict) or payload.get("data") is not None:
+        return False
+    error = payload.get("error")
+    return bool(error) and isinstance(error, dict | str)
+
+
+# Where gateways, frameworks and the standards put their words, the most telling first:
+# RFC 9457 (title, detail), RFC 6749 (error_description), FastAPI and Django (detail), AWS
+# (message, Message), Spring and Nest (message, error), JSON:API and ASP.NET (errors).
+_MESSAGES = ("message", "Message", "error_description", "errorMessage", "detail", "reason")
+_LISTS = ("errors", "detail", "message", "details")
+_CODES = ("code", "errorCode", "error_code")
+_STATUSES = ("status", "statusCode", "code")
+_REQUEST_IDS = ("requestId", "request_id")
+_READ = frozenset({*_MESSAGES, *_CODES, *_STATUSES, *_REQUEST_IDS, "title", "error", "meta"})
+_CODE = re.compile(r"[A-Za-z][\w.-]{0,63}")
+_MOST_FAULTS = 5  # of a list that are put into words; all of them are in `details`
+_READ_PAGE, _SHOWN_PAGE = 4096, 200  # characters of what is no JSON
+
+
+def read_error(body: bytes) -> ErrorBody:
+    """Return what an error's body says; empty where it says nothing that can be read."""
+    try:
+        payload = _loads(body)
+    except (ValueError, RecursionError):
+        return ErrorBody(message=_page_text(truncate(body)))
+    if not isinstance(payload, dict):
+        listed = {"errors": payload} if payload and isinstance(payload, list) else {}
+        return ErrorBody(message=_in_words(payload), details=listed)
+    inner = payload.get("error")
+    error = inner if isinstance(inner, dict) else payload
+    message, details = _message(error), _details(error)
+    if isinstance(inner, str):
+        message = message or _first_text(payload, ("error",))
+    if not message and all(isinstance(each, list) for each in details.values()):
+        message = _in_words(details)  # a form's fields, each with its faults
+    return ErrorBody(
+        code=_code({"code": inner, **error} if isinstance(inner, str) else error),
+        message=message,
+        details=details,
+        request_id=_first_text(_member(payload, "meta"), _REQUEST_IDS)
+        or _first_text(payload, _REQUEST_IDS)
+        or None,
+        status=next((each for key in _STATUSES if _is_failure(each := error.get(key))), None),
+    )
+
+
+def _member(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _first_text(mapping: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Return the first text that isn't blank; empty if there is none."""
+    texts = (value for key in keys if isinstance(value := mapping.get(key), str) and value.strip())
+    return next(texts, "")
+
+
+def _is_failure(status: Any) -> bool:
+    return type(status) is int and 300 <= status <= 599
+
+
+def _code(error: Mapping[str, Any]) -> str | None:
+    """Return a word that is a code; Google's is in ``status``, where others have a number."""
+    words = [word for key in _CODES if _CODE.fullmatch(word := _first_text(error, (key,)))]
+    status, number = _first_text(error, ("status",)), error.get("code")
+    if status.isupper():
+        words.append(status)
+    return next(iter(words), str(number) if type(number) is int else None)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """Return title, text and list of faults, as far as there are any, as one text."""
+    lists = (value for key in _LISTS if isinstance(value := error.get(key), list))
+    faults = next(lists, None) or _member(error, "errors")
+    parts = (_first_text(error, ("title",)), _first_text(error, _MESSAGES), _in_words(faults))
+    return ": ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _details(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the documented ``details``, or else all that has no place of its own."""
+    return _member(error, "details") or {
+        key: value
+        for key, value in error.items()
+        if value and (key not in _READ or (key in _LISTS and isinstance(value, list | dict)))
+    }
+
+
+def _in_words(faults: Any) -> str:
+    """Return faults as one text, such as ``body.email: field required; ...``."""
+    return "; ".join(islice(_faults(faults, ""), _MOST_FAULTS))
+
+
+def _faults(faults: Any, place: str) -> Iterator[str]:
+    """Give each fault, led by where it is; never the value that was sent."""
+    if isinstance(faults, str) and faults.strip():
+        yield f"{place}: {faults}" if place else faults
+    elif isinstance(faults, dict):
+        for name, inner in faults.items():
+            if isinstance(inner, str | list):
+                yield from _faults(inner, name)
+    elif isinstance(faults, list):
+        for fault in faults:
+            if isinstance(fault, dict):
+                text = _first_text(fault, ("msg", *_MESSAGES, "title", "code"))
+                yield from _faults(text, _where(fault) or place)
+            elif isinstance(fault, str):
+                yield from _faults(fault, place)
+
+
+def _where(fault: Mapping[str, Any]) -> str:
+    """Return which part of the request a fault is about; empty if it doesn't say."""
+    steps = next((loc for key in ("loc", "path") if isinstance(loc := fault.get(key), list)), None)
+    if steps is not None:
+        return ".".join([str(step) for step in steps])
+    source = _member(fault, "source")
+    return _first_text(fault, ("field", "path")) or _first_text(source, ("pointer", "parameter"))
+
+
+def _page_text(page: str) -> str:
+    """Return the title of an HTML page, or the start of another text, on one line."""
+    if page.lstrip().startswith(("{", "[")):
+        return ""  # JSON that was cut
+    if "<" in page:
+        lowered = page.lower()
+        start = lowered.find(">", lowered.find("<title")) + 1 if "<title" in lowered else 0
+        end = lowered.find("</title", start)
+        page = page[start:end] if 0 < start < end else page
+        page = unescape(re.sub(r"<[^<>]*>?", " ", page[:_READ_PAGE]))
+    text = " ".join(page[:_READ_PAGE].split())[:_SHOWN_PAGE].rstrip()
+    return text if any(character.isalpha() for character in text) else ""

@@ -243,6 +243,16 @@ async def test_object_read_back_that_makes_no_sense_names_its_path(
     assert caught.value.maybe_processed
 
 
+async def test_error_envelope_under_200_is_raised_at_once(gather: GatherClient, can: Can) -> None:
+    """A refusal is no lost answer: nothing is looked up or sent again, and it names its code."""
+    error = {"code": "INTERVIEW_CLOSED", "message": "The interview is closed."}
+    can("POST", "candidate-interviews", payload={"error": error, "meta": {"requestId": "r-9"}})
+    with pytest.raises(GatherAPIError, match="INTERVIEW_CLOSED: The interview") as caught:
+        await gather.candidate_interviews.create(candidate_id="c", interview_id="i")
+    assert (caught.value.code, caught.value.request_id) == ("INTERVIEW_CLOSED", "r-9")
+    assert not caught.value.maybe_processed
+
+
 def _people(*numbers: int, total: int) -> dict[str, Any]:
     """Return one page of a list of candidates, whose total is of the whole list."""
     items = [{"id": f"c{number}", "externalId": f"x{number}"} for number in numbers]

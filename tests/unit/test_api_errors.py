@@ -23,7 +23,7 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.api_errors import api_error, seconds_until_reset, server_time
-from gather_async.protocol.responses import Response
+from gather_async.protocol.responses import Response, is_error_envelope
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 CALL = "POST /qsi/gather/candidates"
@@ -112,25 +112,168 @@ def test_the_documented_envelope_is_read_whole() -> None:
     "body",
     [
         b"",
-        b"<html>Bad gateway</html>",
+        b"<html><body></body></html>",
         b"null",
         b"[]",
-        b'"error"',
-        b'{"error": "no object"}',
+        b'" "',
+        b"17",
+        b'{"error": " "}',
         b'{"error": null, "meta": null}',
-        b'{"error": {"code": 5, "message": ["x"], "details": "y"}, "meta": {"requestId": 7}}',
+        b'{"error": {"code": true, "message": [], "details": null}, "meta": {"requestId": 7}}',
+        b'{"error": {"code": "NOT_F',
         b"[" * 100_000,
         b"\xff",
     ],
     ids=lambda body: repr(body[:30]),
 )
 def test_any_other_body_gives_the_standard_phrase(body: bytes) -> None:
-    """What isn't the envelope is kept as text, and the status speaks for itself."""
+    """What says nothing is kept as text, and the status speaks for itself."""
     error = failed(404, body)
     assert (error.code, error.message, dict(error.details)) == (None, "Not Found", {})
     assert error.request_id is None
     assert error.body == body.decode("utf-8", "replace")[:65_536]
     assert str(error).startswith(f"{CALL}: 404 Not Found: Not Found. Check the id")
+
+
+FAULTS = [{"loc": ["body", "email"], "msg": "field required", "input": "ada@example.com"}]
+JSON_API = [{"code": "x", "detail": "is taken", "source": {"pointer": "/data/email"}}]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message", "details"),
+    [
+        # Gateways: AWS, Kong, Spring, Apigee's kind.
+        ({"message": "Forbidden"}, None, "Forbidden", {}),
+        ({"Message": "Denied"}, None, "Denied", {}),
+        ({"message": "no Route", "request_id": "req-7"}, None, "no Route", {}),
+        (
+            {"status": 404, "error": "Not Found", "message": "No user", "path": "/x"},
+            None,
+            "No user",
+            {"path": "/x"},
+        ),
+        # Nest, OAuth, Google.
+        ({"statusCode": 400, "message": ["a", "b"], "error": "Bad Request"}, None, "a; b", None),
+        (
+            {"error": "invalid_client", "error_description": "Unknown client"},
+            "invalid_client",
+            "Unknown client",
+            {},
+        ),
+        ({"error": "It is closed."}, None, "It is closed.", {}),
+        (
+            {"error": {"code": 404, "message": "Gone", "status": "NOT_FOUND", "details": [1]}},
+            "NOT_FOUND",
+            "Gone",
+            {"details": [1]},
+        ),
+        ({"error": {"code": 17, "message": "No"}}, "17", "No", {}),
+        # FastAPI, Django REST framework.
+        ({"detail": "Not found."}, None, "Not found.", {}),
+        ({"detail": FAULTS}, None, "body.email: field required", {"detail": FAULTS}),
+        (
+            {"email": ["Taken.", "Bad."]},
+            None,
+            "email: Taken.; email: Bad.",
+            {"email": ["Taken.", "Bad."]},
+        ),
+        # RFC 9457, ASP.NET, JSON:API, Rails.
+        (
+            {"type": "about:blank", "title": "Bad", "detail": "No such field", "status": 400},
+            None,
+            "Bad: No such field",
+            {"type": "about:blank"},
+        ),
+        (
+            {"title": "Invalid", "errors": {"email": ["is taken"]}},
+            None,
+            "Invalid: email: is taken",
+            {"errors": {"email": ["is taken"]}},
+        ),
+        ({"errors": JSON_API}, None, "/data/email: is taken", {"errors": JSON_API}),
+        ({"errors": ["a", "b"]}, None, "a; b", {"errors": ["a", "b"]}),
+        ({"errors": [{"field": "email", "message": "x"}]}, None, "email: x", None),
+        ({"errors": [{"path": ["a", 0], "message": "x"}, 7]}, None, "a.0: x", None),
+        ({"errors": {"email": 7, "phone": "bad"}}, None, "phone: bad", None),
+        # No envelope at all.
+        ("Slow down", None, "Slow down", {}),
+        (["a", {"message": "b"}], None, "a; b", {"errors": ["a", {"message": "b"}]}),
+        ({"errors": [f"e{n}" for n in range(9)]}, None, "e0; e1; e2; e3; e4", None),
+    ],
+    ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict | list) else None,
+)
+def test_the_usual_bodies_of_gateways_and_frameworks_are_read(
+    body: Any, code: str | None, message: str, details: dict[str, Any] | None
+) -> None:
+    """Whoever answered, the error says in their words what is wrong, and keeps the rest."""
+    error = failed(400, json.dumps(body).encode())
+    assert (error.code, error.message) == (code, message)
+    assert details is None or error.details == details
+    assert message[:20] in str(error)
+    assert "ada@" not in str(error)
+    assert error.request_id in {None, "req-7"}
+    marked = failed(400, b"\xef\xbb\xbf" + json.dumps(body).encode())
+    assert marked.message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"upstream request timeout", "upstream request timeout"),
+        (b"<html><head><title>502 Bad&nbsp;Gateway</title></head><body>x", "502 Bad Gateway"),
+        (b"<TITLE lang='en'>\n Oops </TITLE>", "Oops"),
+        (b"<h1>Bad</h1>\n<hr><center>nginx</center>", "Bad nginx"),
+        (b"<title", "Not Found"),
+        (b"<title>" + b"<" * 10_000, "Not Found"),
+        (b"a " * 10_000, ("a " * 100).strip()),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_pages_of_proxies_are_shortened(body: bytes, message: str) -> None:
+    """Of HTML the title is kept, or the text without its tags; of a long text the start."""
+    assert failed(404, body).message == message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        ({"code": "INTERVIEW_CLOSED", "message": "Closed."}, GatherAPIError, 400),
+        ({"code": "NOT_FOUND", "message": "None."}, NotFoundError, 404),
+        ({"code": "UNAUTHORIZED"}, AuthenticationError, 401),
+        ({"code": "RATE_LIMIT_EXCEEDED", "details": {}}, RateLimitedError, 429),
+        ({"code": "INTERNAL_ERROR"}, ServerError, 500),
+        ({"code": "X", "status": 409}, ConflictError, 409),
+        ({"code": "X", "status": 200}, BadRequestError, 400),
+        ("It is closed.", BadRequestError, 400),
+    ],
+)
+def test_an_error_envelope_under_200_is_that_error(
+    error: Any, kind: type[GatherAPIError], status: int
+) -> None:
+    """Its class and status are what its code stands for; the message shows the 200."""
+    body = json.dumps({"error": error, "meta": {"requestId": "r-9"}}).encode()
+    failure = failed(200, body)
+    assert isinstance(failure, kind)
+    assert (failure.status, failure.request_id) == (status, "r-9")
+    assert f"{CALL}: 200 " in str(failure)
+    assert is_error_envelope(json.loads(body))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"data": {"id": "x"}, "error": {"code": "X"}},
+        {"error": None},
+        {"error": {}},
+        {"error": 7},
+        {},
+        [],
+        None,
+    ],
+)
+def test_what_holds_data_or_no_error_is_no_error_envelope(payload: Any) -> None:
+    """A null error beside the data, or a warning, is no failure."""
+    assert not is_error_envelope(payload)
 
 
 def test_an_unknown_status_has_a_phrase_too() -> None:

@@ -88,7 +88,9 @@ def test_a_list_is_read_bare_or_keyed(singular: str, meta: dict[str, Any]) -> No
     bare = decode_items({"data": things, **meta}, singular, Question)
     keyed = decode_items({"data": {singular: things, "total": 2}, **meta}, singular, Question)
     assert bare == keyed == (Question(id="a"), Question(id="b"))
-    assert decode_items({"data": []}, singular, Question) == ()
+    nothing: list[Any] = [[], None, {singular: []}, {singular: None}]
+    for empty in nothing:
+        assert decode_items({"data": empty, **meta}, singular, Question) == ()
 
 
 @pytest.mark.parametrize(
@@ -185,10 +187,8 @@ def test_nonsense_is_named_by_its_exact_path(body: bytes, path: str, problem: st
         ([{"id": "a"}], "$"),
         ("x", "$"),
         ({}, "$.data"),
-        ({"data": None}, "$.data"),
         ({"data": "x"}, "$.data"),
         ({"data": {}}, "$.data.questions"),
-        ({"data": {"questions": None}}, "$.data.questions"),
         ({"data": {"questions": {"id": "a"}}}, "$.data.questions"),
         ({"data": [{"id": "a"}, None]}, "$.data[1]"),
         ({"data": [{"id": "a"}, {"id": "b"}, {}]}, "$.data[2].id"),
@@ -233,6 +233,12 @@ def test_the_error_of_a_write_says_that_it_may_have_happened(is_write: bool) -> 
         assert caught.value.maybe_processed is is_write
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_passed_over(encoding: str) -> None:
+    """A mark says how the text is encoded, and is no part of it."""
+    assert read('{"data": {"id": "\u00e9"}}'.encode(encoding)).id == "\u00e9"
+
+
 def test_an_error_keeps_the_start_of_the_body_and_shows_none_of_it() -> None:
     """``body`` is evidence, cut to 64 KiB; the message and the repr are safe to publish."""
     body = json.dumps({"data": {"email": "ada@example.com", "more": "x" * 2 * KEPT}}).encode()
@@ -261,7 +267,10 @@ def test_an_answer_shows_neither_headers_nor_body() -> None:
     [
         ({"data": {"candidates": [1]}}, ([1], "$.data.candidates")),
         ({"data": [1]}, ([1], "$.data")),
+        ({"data": None}, ([], "$.data")),
+        ({"data": {"candidates": None}}, ([], "$.data.candidates")),
         ({"data": {}}, (None, "$.data.candidates")),
+        ({}, (None, "$.data")),
         ([1], (None, "$")),
         (None, (None, "$")),
     ],
