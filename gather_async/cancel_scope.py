@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 @define(eq=False)
 class CancelScope:
-    """Tells calls that wait for the quota, or for their next attempt, that it is over.
+    """Scope of the waits of a client's calls: closing it cancels them.
 
-    They would wait for minutes, only to learn then that the client is closed. A task
-    is cancelled out of its wait and told why, as `asyncio.timeout` does it.
+    A call may wait minutes for the quota or its next attempt. Its task is cancelled out
+    of the wait, and the cancellation becomes an error, as in `asyncio.timeout`.
     """
 
     is_closed: bool = False
     """Whether `close` was called."""
     _waiting: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
 
-    async def bound(self, wait: Awaitable[T]) -> T:
+    async def run(self, wait: Awaitable[T]) -> T:
         """Return what is waited for, unless the client closes first.
 
         Raises:
@@ -45,8 +45,8 @@ class CancelScope:
         finally:
             self._waiting.discard(task)
 
-    def check(self) -> None:
-        """Let nothing begin any more once the client is closed.
+    def raise_if_closed(self) -> None:
+        """Raise once the client is closed, so that no wait begins.
 
         Raises:
             ClientClosedError: It is.

@@ -378,11 +378,11 @@ class GatherClient:
         had broken. A borrowed session stays open.
         """
         await self._waits.close()
-        self._session.closing.close()
+        self._session.cancel_scope.close()
         await self._session.transport.aclose()
 
     async def __aenter__(self) -> Self:
-        self._session.closing.check()
+        self._session.cancel_scope.raise_if_closed()
         return self
 
     async def __aexit__(

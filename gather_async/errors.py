@@ -134,7 +134,7 @@ class InvalidEmailError(InvalidRequestError):
 
 
 class InviteNotDeliverableError(InvalidRequestError):
-    """The invite could reach nobody: no delivery type, or SMS without opt-in."""
+    """The invite could reach no one: no delivery type, or SMS without opt-in."""
 
 
 class QuotaWaitError(GatherError, TimeoutError):

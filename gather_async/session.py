@@ -116,7 +116,7 @@ class Session:
     limiter: Limiter
     clock: Clock
     options: Options
-    closing: CancelScope = field(factory=CancelScope)
+    cancel_scope: CancelScope = field(factory=CancelScope)
     created: CreatedIds = field(factory=CreatedIds)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
@@ -250,11 +250,11 @@ class Session:
     async def _slot(self, *, after: GatherError | None) -> Slot:
         """Return leave to send; a refusal names the failure that made this a second try."""
         try:
-            self.closing.check()
+            self.cancel_scope.raise_if_closed()
             leave = self.limiter.acquire(
                 priority=self.options.priority, max_wait=self.options.max_wait
             )
-            return await self.closing.bound(leave)
+            return await self.cancel_scope.run(leave)
         except QuotaWaitError as refused:
             raise refused from after
 
@@ -267,8 +267,8 @@ class Session:
         return retry.wait
 
     async def _sleep(self, seconds: float) -> None:
-        self.closing.check()
-        await self.closing.bound(self.clock.sleep(seconds))
+        self.cancel_scope.raise_if_closed()
+        await self.cancel_scope.run(self.clock.sleep(seconds))
 
     async def _attempt(
         self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout

@@ -1,4 +1,4 @@
-"""What a client is told, checked before anything is opened."""
+"""Validation of a client's options, before anything is opened."""
 
 import math
 import os
@@ -83,7 +83,7 @@ def _is_policy(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class Defaults:
-    """What the calls of a client start from."""
+    """Defaults of a client's calls."""
 
     phone_policy: PhonePolicy = field(validator=_is_policy)
     default_region: str | None = field(converter=optional(known_region))

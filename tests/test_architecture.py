@@ -364,3 +364,13 @@ def test_a_sleep_that_an_event_ends_is_written_once(path: Path) -> None:
         and ast.unparse(node.args[1]).endswith(".set")
     ]
     assert timers == []
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    """One name has one meaning in the whole tree; only private names may stand for two things."""
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(_relative(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}

@@ -40,7 +40,7 @@ Command = Callable[[argparse.Namespace, Output], int]
 def run(argv: Sequence[str] | None) -> int:
     """Run the command that the arguments name, and return the exit status."""
     _never_fail_to_print()
-    screen = Output()
+    output = Output()
     parser = _parser()
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help(sys.stderr)
@@ -51,12 +51,12 @@ def run(argv: Sequence[str] | None) -> int:
         return int(done.code or 0)
     command: Command = options.command
     try:
-        return int(command(options, screen))
+        return int(command(options, output))
     except GatherError as error:
-        screen.fail(format_error(error))
+        output.error(format_error(error))
         return status_of(error)
     except KeyboardInterrupt:
-        screen.note("Stopped.")
+        output.info("Stopped.")
         return ExitStatus.INTERRUPTED
 
 

@@ -87,7 +87,7 @@ def status_of(error: GatherError) -> ExitStatus:
 
 
 def has_key() -> bool:
-    """Tell whether the environment has an API key."""
+    """Return whether the environment has an API key."""
     return bool(os.environ.get("GATHER_API_KEY", "").strip())
 
 

@@ -1,4 +1,4 @@
-"""``doctor``: what would keep the other commands from working."""
+"""``doctor``: check key, server, quota and clock."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ _MOST_SKEW = 150.0
 
 @frozen
 class _Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     mark: Mark
     subject: str
@@ -49,11 +49,11 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
+def _run(options: argparse.Namespace, output: Output) -> int:
     del options
     worst = ExitStatus.OK
     for finding in (*_environment(), *asyncio.run(_connection())):
-        screen.say(
+        output.print(
             f"{finding.mark:<8} {finding.subject:<12} {finding.text}", style=_STYLES[finding.mark]
         )
         worst = max(worst, finding.status)
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, screen: Output) -> int:
 
 
 def _environment() -> Iterator[_Finding]:
-    """Look at what needs no network."""
+    """Check what needs no network."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     yield _Finding("ok", "version", f"gather-async {__version__}, {packages}")
     system = f"Python {platform.python_version()} on {platform.system()}, {ssl.OPENSSL_VERSION}"
@@ -80,7 +80,7 @@ def _environment() -> Iterator[_Finding]:
 
 
 async def _connection() -> list[_Finding]:
-    """Make one request, and look at how it went."""
+    """Check the key and the connection with one request."""
     if not has_key():
         return []
     dates: list[str] = []

@@ -33,14 +33,14 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
+def _run(options: argparse.Namespace, output: Output) -> int:
     if not 0 <= options.port < 65_536:
-        screen.fail("--port takes a number from 0 to 65535.")
+        output.error("--port takes a number from 0 to 65535.")
         return ExitStatus.USAGE
-    return asyncio.run(_serve(options, screen))
+    return asyncio.run(_serve(options, output))
 
 
-async def _serve(options: argparse.Namespace, screen: Output) -> int:
+async def _serve(options: argparse.Namespace, output: Output) -> int:
     """Serve until cancelled."""
     fake = FakeGather(
         port=options.port,
@@ -52,12 +52,12 @@ async def _serve(options: argparse.Namespace, screen: Output) -> int:
     try:
         await fake.start()
     except OSError as error:
-        screen.fail(f"Port {options.port} can't be used: {error.strerror}. Choose another --port.")
+        output.error(f"Port {options.port} can't be used: {error.strerror}. Choose another --port.")
         return ExitStatus.FAILURE
     try:
-        screen.say(f"export GATHER_BASE_URL={fake.base_url}")
-        screen.say(f"export GATHER_API_KEY={fake.api_key}")
-        screen.note(f"A user id for questions: {fake.user_id}. Ctrl-C ends the server.")
+        output.print(f"export GATHER_BASE_URL={fake.base_url}")
+        output.print(f"export GATHER_API_KEY={fake.api_key}")
+        output.info(f"A user id for questions: {fake.user_id}. Ctrl-C ends the server.")
         await asyncio.get_running_loop().create_future()
     finally:
         await fake.aclose()

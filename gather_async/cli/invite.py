@@ -25,13 +25,13 @@ _REASONS = 10
 _ROWS = 8
 
 
-def show_plan(report: InviteReport, screen: Output) -> None:
+def show_plan(report: InviteReport, output: Output) -> None:
     """Write what the job would cost."""
     if report.plan is None:
         return
     plan = report.plan
     finish = plan.finish_at.astimezone().strftime("%a %d %b %H:%M")
-    screen.say(
+    output.print(
         f"Nothing was sent. It would take {plan.requests} requests ({plan.writes} writes,"
         f" {plan.lookup_requests} look-ups) and {_duration(plan.duration)}, until {finish}."
     )
@@ -42,19 +42,19 @@ def _duration(time: timedelta) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def show_report(report: InviteReport, screen: Output) -> None:
+def show_report(report: InviteReport, output: Output) -> None:
     """Write the counts, and why rows went wrong, without personal data."""
     for status, count in report.counts.items():
         if count:
-            screen.say(f"{count:>8}  {status.value.replace('_', ' ')}")
+            output.print(f"{count:>8}  {status.value.replace('_', ' ')}")
     if report.unfinished:
-        screen.say(f"{report.unfinished:>8}  unfinished")
-    screen.say(f"{report.total:>8}  rows, {report.requests} requests")
+        output.print(f"{report.unfinished:>8}  unfinished")
+    output.print(f"{report.total:>8}  rows, {report.requests} requests")
     for reason, rows in _reasons(report).items():
         lines = [line for _, line in rows if line is not None]
         where = f" ({_numbers('line', lines)})" if lines else ""
         shown = _numbers("row", [row for row, _ in rows])
-        screen.note(f"{shown}: {reason}{where}", style="yellow")
+        output.info(f"{shown}: {reason}{where}", style="yellow")
 
 
 def _numbers(what: str, numbers: list[int]) -> str:
@@ -79,9 +79,9 @@ _TELLING = 10.0
 
 
 @contextmanager
-def watching(gather: GatherClient, screen: Output) -> Iterator[Callable[[InviteProgress], None]]:
+def watching(gather: GatherClient, output: Output) -> Iterator[Callable[[InviteProgress], None]]:
     """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
-    if not screen.err.is_terminal:  # rich would write an empty line at the end
+    if not output.err.is_terminal:  # rich would write an empty line at the end
         yield lambda _: None
         return
     bar = Progress(
@@ -89,7 +89,7 @@ def watching(gather: GatherClient, screen: Output) -> Iterator[Callable[[InviteP
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
-        console=screen.err,
+        console=output.err,
         transient=True,
     )
     with bar:
@@ -124,7 +124,7 @@ def add_to(commands: Any) -> None:
     """Add the command to the program."""
     parser = commands.add_parser(
         "invite",
-        help="invite everyone in a CSV or JSON Lines file, nobody twice",
+        help="invite everyone in a CSV or JSON Lines file, once",
         description="Create a candidate and send an invite for each row of a file."
         " With --journal, the same command goes on after any stop or crash.",
         allow_abbrev=False,
@@ -173,10 +173,10 @@ def _region(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
+def _run(options: argparse.Namespace, output: Output) -> int:
     if options.journal is None and not options.dry_run:
-        screen.note("Without --journal, a run that was stopped can't be continued.", style="yellow")
-    return asyncio.run(_Invite(options, screen).run())
+        output.info("Without --journal, a run that was stopped can't be continued.", style="yellow")
+    return asyncio.run(_Invite(options, output).run())
 
 
 @frozen
@@ -184,22 +184,22 @@ class _Invite:
     """One run of the command."""
 
     options: argparse.Namespace
-    screen: Output
+    output: Output
 
     async def run(self) -> int:
         """Run the job to its end, or to the first Ctrl-C."""
         async with connect(default_region=self.options.region) as gather:
-            with watching(gather, self.screen) as watch:
+            with watching(gather, self.output) as watch:
                 job = self._job(gather, watch)
                 error = await self._ended(job)
             status = self._finish(job.report)
             if isinstance(error, asyncio.CancelledError):
                 raise error
         if isinstance(error, GatherError):
-            self.screen.fail(format_error(error))
+            self.output.error(format_error(error))
             return status_of(error)
         if error is not None:
-            self.screen.fail(f"The file or the journal can't be used: {error}")
+            self.output.error(f"The file or the journal can't be used: {error}")
         return status
 
     def _job(self, gather: GatherClient, watch: Any) -> BulkInvite:
@@ -231,7 +231,7 @@ class _Invite:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as cancelled:
-            self.screen.note("Stopping once what is on its way has ended; Ctrl-C again leaves now.")
+            self.output.info("Stopping once what is on its way has ended; Ctrl-C again leaves now.")
             job.stop()
             await asyncio.wait({task})
             return cancelled
@@ -243,13 +243,13 @@ class _Invite:
         """Show what came of it and how to go on; return the exit status."""
         if report is None:
             return ExitStatus.FAILURE
-        show_plan(report, self.screen)
-        show_report(report, self.screen)
+        show_plan(report, self.output)
+        show_report(report, self.output)
         self._write_report(report)
         if report.error is not None:
-            self.screen.fail(f"Too many failures in a row. The last: {report.error}")
+            self.output.error(f"Too many failures in a row. The last: {report.error}")
         if report.unfinished or report.stopped:
-            self._tell_how_to_resume()
+            self._info_resume()
         is_good = not (report.rejected or report.failed or report.unfinished or report.stopped)
         return ExitStatus.OK if is_good else ExitStatus.FAILURE
 
@@ -260,15 +260,15 @@ class _Invite:
         try:
             report.to_csv(path)
         except (OSError, sqlite3.Error) as error:
-            self.screen.fail(f"The report can't be written to {path}: {error}")
+            self.output.error(f"The report can't be written to {path}: {error}")
         else:
-            self.screen.note(f"One line for each row: {path}")
+            self.output.info(f"One line for each row: {path}")
 
-    def _tell_how_to_resume(self) -> None:
+    def _info_resume(self) -> None:
         if self.options.journal is None:
-            self.screen.note("There was no --journal, so nothing remembers who was invited here.")
+            self.output.info("There was no --journal, so nothing remembers who was invited here.")
         else:
-            self.screen.note(
+            self.output.info(
                 f"To go on, run the same command again with --journal {self.options.journal};"
-                " nobody is invited twice."
+                " each person is invited once."
             )

@@ -59,17 +59,17 @@ class Output:
     out: Console = field(factory=lambda: _console(stderr=False))
     err: Console = field(default=Factory(lambda self: _second_console(self.out), takes_self=True))
 
-    def say(self, text: str, *, style: str = "") -> None:
+    def print(self, text: str, *, style: str = "") -> None:
         """Write one line of a result."""
         _write(self.out, printable(text), style)
 
-    def note(self, text: str, *, style: str = "") -> None:
-        """Write one line to the person at the terminal."""
+    def info(self, text: str, *, style: str = "") -> None:
+        """Write one line to standard error."""
         _write(self.err, printable(text), style)
 
-    def fail(self, text: str) -> None:
-        """Write why it didn't work, and what to do."""
-        self.note(text, style="bold red")
+    def error(self, text: str) -> None:
+        """Write an error message to standard error."""
+        self.info(text, style="bold red")
 
     def json(self, value: Any, *, indent: int | None = None) -> None:
         """Write one JSON document; ASCII only, so that any consumer reads it."""
@@ -92,7 +92,7 @@ class Output:
         """Return a line from the person at the terminal.
 
         Raises:
-            EOFError: Nobody is there.
+            EOFError: Standard input has ended.
         """
         return self.err.input(question, markup=False)
 

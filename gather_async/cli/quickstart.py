@@ -49,40 +49,40 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
+def _run(options: argparse.Namespace, output: Output) -> int:
     candidate = NewCandidate(options.first_name, options.last_name, options.email, options.phone)
     if has_key() and not options.yes:
-        refused = _ask(candidate, screen)
+        refused = _ask(candidate, output)
         if refused is not None:
             return refused
-    return asyncio.run(_connected(candidate, options.user_id, screen))
+    return asyncio.run(_connected(candidate, options.user_id, output))
 
 
-def _ask(candidate: NewCandidate, screen: Output) -> ExitStatus | None:
+def _ask(candidate: NewCandidate, output: Output) -> ExitStatus | None:
     """Ask for leave to invite a real person; None is a yes."""
-    screen.note(
+    output.info(
         "GATHER_API_KEY is set: this creates three questions, an interview and a candidate"
         f" in your organization, and sends a real invite to {candidate.email}."
     )
     try:
-        answer = screen.ask("Go on? [y/N] ")
+        answer = output.ask("Go on? [y/N] ")
     except EOFError:
-        screen.fail("\nNobody is here to answer. Nothing was sent; --yes goes on without asking.")
+        output.error("\nNobody is here to answer. Nothing was sent; --yes goes on without asking.")
         return ExitStatus.USAGE
     if answer.strip().lower() in {"y", "yes"}:
         return None
-    screen.note("Nothing was sent.")
+    output.info("Nothing was sent.")
     return ExitStatus.FAILURE
 
 
-async def _connected(candidate: NewCandidate, user_id: str | None, screen: Output) -> int:
+async def _connected(candidate: NewCandidate, user_id: str | None, output: Output) -> int:
     """Run the steps against the real server, or a fake one where there is no key."""
     async with AsyncExitStack() as stack:
         if has_key():
             client = connect(user_id=user_id)
         else:
             fake = await stack.enter_async_context(FakeGather(audio_seconds=_FAKE_AUDIO_SECONDS))
-            screen.say(
+            output.print(
                 f"No GATHER_API_KEY: a fake Gather API on {fake.base_url} answers,"
                 " and nothing leaves this machine."
             )
@@ -90,8 +90,8 @@ async def _connected(candidate: NewCandidate, user_id: str | None, screen: Outpu
                 fake.api_key, base_url=fake.base_url, user_id=user_id or fake.user_id
             )
         gather = await stack.enter_async_context(client)
-        status = stack.enter_context(screen.err.status("", spinner="line"))
-        await _Steps(gather, screen, status).run(candidate)
+        status = stack.enter_context(output.err.status("", spinner="line"))
+        await _Steps(gather, output, status).run(candidate)
     return ExitStatus.OK
 
 
@@ -100,11 +100,11 @@ class _Steps:
     """The five steps; each prints its ids as soon as it has them."""
 
     gather: GatherClient
-    screen: Output
+    output: Output
     status: Status
 
     async def run(self, candidate: NewCandidate) -> None:
-        """Do them in order. The first failure ends them; what was made stays, and was shown."""
+        """Run them in order. The first failure ends them; what was created stays."""
         first = await self._questions("1/5 Create the first question", _QUESTIONS[:1])
         others = await self._questions("2/5 Create two more questions", _QUESTIONS[1:])
         await self._audio([*first, *others])
@@ -127,10 +127,10 @@ class _Steps:
             delivery_types=["email"],
         )
         self._show("5/5 Send the invite", "candidate interview", invite.id)
-        self.screen.say("Done: the invite is on its way by email.", style="bold green")
+        self.output.print("Done: the invite is on its way by email.", style="bold green")
 
     def _show(self, step: str, kind: str, id: str) -> None:
-        self.screen.say(f"{step:<31} {kind:<19} {id}")
+        self.output.print(f"{step:<31} {kind:<19} {id}")
 
     async def _questions(
         self, step: str, questions: Sequence[tuple[str, str]]
@@ -172,4 +172,4 @@ class _Steps:
                 else:
                     self._show("    Audio is ready", "question", ended.id)
         except AudioTimeoutError:
-            self.screen.note(f"    The audio of {left} is still being made; going on.")
+            self.output.info(f"    The audio of {left} is still being made; going on.")

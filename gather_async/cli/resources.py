@@ -75,11 +75,11 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run_list(options: argparse.Namespace, screen: Output) -> int:
-    return asyncio.run(_list(options, screen))
+def _run_list(options: argparse.Namespace, output: Output) -> int:
+    return asyncio.run(_list(options, output))
 
 
-async def _list(options: argparse.Namespace, screen: Output) -> int:
+async def _list(options: argparse.Namespace, output: Output) -> int:
     """Read pages only as far as they are shown."""
     name = RESOURCES[options.resource]
     rows: list[list[Any]] = []
@@ -89,14 +89,14 @@ async def _list(options: argparse.Namespace, screen: Output) -> int:
         async for item in pager:
             count += 1
             if options.json:
-                screen.json(to_jsonable(item))
+                output.json(to_jsonable(item))
             else:
                 rows.append([_cell(getattr(item, column)) for column in name.columns])
             if count == options.limit:
                 break
     if rows:
-        screen.table([column.replace("_", " ") for column in name.columns], rows)
-    screen.note(f"{options.resource}: {count} listed", style="dim")
+        output.table([column.replace("_", " ") for column in name.columns], rows)
+    output.info(f"{options.resource}: {count} listed", style="dim")
     return ExitStatus.OK
 
 
@@ -144,14 +144,14 @@ def _add_get_to(commands: Any) -> None:
     parser.set_defaults(command=_run_get)
 
 
-def _run_get(options: argparse.Namespace, screen: Output) -> int:
-    return asyncio.run(_get(options, screen))
+def _run_get(options: argparse.Namespace, output: Output) -> int:
+    return asyncio.run(_get(options, output))
 
 
-async def _get(options: argparse.Namespace, screen: Output) -> int:
+async def _get(options: argparse.Namespace, output: Output) -> int:
     async with connect() as gather:
         found = await _SINGLE[options.resource].of(gather).get(options.id)
-    screen.json(to_jsonable(found), indent=2)
+    output.json(to_jsonable(found), indent=2)
     return ExitStatus.OK
 
 

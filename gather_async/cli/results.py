@@ -64,24 +64,24 @@ def _output(text: str) -> Path:
     return path
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
+def _run(options: argparse.Namespace, output: Output) -> int:
     path: Path = options.output
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
-            count, failed = asyncio.run(_export(options.interview, path.suffix, file, screen))
+            count, failed = asyncio.run(_export(options.interview, path.suffix, file, output))
         part.replace(path)
     except OSError as error:
-        screen.fail(f"{path} can't be written: {error.strerror or error}")
+        output.error(f"{path} can't be written: {error.strerror or error}")
         return ExitStatus.FAILURE
     finally:
         if part.is_file():
             part.unlink()
-    screen.say(f"{count} candidate interviews, {failed} of them not readable: {path}")
+    output.print(f"{count} candidate interviews, {failed} of them not readable: {path}")
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 
 
-async def _export(interview: str, suffix: str, file: TextIO, screen: Output) -> tuple[int, int]:
+async def _export(interview: str, suffix: str, file: TextIO, output: Output) -> tuple[int, int]:
     """Write a row for each candidate interview; return how many, and how many failed.
 
     The results of a page are read side by side, at bulk priority.
@@ -90,7 +90,7 @@ async def _export(interview: str, suffix: str, file: TextIO, screen: Output) -> 
     count = failed = 0
     async with connect() as client:
         gather = client.with_options(priority="bulk")
-        with screen.err.status("reading the first page", spinner="line") as status:
+        with output.err.status("reading the first page", spinner="line") as status:
             async for page in gather.candidate_interviews.list(interview_id=interview).pages():
                 for row in await asyncio.gather(*(_row(gather, each) for each in page.items)):
                     write(row)

@@ -1,4 +1,4 @@
-"""``wait-audio ID...``: tell as each question's audio is ready."""
+"""``wait-audio ID...``: print each question as its audio is ready."""
 
 import argparse
 import asyncio
@@ -27,16 +27,16 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace, screen: Output) -> int:
-    return asyncio.run(_wait(options, screen))
+def _run(options: argparse.Namespace, output: Output) -> int:
+    return asyncio.run(_wait(options, output))
 
 
-async def _wait(options: argparse.Namespace, screen: Output) -> int:
+async def _wait(options: argparse.Namespace, output: Output) -> int:
     """Print each end as it comes; what isn't over in time is printed last."""
     waiting = dict.fromkeys(options.ids)
     failed = 0
     async with connect() as gather:
-        with screen.err.status(f"{len(waiting)} to go", spinner="line") as status:
+        with output.err.status(f"{len(waiting)} to go", spinner="line") as status:
             ends = gather.questions.wait_until_all_audio_ready(waiting, timeout=options.timeout)
             try:
                 async for ended in ends:
@@ -45,10 +45,10 @@ async def _wait(options: argparse.Namespace, screen: Output) -> int:
                         question, outcome = ended.question, "failed"
                     else:
                         question, outcome = ended, "ready"
-                    screen.say("\t".join((question.id, outcome, question.audio_url or "")))
+                    output.print("\t".join((question.id, outcome, question.audio_url or "")))
                     waiting.pop(question.id, None)
                     status.update(f"{len(waiting)} to go")
             except AudioTimeoutError:
                 for late in waiting:
-                    screen.say(f"{late}\tlate\t")
+                    output.print(f"{late}\tlate\t")
     return ExitStatus.FAILURE if failed or waiting else ExitStatus.OK

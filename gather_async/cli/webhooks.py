@@ -1,4 +1,4 @@
-"""``webhooks listen`` and ``webhooks send``: their place in the program."""
+"""``webhooks listen`` and ``webhooks send``: receive deliveries, and send samples."""
 
 import argparse
 import asyncio
@@ -43,49 +43,49 @@ def _add_listen_to(commands: Any) -> None:
     parser.set_defaults(command=_run_listen)
 
 
-def _run_listen(options: argparse.Namespace, screen: Output) -> int:
+def _run_listen(options: argparse.Namespace, output: Output) -> int:
     if not 0 <= options.port < 65_536:
-        screen.fail("--port takes a number from 0 to 65535.")
+        output.error("--port takes a number from 0 to 65535.")
         return ExitStatus.USAGE
-    return asyncio.run(_listen(options, secret_of(options), screen))
+    return asyncio.run(_listen(options, secret_of(options), output))
 
 
-async def _listen(options: argparse.Namespace, secret: str, screen: Output) -> int:
+async def _listen(options: argparse.Namespace, secret: str, output: Output) -> int:
     """Serve until cancelled."""
     hooks = WebhookReceiver(secret)
 
     @hooks.on("*")
     async def show(event: WebhookEvent) -> None:
         moment = to_jsonable(event.timestamp)
-        screen.json({"event": event.event, "timestamp": moment, "data": to_jsonable(event.data)})
+        output.json({"event": event.event, "timestamp": moment, "data": to_jsonable(event.data)})
 
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", _told(hooks.aiohttp_handler(), screen))
+    app.router.add_route("*", "/{path:.*}", _print_replies(hooks.aiohttp_handler(), output))
     runner = web.AppRunner(app, access_log=None)
     async with hooks:
         await runner.setup()
         try:
             await web.TCPSite(runner, options.host, options.port).start()
             port = runner.addresses[0][1]
-            screen.note(f"Listening on http://{options.host}:{port}/ until Ctrl-C.")
+            output.info(f"Listening on http://{options.host}:{port}/ until Ctrl-C.")
             await asyncio.get_running_loop().create_future()
         except OSError as error:
-            screen.fail(f"{options.host}:{options.port} can't be used: {error.strerror}.")
+            output.error(f"{options.host}:{options.port} can't be used: {error.strerror}.")
             return ExitStatus.FAILURE
         finally:
             await runner.cleanup()
     return ExitStatus.OK
 
 
-def _told(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], screen: Output
+def _print_replies(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], output: Output
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler that also tells what each delivery was answered, and why."""
+    """Return a handler that also prints the status of each delivery, and the reason."""
 
     async def take(request: web.Request) -> web.StreamResponse:
         response = await handler(request)
         text = response.text if isinstance(response, web.Response) else None
-        screen.note(f"{request.method} {request.path}: {response.status} {text or ''}".rstrip())
+        output.info(f"{request.method} {request.path}: {response.status} {text or ''}".rstrip())
         return response
 
     return take
@@ -124,9 +124,9 @@ def _url(text: str) -> str:
     return text
 
 
-def _run_send(options: argparse.Namespace, screen: Output) -> int:
+def _run_send(options: argparse.Namespace, output: Output) -> int:
     if options.repeat < 1:
-        screen.fail("--repeat takes a number from 1.")
+        output.error("--repeat takes a number from 1.")
         return ExitStatus.USAGE
     delivery = sample(
         options.event,
@@ -135,11 +135,11 @@ def _run_send(options: argparse.Namespace, screen: Output) -> int:
         age=_OLD if options.old else 0.0,
     )
     is_forged = options.tamper or options.old
-    return asyncio.run(_send(options, delivery, is_forged=is_forged, screen=screen))
+    return asyncio.run(_send(options, delivery, is_forged=is_forged, output=output))
 
 
 async def _send(
-    options: argparse.Namespace, delivery: SignedSample, *, is_forged: bool, screen: Output
+    options: argparse.Namespace, delivery: SignedSample, *, is_forged: bool, output: Output
 ) -> int:
     """Send it as often as asked; a failure is any answer that a good endpoint wouldn't give."""
     failed = 0
@@ -160,7 +160,7 @@ async def _send(
             is_right = status == 401 if is_forged else 200 <= status < 300
             failed += not is_right
             wanted = "" if is_right else f"  (expected {'401' if is_forged else '2xx'})"
-            screen.say(
+            output.print(
                 f"{number}/{options.repeat}  {answer}  {took:.0f} ms{wanted}",
                 style="" if is_right else "red",
             )

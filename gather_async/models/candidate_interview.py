@@ -17,14 +17,14 @@ __all__ = ["CandidateInterview", "InterviewResults"]
 
 @frozen(kw_only=True)
 class CandidateInterview(Model):
-    """One candidate's way through one interview. Its ``repr`` hides the invite token."""
+    """One candidate's invite to one interview. Its ``repr`` hides the invite token."""
 
     id: str
     candidate_id: str | None = field(default=None, metadata=wire("candidateId"))
     interview_id: str | None = field(default=None, metadata=wire("interviewId"))
     status: CandidateInterviewStatus | None = None
     invite_token: str | None = field(default=None, repr=False, metadata=wire("inviteToken"))
-    """Part of the candidate's personal link: whoever has it can answer as them."""
+    """Part of the candidate's personal link: it is enough to answer as them."""
     expiry: datetime | None = None
     """When the link dies; aware, UTC."""
     invite_sent_at: datetime | None = field(default=None, metadata=wire("inviteSentAt"))
@@ -40,7 +40,7 @@ class CandidateInterview(Model):
 
 @frozen(kw_only=True)
 class InterviewResults(Model):
-    """What came of an interview. Parts fill in over time.
+    """Results of one candidate's interview. Parts fill in over time.
 
     Only three fields are documented; transcriptions, scores and ratings are
     in ``extra``, under the names the server gives them.

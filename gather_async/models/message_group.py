@@ -37,7 +37,7 @@ class MessageGroup(Model):
     """Such as ``PUBLISHED``."""
     type: InterviewType | None = None
     default: bool | None = None
-    """Whether interviews use it unless told otherwise."""
+    """Whether interviews use it by default."""
     organization_id: str | None = field(default=None, metadata=wire("organizationId"))
     team_id: str | None = field(default=None, metadata=wire("teamId"))
     created_by_id: str | None = field(default=None, metadata=wire("createdById"))

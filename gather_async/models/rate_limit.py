@@ -20,7 +20,7 @@ class WindowStatus:
         external: The part of ``used`` that isn't ours: the same key, used elsewhere.
         next_free: Seconds until it has room; 0.0 if it has, None if that depends on
             an answer not here yet.
-        learned: True if the server's headers told of this limit, and nobody configured it.
+        learned: True if this limit was not configured, but learned from the server's headers.
     """
 
     limit: int
@@ -48,7 +48,7 @@ class RateLimitStatus:
         windows: Every window in force, shortest period first; learned ones last.
         in_flight: Requests sent, or about to be, and not answered yet.
         queued: Calls that wait.
-        next_slot: Seconds until an interactive call could start if nobody waited
+        next_slot: Seconds until an interactive call could start if no other waited
             already; 0.0 means now, None that it depends on an answer not here yet.
         held_until: The server refused a request (429) and nothing starts before then,
             aware UTC; None if there is no hold.

@@ -29,7 +29,7 @@ def parse(text: str) -> Any:
 
     Raises:
         ValueError: It is no JSON (NaN and Infinity aren't), is nested deeper than
-            `MAX_DEPTH`, or has an integer that nobody can mean.
+            `MAX_DEPTH`, or has an integer too long to be meant.
     """
     return _load(text, parse_int=_to_int, object_pairs_hook=None)
 

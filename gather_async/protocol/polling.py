@@ -1,4 +1,4 @@
-"""When to look again at something that is awaited, and what was seen.
+"""The policy of polls: their intervals, their share of the quota, and the audio states.
 
 Source: quickstart, common issues (audio generation is asynchronous; its state is
 ``transcriptionStatus``). The values of that field are documented nowhere.
@@ -43,7 +43,7 @@ def _words(words: object) -> frozenset[str]:
 
 @frozen
 class PollPolicy:
-    """When waiting calls look, what they may spend, and which words mean what.
+    """Policy of the polls of waiting calls: intervals, quota share, words of success.
 
     The first look is made at once, the next ``first`` seconds later, then at
     intervals that grow by ``factor`` up to ``cap``, each up to a fifth shorter by
@@ -104,7 +104,7 @@ def audio_state(question: Question, policy: PollPolicy | None = None) -> AudioSt
 
 
 def next_interval(policy: PollPolicy, *, age: float, draw: float, is_slow: bool = False) -> float:
-    """Return the seconds from a look to the next.
+    """Return the seconds from one poll to the next.
 
     An interval depends on the age alone: looks at ages 0, ``first``, ``first + first
     * factor`` and so on are what the policy describes, and a look made earlier or

@@ -1,4 +1,4 @@
-"""A request as a value, and how to find out what became of it when its answer is lost."""
+"""A request as a value, and the look-up that settles its fate when the response is lost."""
 
 import re
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""Whether a failed request goes again, and when: a decision, not an action.
+"""The decision whether a failed request is retried, and when.
 
 Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
 /guides/error-handling (which statuses there are). A write has no idempotency
@@ -68,7 +68,7 @@ class Failure:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether nobody can tell from here if the request was carried out."""
+        """Whether the request may or may not have been carried out."""
         if self.status is None:
             return self.was_sent
         return self.status >= 500 or self.status == 408 or self.status < 300

@@ -1,4 +1,4 @@
-"""Sign and check webhook bytes; what time it is is a parameter.
+"""Signing and verification of webhook bytes, at a time that is passed in.
 
 The header is ``X-Qualifi-Signature: t=<timestamp>,v1=<signature>``; the
 signature is the HMAC-SHA256, in hex, of the timestamp as given, a full stop and
@@ -23,11 +23,11 @@ __all__ = [
     "SIGNATURE_HEADER",
     "VerifiedPayload",
     "bytes_of",
-    "check",
-    "check_secrets",
-    "check_tolerance",
     "read_instant",
     "sign",
+    "validate_secrets",
+    "validate_tolerance",
+    "verify",
 ]
 
 SIGNATURE_HEADER: Final = "x-qualifi-signature"
@@ -68,7 +68,7 @@ def sign(body: bytes, *, secret: str, timestamp: str) -> str:
     return f"t={timestamp},v1={signature}"
 
 
-def check(
+def verify(
     body: Any, header: Any, *, secrets: Sequence[str], tolerance: float, now: float
 ) -> VerifiedPayload:
     """Return what was signed, if the signature is valid and fresh.
@@ -80,7 +80,7 @@ def check(
     Args:
         body: The body's bytes, as received.
         header: The header's value; bytes are tolerated.
-        secrets: One of them must fit; from `check_secrets`.
+        secrets: One of them must fit; from `validate_secrets`.
         tolerance: Seconds that the timestamp may differ from ``now``, either way.
         now: Unix seconds.
 
@@ -120,7 +120,7 @@ def bytes_of(body: Any) -> bytes:
     )
 
 
-def check_secrets(secret: Any) -> tuple[str, ...]:
+def validate_secrets(secret: Any) -> tuple[str, ...]:
     """Return the secrets of a setting: one, or several while one replaces the other.
 
     Raises:
@@ -135,7 +135,7 @@ def check_secrets(secret: Any) -> tuple[str, ...]:
     return secrets
 
 
-def check_tolerance(tolerance: Any) -> float:
+def validate_tolerance(tolerance: Any) -> float:
     """Return the tolerance, if it is one.
 
     Raises:
@@ -169,7 +169,7 @@ def _signature(timestamp: str, payload: bytes, secret: str) -> bytes:
 
 
 def _matches(header: _Header, payload: bytes, secrets: Sequence[str]) -> bool:
-    """Tell whether any signature is that of any secret, comparing all in constant time."""
+    """Return whether any signature is that of any secret; all are compared in constant time."""
     fits = False
     for secret in secrets:
         expected = _signature(header.timestamp, payload, secret)

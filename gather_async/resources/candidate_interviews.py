@@ -39,7 +39,7 @@ def validate_delivery(
         raise InviteNotDeliverableError('delivery_types must be a list, such as ["email"].')
     if send_invite and not delivery_types:
         raise InviteNotDeliverableError(
-            "send_invite=True reaches nobody without delivery_types: "
+            "send_invite=True reaches no one without delivery_types: "
             'pass ["email"], ["sms"] or both.'
         )
     if delivery_types and not send_invite and send_invite is not None:
@@ -71,7 +71,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
         """Link a candidate to an interview, and send the invite if asked. Costs one request.
 
         A lost answer is looked up by candidate and interview, and the request sent
-        again only if nothing new is there, so nobody is invited twice.
+        again only if nothing new is there, so that no one is invited twice.
 
         Args:
             candidate_id: Whom.

@@ -17,10 +17,10 @@ __all__ = ["Resource", "read_after_write", "with_extra"]
 
 @contextmanager
 def read_after_write(done: str) -> Iterator[None]:
-    """Let no failure to read look as if the write before it had failed.
+    """Report a failed read after a write as such, not as a failure of the write.
 
     A read that fails is safe to try again, and a short quota refuses it before anything
-    is sent; a caller who took either for the write would invite somebody twice.
+    is sent; a caller who took either for the write would invite a person twice.
 
     Raises:
         ResponseDecodeError: Reading failed; ``maybe_processed`` is True.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from gather_async.storage.worker import Connector, Job, Migration, Work, Worker
+from gather_async.storage.worker import Connector, DatabaseThread, Job, Migration, Work
 
 __all__ = ["SQLiteStore"]
 
@@ -46,7 +46,7 @@ class SQLiteStore:
             busy_timeout: Seconds to wait for another process's transaction.
         """
         opening = Connector(str(path), schema_version, migrate, synchronous, busy_timeout)
-        self._worker = Worker(opening)
+        self._worker = DatabaseThread(opening)
         # A store that was dropped unclosed must not keep its thread.
         self._finalizer = weakref.finalize(self, self._worker.stop)
 

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from gather_async.errors import ClientClosedError, ConfigurationError
 
-__all__ = ["Connector", "Job", "Migration", "Work", "Worker"]
+__all__ = ["Connector", "DatabaseThread", "Job", "Migration", "Work"]
 
 Migration = Callable[[sqlite3.Connection, int], None]
 
@@ -144,7 +144,7 @@ class Job:
 
 
 @define(eq=False)
-class Worker:
+class DatabaseThread:
     """The thread that owns the connection."""
 
     _opening: Connector

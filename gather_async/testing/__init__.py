@@ -1,7 +1,7 @@
 """Doubles of the Gather API for tests: a real server on loopback, and a clock that jumps.
 
 Names are loaded when first used, because pytest imports this package in every
-run of whoever has it installed.
+run where this package is installed.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A clock whose time passes by itself, as fast as nothing happens."""
+"""Virtual time: the clock jumps to the next timer as soon as the loop is idle."""
 
 import asyncio
 import contextvars
@@ -28,7 +28,7 @@ _watched: "WeakKeyDictionary[asyncio.AbstractEventLoop, IdleLoop]" = WeakKeyDict
 
 
 class IdleLoop:
-    """One loop, watched for as long as somebody listens.
+    """One loop, watched while it has listeners.
 
     Idle means: no callback is ready, no socket is, no executor job runs, and no
     other Python thread works. Real timers of the loop don't count.
@@ -72,7 +72,7 @@ class IdleLoop:
         self._selector.select = self._wait
 
     def ignore(self, on_idle: OnIdle) -> None:
-        """Stop calling back; the last to go puts the selector right again."""
+        """Stop calling back; the last one restores the selector."""
         if self._listeners.pop(on_idle, None) is not None and not self._listeners:
             del self._selector.select
 
@@ -152,7 +152,7 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-_START = 1_000.0  # not 0, so that nobody takes monotonic time for a duration
+_START = 1_000.0  # not 0, so that monotonic time is not taken for a duration
 _WALL = datetime(2026, 1, 1, tzinfo=UTC)
 _BUSY_POLL = 0.001  # real seconds
 _TOLERATED = 64  # cancelled timers a loop may hold on to before they are dropped
@@ -163,7 +163,7 @@ class VirtualClock:
 
     Time stands still while anything runs. When the running loop is idle (nothing
     ready, no socket readable, no thread at work), it jumps to the next moment
-    that somebody sleeps until. Give the same clock to the client and to
+    that a task sleeps until. Give the same clock to the client and to
     `FakeGather`, and both live in the same time.
 
     >>> async def nap(clock):
@@ -207,7 +207,7 @@ class VirtualClock:
         return self._now + self._offset
 
     def set_wall(self, wall: datetime | float) -> None:
-        """Let the wall clock jump, either way; nobody's sleep gets longer or shorter."""
+        """Let the wall clock jump, either way; no sleep gets longer or shorter."""
         seconds = wall.timestamp() if isinstance(wall, datetime) else wall
         self._offset = seconds - self._now
 
@@ -276,7 +276,7 @@ class VirtualClock:
         return f"<VirtualClock {date:%Y-%m-%d %H:%M:%S}Z, {self.sleepers} sleepers>"
 
     def _idle(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Jump to what is due next; tell whether the loop should look again at once."""
+        """Jump to what is due next; return whether the loop should look again at once."""
         if self._busy:
             time.sleep(_BUSY_POLL)
             return True

@@ -1,7 +1,7 @@
 """pytest fixtures ``fake_gather`` and ``gather_client``, for any mode of pytest-asyncio.
 
-pytest loads this module in every run of whoever has the package installed, so
-it imports as little as it can.
+pytest loads this module in every run where the package is installed, so it
+imports as little as it can.
 """
 
 from collections.abc import AsyncIterator

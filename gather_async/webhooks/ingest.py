@@ -138,7 +138,7 @@ class Ingest:
         return self._turns[1]
 
     def _check(self, body: bytes, header: str | None) -> signatures.VerifiedPayload:
-        return signatures.check(
+        return signatures.verify(
             body, header, secrets=self.secrets, tolerance=self.tolerance, now=self.clock.wall()
         )
 

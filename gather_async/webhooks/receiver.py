@@ -92,9 +92,9 @@ class WebhookReceiver(Handlers):
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._worker = Worker(self._inbox, self.handlers, handling, self._clock, rng)
         self._intake = Ingest(
-            secrets=signatures.check_secrets(secret),
+            secrets=signatures.validate_secrets(secret),
             unsigned_token=_checked_token(unsigned_token),
-            tolerance=signatures.check_tolerance(tolerance),
+            tolerance=signatures.validate_tolerance(tolerance),
             max_body=max_body,
             inbox=self._inbox,
             handlers=self,

@@ -42,11 +42,11 @@ def verify(
 
     Source: /api-reference/webhooks, /guides/handling-webhooks
     """
-    signed = signatures.check(
+    signed = signatures.verify(
         body,
         signature_header,
-        secrets=signatures.check_secrets(secret),
-        tolerance=signatures.check_tolerance(tolerance),
+        secrets=signatures.validate_secrets(secret),
+        tolerance=signatures.validate_tolerance(tolerance),
         now=time.time(),
     )
     return decode_event(signed.text)
@@ -71,7 +71,7 @@ def sign(
     Raises:
         ConfigurationError: The secret is blank, or the timestamp's text or zone can't work.
     """
-    newest = signatures.check_secrets(secret)[0]
+    newest = signatures.validate_secrets(secret)[0]
     raw = body.encode() if isinstance(body, str) else bytes(body)
     return signatures.sign(raw, secret=newest, timestamp=_timestamp_text(timestamp))
 

@@ -193,7 +193,7 @@ def test_a_narrow_encoding_does_not_stop_a_command(monkeypatch: pytest.MonkeyPat
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     assert main(["--version"]) == 0
-    Output().say("Zo\u00eb")
+    Output().print("Zo\u00eb")
     sys.stdout.flush()
     assert raw.getvalue().splitlines()[-1] == b"Zo\\xeb"
 

@@ -8,12 +8,12 @@ from gather_async.testing.fake.state import Row, ServerState, iso, page_of, publ
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
+    boolean,
     email,
     list_of,
     one_of,
     phone,
     positive,
-    switch,
     text,
     uri,
 )
@@ -51,7 +51,7 @@ _CREATE_INVITE = BodyRule(
     {
         "candidateId": text,
         "interviewId": text,
-        "sendInvite": switch,
+        "sendInvite": boolean,
         "deliveryTypes": list_of(_DELIVERY),
         "expiryDays": positive,
         "externalRedirectUri": uri,
@@ -108,7 +108,7 @@ def create_candidate_interview(call: FakeRequest) -> Reply:
 
 
 def _check_delivery(candidate: Row, delivery_types: Sequence[str]) -> None:
-    """Refuse an invite that reaches nobody. Source: /guides/sending-invites (SMS opt-in)."""
+    """Refuse an invite that can't be delivered. Source: /guides/sending-invites (SMS opt-in)."""
     if not delivery_types:
         raise invalid("deliveryTypes", "must hold at least one delivery type")
     if "sms" in delivery_types and not candidate["smsOptIn"]:
@@ -213,7 +213,7 @@ _CREATE = BodyRule(
         "phone": phone,
         "externalId": text,
         "timezone": text,
-        "smsOptIn": switch,
+        "smsOptIn": boolean,
     },
     required=("firstName", "lastName", "email", "phone"),
 )

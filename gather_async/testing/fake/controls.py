@@ -1,4 +1,4 @@
-"""The part of `FakeGather` that makes things go wrong."""
+"""Methods of `FakeGather` that control what happens: scenarios and faults."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -37,7 +37,7 @@ class ScenarioMethods:
         end_audio(self._world, _known(self._world.questions, question_id), fails=False, after=after)
 
     def fail_audio(self, question_id: str, *, after: float = 0.0) -> None:
-        """Let a question's audio generation fail. No event tells of it.
+        """Let a question's audio generation fail. No event announces it.
 
         Args:
             question_id: Which question.

@@ -1,4 +1,4 @@
-"""What goes wrong on demand: single faults by path, or a seeded random mix."""
+"""Faults on demand: single ones by path, or a seeded random mix."""
 
 import math
 import random
@@ -16,7 +16,7 @@ __all__ = ["Fault", "FaultKind", "FaultPlan", "shares_of"]
 
 
 class FaultKind(StrEnum):
-    """How an exchange goes wrong."""
+    """Kind of a fault."""
 
     STATUS = "status"
     """An error envelope with a status of your choice."""
@@ -32,7 +32,7 @@ class FaultKind(StrEnum):
 
 @frozen(kw_only=True)
 class Fault:
-    """One way to go wrong.
+    """One fault of an exchange.
 
     Attributes:
         kind: What happens to the answer.
@@ -76,7 +76,7 @@ class _Planned:
 
 
 class FaultPlan:
-    """Which request meets which fault. Planned ones come first, then chance."""
+    """Plan of the faults. Planned ones come first, then random ones."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -112,7 +112,7 @@ class FaultPlan:
         self._mix = ()
 
     def next(self, method: str, path: str) -> Fault | None:
-        """Return what goes wrong with the request that arrives now."""
+        """Return the fault of the request that arrives now."""
         for planned in self._planned:
             if planned.fits(method, path):
                 planned.times -= 1

@@ -12,8 +12,8 @@ from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing.fake.controls import FaultMethods, ScenarioMethods
 from gather_async.testing.fake.faults import FaultPlan
 from gather_async.testing.fake.interviews import show_interview
-from gather_async.testing.fake.messages import ReceivedRequest, RequestLog
-from gather_async.testing.fake.organization import populate
+from gather_async.testing.fake.messages import ReceivedRequest, ReceivedRequests
+from gather_async.testing.fake.organization import seed_organization
 from gather_async.testing.fake.questions import listen_for_audio, show_question, stop_timers
 from gather_async.testing.fake.quota import FakeQuota, HeadersDescribe
 from gather_async.testing.fake.server import HOST, LoopbackServer, RequestHandler
@@ -132,14 +132,14 @@ class FakeGather(FaultMethods, ScenarioMethods):
             count_refused=count_refused,
         )
         self._world = ServerState(behaviour, self.clock, ids, self._webhooks.emit)
-        populate(self._world)
+        seed_organization(self._world)
         self._api_key = f"qapi_{ids.getrandbits(96):024x}" if api_key is None else api_key
         if not self._api_key.strip():
             raise ConfigurationError("api_key must not be blank; leave it out to get one made.")
         self._exchanges = RequestHandler(
             self._world,
             self._api_key,
-            RequestLog(),
+            ReceivedRequests(),
             FaultPlan(chance),
             self._pauses,
             FakeQuota(rate_limits, headers_describe=headers_describe, count_refused=count_refused)

@@ -7,11 +7,11 @@ from gather_async.testing.fake.state import Row, ServerState, page_of
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
+    boolean,
     list_of,
     maybe_empty,
     objects,
     one_of,
-    switch,
     text,
 )
 from gather_async.webhooks.events import InterviewCreated, InterviewUpdated
@@ -118,7 +118,7 @@ _EDITION_A = {
 }
 _EDITION_B = _EDITION_A | {
     "interviewType": one_of("standard"),
-    "surveyQuestions": objects(BodyRule({"id": text, "knockout": switch}, required=("id",))),
+    "surveyQuestions": objects(BodyRule({"id": text, "knockout": boolean}, required=("id",))),
     "keywords": list_of(text),
 }
 _CREATE = {"A": BodyRule(_EDITION_A, _REQUIRED), "B": BodyRule(_EDITION_B, _REQUIRED)}
@@ -186,7 +186,7 @@ def list_interviews(call: FakeRequest) -> Reply:
 
 
 def _status_number(status: str | None) -> int | None:
-    """Return the filter as a number; -1, which nothing has, for a word nobody knows."""
+    """Return the filter as a number; -1, which nothing has, for an unknown word."""
     if status is None or status in STATUSES:
         return None if status is None else STATUSES.index(status)
     return int(status) if status in {"0", "1", "2", "3"} else -1

@@ -1,4 +1,4 @@
-"""What FakeGather answers: the documented envelopes, and the refusals.
+"""Requests and responses of FakeGather: the log, the documented envelopes, the refusals.
 
 Source: /getting-started/overview (success), /guides/error-handling (errors)
 """
@@ -16,9 +16,9 @@ from gather_async.testing.fake.state import ServerState
 __all__ = [
     "FakeRequest",
     "ReceivedRequest",
+    "ReceivedRequests",
     "Refusal",
     "Reply",
-    "RequestLog",
     "duplicate",
     "encode",
     "invalid",
@@ -61,7 +61,7 @@ class ReceivedRequest:
     was_processed: bool = False
 
 
-class RequestLog:
+class ReceivedRequests:
     """Requests in the order of arrival."""
 
     def __init__(self) -> None:

@@ -7,12 +7,12 @@ from gather_async.testing.fake.state import Row, ServerState, public
 from gather_async.testing.fake.validation import (
     BodyRule,
     QueryRule,
+    boolean,
     email,
     list_of,
     maybe_empty,
     objects,
     phone,
-    switch,
     text,
 )
 
@@ -25,7 +25,7 @@ __all__ = [
     "list_narrators",
     "list_teams",
     "list_users",
-    "populate",
+    "seed_organization",
 ]
 
 _NO_QUERY = QueryRule()
@@ -45,7 +45,7 @@ _USER = BodyRule(
         "email": email,
         "phone": phone,
         "teamIds": list_of(text, least=1),
-        "createAuth0Account": switch,
+        "createAuth0Account": boolean,
     },
     required=("firstName", "lastName", "email", "teamIds"),
 )
@@ -170,7 +170,7 @@ def _add_user(world: ServerState, item: dict[str, Any]) -> Row:
     )
 
 
-def populate(world: ServerState) -> None:
+def seed_organization(world: ServerState) -> None:
     """Make what an organization has before its first API call."""
     world.organization_id = world.new_id()
     team = _add_team(world, {"name": "talent", "displayName": "Talent"})

@@ -9,7 +9,14 @@ from attrs import define
 from gather_async.clock import Timer
 from gather_async.testing.fake.messages import FakeRequest, Reply, invalid, no_such_path, not_found
 from gather_async.testing.fake.state import Row, ServerState, page_of
-from gather_async.testing.fake.validation import BodyRule, QueryRule, maybe_empty, switch, text, uri
+from gather_async.testing.fake.validation import (
+    BodyRule,
+    QueryRule,
+    boolean,
+    maybe_empty,
+    text,
+    uri,
+)
 from gather_async.webhooks.events import QuestionAudioGenerated
 
 __all__ = [
@@ -31,13 +38,13 @@ class _Generation:
     Attributes:
         ends_at: On the clock's ``monotonic``.
         fails: How it will end.
-        told: Whether its event went out.
+        is_announced: Whether its event went out.
         timer: What will send the event.
     """
 
     ends_at: float
     fails: bool
-    told: bool = False
+    is_announced: bool = False
     timer: Timer | None = None
 
 
@@ -61,10 +68,10 @@ def end_audio(world: ServerState, question: Row, *, fails: bool, after: float) -
 
 
 def listen_for_audio(world: ServerState) -> None:
-    """Set timers for what is still being generated: somebody wants the events now."""
-    if world.heard:
+    """Set timers for what is still being generated: the events have a target now."""
+    if world.has_listeners:
         return
-    world.heard = True
+    world.has_listeners = True
     now = world.clock.monotonic()
     for question in world.questions.order:
         generation = question.get("_audio")
@@ -74,7 +81,7 @@ def listen_for_audio(world: ServerState) -> None:
 
 def stop_timers(world: ServerState) -> None:
     """Cancel all timers; the states go on being right."""
-    world.heard = False
+    world.has_listeners = False
     for question in world.questions.order:
         generation = question.get("_audio")
         if generation is not None and generation.timer is not None:
@@ -100,15 +107,15 @@ def show_question(world: ServerState, question: Row) -> Row:
 
 
 def _arm(world: ServerState, question: Row) -> None:
-    """Set the timer of one generation, if anybody listens."""
+    """Set the timer of one generation, if an event has a target."""
     generation: _Generation = question["_audio"]
-    if not world.heard or generation.fails or generation.ends_at == math.inf:
+    if not world.has_listeners or generation.fails or generation.ends_at == math.inf:
         return
 
     def tell() -> None:
         generation.timer = None
-        if not generation.told:
-            generation.told = True
+        if not generation.is_announced:
+            generation.is_announced = True
             world.emit(QuestionAudioGenerated.NAME, {"questionId": question["id"]})
 
     seconds = max(generation.ends_at - world.clock.monotonic(), 0.0)
@@ -124,7 +131,7 @@ _CREATE = BodyRule(
         "audioURL": uri,
         "narratorId": text,
         "questionScript": text,
-        "generateAudio": switch,
+        "generateAudio": boolean,
     },
     required=("title",),
 )

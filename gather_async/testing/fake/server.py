@@ -16,9 +16,9 @@ from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan
 from gather_async.testing.fake.messages import (
     FakeRequest,
     ReceivedRequest,
+    ReceivedRequests,
     Refusal,
     Reply,
-    RequestLog,
     encode,
     invalid,
     seen_headers,
@@ -114,7 +114,7 @@ class RequestHandler:
 
     world: ServerState
     api_key: str | None
-    log: RequestLog
+    log: ReceivedRequests
     faults: FaultPlan
     pauses: Sleeps
     quota: FakeQuota | None

@@ -1,4 +1,4 @@
-"""What FakeGather knows: its objects, its clock, its chance, and who hears of events."""
+"""State of FakeGather: its objects, clock, random numbers and options."""
 
 import asyncio
 import math
@@ -33,11 +33,11 @@ __all__ = [
 
 
 class Closing(Exception):  # noqa: N818 - a signal, not an error
-    """The server closes; whoever slept gives up."""
+    """The server closes, and ends all sleeps."""
 
 
 class Sleeps:
-    """All sleeps in progress."""
+    """Sleeps that `close` ends."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -79,7 +79,7 @@ class AudioWords:
 
 @frozen(kw_only=True)
 class FakeOptions:
-    """Every choice in one place; `FakeGather` documents them."""
+    """Options of `FakeGather`, which documents them."""
 
     edition: Edition = field(default="A", validator=Choice(("A", "B")))
     audio_seconds: float | Callable[[], float] = 0.2
@@ -212,8 +212,8 @@ class ServerState:
     users: Table = field(factory=Table)
     invites: list[Invite] = field(factory=list)
     invite_counts: Counter[tuple[str, str]] = field(factory=Counter)
-    heard: bool = False
-    """True once somebody receives events, so that timers are worth their cost."""
+    has_listeners: bool = False
+    """True once events have a target, so that timers are worth their cost."""
 
     def new_id(self) -> str:
         """Return a random UUID; the same ones for the same seed."""
@@ -231,7 +231,7 @@ class ServerState:
         return {"createdAt": now, "updatedAt": now}
 
     def count_invite(self, link: Row, delivery_types: Sequence[str], *, is_resend: bool) -> None:
-        """Send an invitation, as far as anybody can tell."""
+        """Record an invitation as sent."""
         candidate_id, interview_id = link["candidateId"], link["interviewId"]
         link["inviteSentAt"] = self.now()
         self.invite_counts[candidate_id, interview_id] += 1

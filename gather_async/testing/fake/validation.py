@@ -18,6 +18,7 @@ __all__ = [
     "BodyRule",
     "Check",
     "QueryRule",
+    "boolean",
     "email",
     "list_of",
     "maybe_empty",
@@ -25,7 +26,6 @@ __all__ = [
     "one_of",
     "phone",
     "positive",
-    "switch",
     "text",
     "uri",
 ]
@@ -70,7 +70,7 @@ def uri(value: Any) -> str | None:
     return None if parts and parts.scheme and parts.netloc else "must be a URI"
 
 
-def switch(value: Any) -> str | None:
+def boolean(value: Any) -> str | None:
     """A boolean."""
     return None if isinstance(value, bool) else "must be a boolean"
 

@@ -47,7 +47,7 @@ class Delivery:
 
 @define(eq=False)
 class WebhookTarget:
-    """One URL that hears of events. Awaiting it returns it at once.
+    """One URL that receives events. Awaiting it returns it at once.
 
     Attributes:
         url: Where deliveries go.
@@ -86,12 +86,12 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
 
     def add(self, target: WebhookTarget) -> None:
-        """Let a target hear of the events that happen from now on."""
+        """Add a target of the events that happen from now on."""
         self._targets.append(target)
 
     @property
     def has_targets(self) -> bool:
-        """Whether anybody hears of events."""
+        """Whether events have a target."""
         return bool(self._targets)
 
     def emit(self, event: str, data: Mapping[str, Any]) -> None:

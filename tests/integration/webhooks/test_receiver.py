@@ -519,7 +519,7 @@ async def test_large_bodies_take_turns(
 ) -> None:
     """However many large bodies come, one is checked at a time; small ones don't queue."""
     hooks, go_on, began, active, peak = receiver(clock), threading.Event(), asyncio.Event(), 0, 0
-    check, loop = signatures.check, asyncio.get_running_loop()
+    verify, loop = signatures.verify, asyncio.get_running_loop()
 
     def slow_check(body: Any, header: Any, **options: Any) -> signatures.VerifiedPayload:
         nonlocal active, peak
@@ -529,9 +529,9 @@ async def test_large_bodies_take_turns(
             loop.call_soon_threadsafe(began.set)
             go_on.wait()
             active -= 1
-        return check(body, header, **options)
+        return verify(body, header, **options)
 
-    monkeypatch.setattr(signatures, "check", slow_check)
+    monkeypatch.setattr(signatures, "verify", slow_check)
     large = [asyncio.create_task(hooks.receive(b"x" * 200_000, {})) for _ in range(5)]
     await began.wait()
     assert (await deliver(hooks, clock)).status == 200
