@@ -79,14 +79,14 @@ async def _invite(
     clock = VirtualClock()
     async with FakeGather(clock=clock, rate_limits=limits) as fake:
         options: dict[str, Any] = {"clock": clock, "rng": random.Random(0), "reserve": _RESERVE}
-        async with GatherClient(fake.api_key, base_url=fake.base_url, **options) as gather:
+        async with fake.client(**options) as gather:
             interview_id = await _interview(gather, fake)
         await clock.sleep(3700)
         fake.set_latency(latency, latency)
         fake.chaos(**faults)
         began = clock.monotonic()
         options["rate_limits"] = limits
-        async with GatherClient(fake.api_key, base_url=fake.base_url, **options) as gather:
+        async with fake.client(**options) as gather:
             report = await BulkInvite(gather, _rows(count), interview_id=interview_id)
         took = clock.monotonic() - began
         if len(fake.invites_by_person) != count or set(fake.invites_by_person.values()) != {1}:
@@ -174,7 +174,7 @@ async def _send(base_url: str, api_key: str, interview_id: str, count: int) -> N
 
 async def _serve(count: int) -> str:
     async with FakeGather() as fake:
-        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+        async with fake.client() as gather:
             interview_id = await _interview(gather, fake)
         arguments = ("send", fake.base_url, fake.api_key, interview_id, str(count))
         return await asyncio.to_thread(_child, *arguments)

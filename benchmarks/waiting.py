@@ -17,7 +17,7 @@ from functools import partial
 from attrs import frozen
 
 from benchmarks.figure import Figure, table
-from gather_async import GatherClient, PollPolicy, Question, RateLimit
+from gather_async import PollPolicy, Question, RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener
 
@@ -57,9 +57,7 @@ class _Outcome:
 
 async def _create(fake: FakeGather, clock: VirtualClock, count: int) -> Sequence[str]:
     """Create questions with a client that no limit stops, as if they had been there."""
-    async with GatherClient(
-        fake.api_key, base_url=fake.base_url, clock=clock, rate_limits=_PLENTY
-    ) as maker:
+    async with fake.client(rate_limits=_PLENTY) as maker:
         made = await asyncio.gather(
             *(
                 maker.questions.create(
@@ -87,10 +85,7 @@ async def _measure(count: int, *, page_size: int, webhooks: bool, seed: int) -> 
                 clock.call_later(after, partial(signals.tell, question_id))
         before = len(fake.requests)
         delays = []
-        async with GatherClient(
-            fake.api_key,
-            base_url=fake.base_url,
-            clock=clock,
+        async with fake.client(
             rate_limits=(_MINUTE, _HOUR),
             rng=rng,
             signals=signals if webhooks else None,

@@ -374,3 +374,14 @@ def test_no_class_name_is_defined_twice() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(_relative(path))
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("[!t]*/**/test_*.py")), ids=_relative)
+def test_a_client_of_the_fake_server_is_made_by_the_server(path: Path) -> None:
+    """`FakeGather.client` connects the two; tests don't spell the connection out."""
+    made = [
+        ast.unparse(call)
+        for call in _calls_of(ast.parse(path.read_text(encoding="utf-8")), "GatherClient")
+        if call.args and ast.unparse(call.args[0]) in {"fake.api_key", "fake_gather.api_key"}
+    ]
+    assert made == []

@@ -31,7 +31,5 @@ async def fake_gather() -> AsyncIterator["FakeGather"]:
 @fixture
 async def gather_client(fake_gather: "FakeGather") -> AsyncIterator["GatherClient"]:
     """A `GatherClient` connected to the same test's ``fake_gather``."""
-    from gather_async.client import GatherClient  # noqa: PLC0415 - see above
-
-    async with GatherClient(fake_gather.api_key, base_url=fake_gather.base_url) as gather:
+    async with fake_gather.client() as gather:
         yield gather

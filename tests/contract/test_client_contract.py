@@ -186,7 +186,7 @@ async def test_every_request_of_the_client_is_documented(contract: Any, edition:
     clock = VirtualClock()
     async with (
         FakeGather(edition=edition, clock=clock) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as real,
+        fake.client() as real,
     ):
         gather: Any = Recorded(real)
         questions = await ask(gather, fake)
@@ -211,7 +211,7 @@ async def test_every_request_of_the_client_carries_what_a_server_needs() -> None
     """The key goes into its own header, the body is declared as JSON, and nobody is asked twice."""
     async with (
         FakeGather() as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url) as gather,
+        fake.client() as gather,
     ):
         await introduce(gather)
         for request in fake.requests:

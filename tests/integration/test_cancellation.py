@@ -182,7 +182,7 @@ async def test_call_cancelled_at_every_suspension_leaves_nothing(name: str) -> N
     """No slot, connection or task outlives a call that was cancelled, wherever it stood."""
     async with (
         FakeGather(audio_seconds=0.0, summary_seconds=0.0) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, rate_limits=PLENTY) as gather,
+        fake.client(rate_limits=PLENTY) as gather,
     ):
         ids = await populate(gather, fake)
         for k in range(1, MOST_SUSPENSIONS):
@@ -208,10 +208,7 @@ async def test_call_in_trouble_cancelled_at_every_suspension_leaves_nothing() ->
     clock = VirtualClock()
     async with (
         FakeGather(clock=clock) as fake,
-        GatherClient(
-            fake.api_key,
-            base_url=fake.base_url,
-            clock=clock,
+        fake.client(
             rate_limits=[RateLimit(2, per=5)],
             rng=random.Random(2),
         ) as gather,

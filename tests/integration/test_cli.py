@@ -297,7 +297,7 @@ async def test_wait_audio_tells_each_end(
     """Each question gets a line; one failure makes the whole a failure."""
     async with FakeGather(fail_audio_for=["bad"], api_key=fake_gather.api_key) as fake:
         monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
-        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+        async with fake.client() as gather:
             made = [
                 await gather.questions.create(
                     title=title, question_script="?", generate_audio=True, user_id=fake.user_id
@@ -318,7 +318,7 @@ async def test_wait_audio_tells_what_is_late(
     """What isn't over in time is late, and that is a failure."""
     async with FakeGather(audio_seconds=1e9, api_key=fake_gather.api_key) as fake:
         monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
-        async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+        async with fake.client() as gather:
             question = await gather.questions.create(
                 title="slow", question_script="?", generate_audio=True, user_id=fake.user_id
             )

@@ -122,7 +122,7 @@ def test_module_level_client_works_in_loop_after_loop() -> None:
 async def test_use_after_closing_says_so() -> None:
     """A closed client refuses every call, and holds no slot for it."""
     async with FakeGather() as fake:
-        gather = GatherClient(fake.api_key, base_url=fake.base_url)
+        gather = fake.client()
         await gather.teams.list()
         view = gather.with_options(timeout=1)
         await gather.aclose()
@@ -146,9 +146,7 @@ async def test_closed_client_is_not_entered_again() -> None:
 async def test_closing_ends_what_waits_for_the_quota() -> None:
     """Calls in the queue end at once when their client closes, and leave it empty."""
     async with FakeGather() as fake:
-        gather = GatherClient(
-            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1, per=60)]
-        )
+        gather = fake.client(rate_limits=[RateLimit(1, per=60)])
         await gather.teams.list()
         bulk = gather.with_options(priority="bulk")
         calls = [asyncio.ensure_future(each.teams.list()) for each in (gather, bulk, gather)]
@@ -164,7 +162,7 @@ async def test_closing_ends_a_pause_before_the_next_attempt() -> None:
     """A call between two attempts learns at once that its client closed."""
     async with FakeGather() as fake:
         slow = RetryPolicy(base=1000.0, cap=1000.0, total=9000.0)
-        gather = GatherClient(fake.api_key, base_url=fake.base_url, retry=slow)
+        gather = fake.client(retry=slow)
         fake.fail_next(status=500, times=1)
         call = asyncio.ensure_future(gather.teams.list())
         while not (fake.requests and gather.rate_limit_status.in_flight == 0):  # noqa: ASYNC110 - the fake has no event
@@ -177,9 +175,7 @@ async def test_closing_ends_a_pause_before_the_next_attempt() -> None:
 async def test_caller_who_cancels_as_the_client_closes_stays_cancelled() -> None:
     """Closing never hides a cancellation of the caller's own."""
     async with FakeGather() as fake:
-        gather = GatherClient(
-            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1, per=60)]
-        )
+        gather = fake.client(rate_limits=[RateLimit(1, per=60)])
         await gather.teams.list()
         call = asyncio.ensure_future(gather.teams.list())
         await asyncio.sleep(0)
@@ -192,9 +188,7 @@ async def test_caller_who_cancels_as_the_client_closes_stays_cancelled() -> None
 async def test_closing_with_more_calls_under_way_than_connections() -> None:
     """Every call of a client that closes ends with an error of this package."""
     async with FakeGather(rate_limits=[RateLimit(1000, per=60)]) as fake:
-        gather = GatherClient(
-            fake.api_key, base_url=fake.base_url, rate_limits=[RateLimit(1000, per=60)]
-        )
+        gather = fake.client(rate_limits=[RateLimit(1000, per=60)])
         fake.slow_next(600.0, times=150)
         calls = [asyncio.ensure_future(gather.teams.list()) for _ in range(150)]
         while len(fake.requests) < 100:  # noqa: ASYNC110 - the fake has no event
@@ -212,7 +206,7 @@ async def test_client_never_used_closes() -> None:
 async def test_borrowed_session_is_left_open() -> None:
     """A lent aiohttp session carries the requests and outlives the client."""
     async with FakeGather() as fake, aiohttp.ClientSession() as session:
-        async with GatherClient(fake.api_key, base_url=fake.base_url, session=session) as gather:
+        async with fake.client(session=session) as gather:
             await gather.teams.list()
         assert not session.closed
 
@@ -221,7 +215,7 @@ async def test_view_shares_the_quota_and_changes_only_its_options() -> None:
     """A view counts in the same windows, and leaves its origin as it was."""
     async with (
         FakeGather() as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url) as gather,
+        fake.client() as gather,
     ):
         hasty = gather.with_options(timeout=0.02, retry=RetryPolicy(attempts=1), priority="bulk")
         fake.slow_next(math.inf)
@@ -297,7 +291,7 @@ async def test_default_user_is_sent_unless_told_otherwise() -> None:
     """user_id of the client is the creator, unless a call names another or none."""
     async with (
         FakeGather(edition="B") as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, user_id=fake.user_id) as gather,
+        fake.client(user_id=fake.user_id) as gather,
     ):
         await gather.questions.create(title="a", question_script="s")
         await gather.questions.create(title="b", question_script="s", user_id=None)

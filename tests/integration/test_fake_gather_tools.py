@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gather_async.errors import AuthenticationError
+from gather_async.testing import FakeGather, VirtualClock
+
 USER_TEST = """
 async def test_invite(fake_gather, gather_client):
     candidate = await gather_client.candidates.create(
@@ -56,3 +59,19 @@ def test_public_names_are_loaded_on_demand() -> None:
         assert getattr(package, name).__name__ == name
     with pytest.raises(AttributeError, match="NoSuchName"):
         _ = package.NoSuchName
+
+
+async def test_a_server_makes_its_own_client() -> None:
+    """It has the server's key, address and clock, unless other ones are given."""
+    clock = VirtualClock()
+    async with FakeGather(clock=clock) as fake:
+        async with fake.client(user_id=fake.user_id) as gather:
+            created = await gather.questions.create(title="Strengths")
+            assert gather.clock is clock
+            assert fake.questions[0]["id"] == created.id
+        async with fake.client(api_key="qapi_other", clock=VirtualClock()) as stranger:
+            assert stranger.clock is not clock
+            with pytest.raises(AuthenticationError):
+                await stranger.teams.list()
+    with pytest.raises(RuntimeError):
+        FakeGather().client()

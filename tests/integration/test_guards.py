@@ -34,7 +34,7 @@ async def fake() -> AsyncIterator[FakeGather]:
 @pytest.fixture
 async def gather(fake: FakeGather) -> AsyncIterator[GatherClient]:
     """Connect a client."""
-    async with GatherClient(fake.api_key, base_url=fake.base_url) as gather:
+    async with fake.client() as gather:
         yield gather
 
 
@@ -154,7 +154,7 @@ async def test_two_at_once_get_the_same_candidate_where_the_server_refuses_doubl
     """Both look, both create, one is refused: it gets what the other one made."""
     async with (
         FakeGather(duplicate_status=status) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url) as gather,
+        fake.client() as gather,
     ):
         one, other = await asyncio.gather(get_or_create(gather), get_or_create(gather))
         posts = [request for request in fake.requests if request.method == "POST"]

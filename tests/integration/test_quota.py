@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gather_async import GatherClient, RateLimit
+from gather_async import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
 
 _DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
@@ -15,7 +15,7 @@ async def test_an_hour_of_quota_meets_no_429_and_takes_seconds() -> None:
     """1100 calls need the second hour's quota, are all accepted, and take little real time."""
     clock, real = VirtualClock(), time.monotonic()
     async with FakeGather(rate_limits=_DOCUMENTED, clock=clock, seed=0) as fake:
-        async with GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as gather:
+        async with fake.client() as gather:
             began = clock.monotonic()
             left = iter(range(1100))
 
@@ -38,7 +38,7 @@ async def test_sixty_calls_at_once_all_succeed(rate_limits: tuple[RateLimit, ...
     clock = VirtualClock()
     async with (
         FakeGather(rate_limits=rate_limits, clock=clock, seed=0) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as gather,
+        fake.client() as gather,
     ):
         pages = await asyncio.gather(*(gather.narrators.list() for _ in range(60)))
         assert len(pages) == 60

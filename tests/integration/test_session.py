@@ -55,9 +55,7 @@ async def fake(clock: VirtualClock) -> AsyncIterator[FakeGather]:
 @pytest.fixture
 async def gather(fake: FakeGather, clock: VirtualClock) -> AsyncIterator[GatherClient]:
     """Connect a client on that clock, its jitter repeatable."""
-    async with GatherClient(
-        fake.api_key, base_url=fake.base_url, clock=clock, rng=random.Random(1)
-    ) as gather:
+    async with fake.client(rng=random.Random(1)) as gather:
         yield gather
 
 
@@ -315,9 +313,7 @@ async def test_look_ups_end_with_the_time_of_the_call(
 ) -> None:
     """Neither `total` nor the call's own timeout is exceeded to prove a write absent."""
     fake.fail_next(status=504, path=CANDIDATES)
-    async with GatherClient(
-        fake.api_key, base_url=fake.base_url, clock=clock, retry=RetryPolicy(total=total)
-    ) as gather:
+    async with fake.client(retry=RetryPolicy(total=total)) as gather:
         began = clock.monotonic()
         new = NewCandidate("A", "B", "a@b.example", "+12025550123", external_id="x")
         with pytest.raises(ServerError) as caught:
@@ -369,10 +365,7 @@ async def test_quota_wait_is_refused_before_it_begins(
     fake: FakeGather, clock: VirtualClock
 ) -> None:
     """With max_wait, a call that would wait too long raises at once, with the date."""
-    async with GatherClient(
-        fake.api_key,
-        base_url=fake.base_url,
-        clock=clock,
+    async with fake.client(
         rate_limits=[RateLimit(2, per=60)],
         max_wait=1.0,
     ) as gather:
@@ -401,7 +394,7 @@ async def test_server_stricter_than_configured_still_serves_all(clock: VirtualCl
     strict = [RateLimit(20, per=60), RateLimit(200, per=3600)]
     async with (
         FakeGather(clock=clock, rate_limits=strict) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as gather,
+        fake.client() as gather,
     ):
         pages = await asyncio.gather(*(gather.teams.list() for _ in range(60)))
     assert len(pages) == 60
@@ -461,10 +454,7 @@ async def test_failure_to_read_back_never_looks_like_a_failed_write(
 ) -> None:
     """An invite that was sent again says so, even if the quota or the server ends the call."""
     only = [RateLimit(2 if max_wait else 100, per=60)]
-    async with GatherClient(
-        fake.api_key,
-        base_url=fake.base_url,
-        clock=clock,
+    async with fake.client(
         rate_limits=only,
         retry=RetryPolicy(attempts=1),
         max_wait=max_wait,

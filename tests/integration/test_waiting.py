@@ -77,13 +77,8 @@ async def a_world(
     clock = VirtualClock()
     async with (
         FakeGather(clock=clock, audio_seconds=audio_seconds, **behaviour) as fake,
-        GatherClient(
-            fake.api_key, base_url=fake.base_url, clock=clock, rate_limits=PLENTY
-        ) as maker,
-        GatherClient(
-            fake.api_key,
-            base_url=fake.base_url,
-            clock=clock,
+        fake.client(rate_limits=PLENTY) as maker,
+        fake.client(
             rng=random.Random(5),
             signals=signals,
             rate_limits=DOCUMENTED if rate_limits is None else rate_limits,
@@ -697,7 +692,7 @@ def test_one_client_waits_in_loops_one_after_the_other() -> None:
     async def job(*, cut: bool) -> str:
         async with fake:
             if not client:
-                client.append(GatherClient(fake.api_key, base_url=fake.base_url, clock=clock))
+                client.append(fake.client())
             gather = client[0]
             question = await gather.questions.create(
                 title="q", question_script="Why?", user_id=fake.user_id

@@ -30,9 +30,7 @@ def example(name: str) -> ModuleType:
 
 def client_of(fake: FakeGather) -> GatherClient:
     """Return a client for the server, on its clock."""
-    return GatherClient(
-        fake.api_key, base_url=fake.base_url, clock=fake.clock, user_id=fake.user_id
-    )
+    return fake.client(clock=fake.clock, user_id=fake.user_id)
 
 
 @asynccontextmanager

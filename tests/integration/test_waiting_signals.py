@@ -71,10 +71,7 @@ async def a_world(
     clock = options.pop("clock", None) or VirtualClock()
     async with (
         FakeGather(clock=clock, audio_seconds=audio_seconds, **options) as fake,
-        GatherClient(
-            fake.api_key,
-            base_url=fake.base_url,
-            clock=clock,
+        fake.client(
             rng=random.Random(2),
             signals=signals,
             rate_limits=PLENTY,
@@ -300,7 +297,7 @@ async def test_polls_have_bulk_priority_unless_said_otherwise() -> None:
     limiter = Watched(clock)
     async with (
         FakeGather(clock=clock, audio_seconds=2.0) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock, limiter=limiter) as gather,
+        fake.client(limiter=limiter) as gather,
     ):
         question = await gather.questions.create(
             title="q", question_script="Why?", user_id=fake.user_id

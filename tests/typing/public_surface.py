@@ -98,6 +98,7 @@ async def testing() -> None:
     clock = VirtualClock()
     async with FakeGather(edition="B", clock=clock) as fake:
         await resources(GatherClient(fake.api_key, base_url=fake.base_url, clock=clock))
+        assert_type(fake.client(timeout=5.0), GatherClient)
 
 
 def phone(raw: object) -> None:

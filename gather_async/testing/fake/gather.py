@@ -4,8 +4,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+from gather_async.client import GatherClient
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError
 from gather_async.protocol.rolling_windows import RateLimit
@@ -186,6 +187,19 @@ class FakeGather(FaultMethods, ScenarioMethods):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def client(self, **options: Any) -> GatherClient:
+        """Return a client of this server, with its key, address and clock.
+
+        Args:
+            **options: Those of `GatherClient`, which may replace these three.
+
+        Raises:
+            RuntimeError: The server was never started, so it has no port.
+            ConfigurationError: An option can't work.
+        """
+        options = {"base_url": self.base_url, "clock": self.clock, **options}
+        return GatherClient(options.pop("api_key", self.api_key), **options)
 
     @property
     def api_key(self) -> str:

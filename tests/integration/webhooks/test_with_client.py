@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from gather_async import GatherClient
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.webhooks import (
     CandidateInterviewCompleted,
@@ -41,8 +40,8 @@ async def test_one_receiver_wakes_many_clients() -> None:
     async with (
         serving(hooks) as url,
         FakeGather(clock=clock, audio_seconds=37.0) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock, signals=hooks) as one,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock, signals=hooks) as two,
+        fake.client(signals=hooks) as one,
+        fake.client(signals=hooks) as two,
     ):
         fake.send_webhook_to(url, SECRET)
         question = await one.questions.create(
@@ -70,7 +69,7 @@ async def test_catch_up_with_a_real_client() -> None:
 
     async with (
         FakeGather(clock=clock) as fake,
-        GatherClient(fake.api_key, base_url=fake.base_url, clock=clock) as gather,
+        fake.client() as gather,
         hooks,
     ):
         question = await gather.questions.create(title="t", question_script="s", user_id="u")
