@@ -1,202 +1,103 @@
-"""Candidates from a file, read one row at a time."""
+"""Candidates from a file or a pipe, read one row at a time."""
 
-import codecs
-import csv
 import json
+import logging
+import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from io import TextIOWrapper
-from itertools import chain, dropwhile, islice
+from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
-from attrs import frozen
+from attrs import define, evolve, field, frozen
 
-from gather_async.errors import ConfigurationError, InvalidRequestError
+from gather_async.bulk.row_check import (
+    FIELDS,
+    REQUIRED,
+    FileRow,
+    UnreadableRow,
+    field_of,
+    letters_of,
+    line_of,
+    plausible_in_windows_1252,
+)
+from gather_async.bulk.text_file import (
+    LONGEST_LINE,
+    CsvReader,
+    Record,
+    detect_encoding,
+    physical_lines,
+    require_text,
+)
+from gather_async.errors import ConfigurationError
 
 __all__ = [
     "CandidateFile",
     "FIELDS",
+    "FileDescription",
     "FileRow",
-    "REQUIRED",
     "UnreadableRow",
-    "detect_encoding",
     "field_of",
-    "fields_of",
-    "guess_dialect",
     "line_of",
     "read_candidates",
-    "recognised",
 ]
 
-_BLOCK = 1 << 20
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_LOG = logging.getLogger("gather_async.bulk")
 
-
-def detect_encoding(path: Path) -> str:
-    """Return the encoding of a file: what its byte order mark says, UTF-8, or Windows-1252.
-
-    A file without a mark is read through once, and is UTF-8 if all of it is:
-    text in Windows-1252 with a letter beyond ASCII practically never is.
-
-    Raises:
-        OSError: The file can't be read.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
-        block = file.read(_BLOCK)
-        for mark, encoding in _MARKS:
-            if block.startswith(mark):
-                return encoding
-        try:
-            while block:
-                decoder.decode(block)
-                block = file.read(_BLOCK)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "cp1252"
-    return "utf-8"
-
-
-_DELIMITERS = ",;\t|: "
-_QUOTES = "\"'"
-
-Dialect = type[csv.Dialect]
-Score = tuple[int, int, int]
-
-
-def guess_dialect(sample: str) -> Dialect:
-    """Return the dialect that makes the most sense of a sample.
-
-    Excel's dialect with each usual delimiter goes first, then what `csv.Sniffer`
-    says, which is only a guess: an apostrophe in a name makes it take ``'`` for
-    the quote, and it takes quotes for never doubled if its sample has none.
-
-    Args:
-        sample: The file's first lines, whole ones, the header first.
-    """
-    lines = sample.splitlines(keepends=True)
-    # `max` keeps the first of equals.
-    return max(_candidates(sample), key=lambda dialect: _score(dialect, lines))
-
-
-def _candidates(sample: str) -> Iterator[Dialect]:
-    """Yield dialects to try, the likeliest first."""
-    for delimiter in _DELIMITERS:
-        yield _like(csv.excel, delimiter=delimiter)
-    for delimiters in (_DELIMITERS, None):
-        try:
-            yield _like(csv.Sniffer().sniff(sample, delimiters))
-        except csv.Error:
-            continue
-
-
-def _like(dialect: Dialect, **changes: str) -> Dialect:
-    """Return a dialect that reads doubled quotes, and quotes after a delimiter and a space."""
-    delimiter = changes.get("delimiter", dialect.delimiter)
-    rules = {"doublequote": True, "skipinitialspace": delimiter != " ", **changes}
-    return type("_Like", (dialect,), rules)
-
-
-def _score(dialect: Dialect, lines: list[str]) -> Score:
-    """Return the fields that the header names, lines cut like it, and no quotes left over."""
-    header: list[str] = []
-    alike = wrapped = 0
-    try:
-        rows = csv.reader(lines, dialect)
-    except (csv.Error, TypeError, ValueError):  # the Sniffer may name a line break
-        return 0, 0, 0
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return recognised(header), alike, -wrapped
-        except csv.Error:
-            continue
-        header = header or row
-        alike += len(row) == len(header)
-        wrapped += sum(len(cell) > 1 and cell[0] in _QUOTES and cell[0] == cell[-1] for cell in row)
-
-
-REQUIRED = ("first_name", "last_name", "email", "phone")
-FIELDS = (*REQUIRED, "external_id", "timezone", "sms_opt_in")
-
-_BY_LETTERS = {name.replace("_", ""): name for name in FIELDS} | {
-    "emailaddress": "email",
-    "phonenumber": "phone",
-}
-
-
-@lru_cache(maxsize=256)
-def field_of(name: str) -> str | None:
-    """Return the field that a name means; None for a column that isn't ours.
-
-    ``firstName``, ``first_name``, ``First Name`` and ``FIRST-NAME`` mean the
-    same, as do ``email address`` for ``email`` and ``phone number`` for ``phone``.
-
-    >>> field_of("SMS opt-in")
-    'sms_opt_in'
-    """
-    return _BY_LETTERS.get("".join(filter(str.isalnum, name.casefold())))
-
-
-def recognised(names: Iterable[object]) -> int:
-    """Return how many different fields these names mean."""
-    return len({field_of(name) for name in names if isinstance(name, str)} - {None})
-
-
-def fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row's values by our names of the fields; other keys are left out.
-
-    Raises:
-        InvalidRequestError: Two keys mean the same field, so that one would be lost.
-    """
-    values: dict[str, Any] = {}
-    for key, value in row.items():
-        name = field_of(key) if isinstance(key, str) else None
-        if name is None:
-            continue
-        if name in values:
-            raise InvalidRequestError(f"Two columns mean {name}: rename or remove one of them.")
-        values[name] = value
-    return values
-
-
-@frozen
-class UnreadableRow:
-    """A row that a source could not read; it becomes a rejected outcome."""
-
-    reason: str
-    """What is wrong, in words that are safe to publish."""
-    line: int | None = None
-    """The line of the file that it begins on, from 1."""
-
-
-class FileRow(dict[str, Any]):
-    """A row of a file: its values by name, and where it stands."""
-
-    __slots__ = ("line",)
-
-    def __init__(self, values: Iterable[tuple[str, Any]], line: int) -> None:
-        super().__init__(values)
-        self.line = line
-        """The line of the file that the row begins on, from 1."""
-
-
-def line_of(row: object) -> int | None:
-    """Return the line of the file that a row begins on; None if it is of no file."""
-    return row.line if isinstance(row, FileRow | UnreadableRow) else None
-
-
+Row = FileRow | UnreadableRow
 Format = Literal["csv", "jsonl"]
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines", ".json"})
-_SAMPLE_LINES = 50
-_LONGEST_LINE = 1 << 20
+_SAMPLE_ROWS = 2
+_SHOWN = 40
+
+
+@frozen(kw_only=True)
+class FileDescription:
+    """How a file is read. Its text is safe to publish: of the rows it shows shapes only."""
+
+    format: Format
+    encoding: str = "utf-8"
+    """A codec's name."""
+    is_encoding_guessed: bool = True
+    """Whether it was found out from the bytes rather than given."""
+    delimiter: str | None
+    """What parts the cells; None for JSON Lines."""
+    columns: Mapping[str, str]
+    """The fields that are read, by the column's name in the file."""
+    ignored: tuple[str, ...]
+    """Names of the columns that are not read."""
+    sample: tuple[Mapping[str, str], ...] = ()
+    """The first two rows, letters as ``x`` and digits as ``9``, by field."""
+
+    def __str__(self) -> str:
+        how = "guessed" if self.is_encoding_guessed else "given"
+        parted = "" if self.delimiter is None else f", cells parted by {self.delimiter!r}"
+        used = ", ".join(f"{name!r} as {to}" for name, to in self.columns.items())
+        ignored = ", ".join(map(repr, self.ignored[:_SHOWN])) or "none"
+        parts = [f"{self.format} in {self.encoding} ({how}){parted}", f"columns used: {used}"]
+        parts += [f"columns ignored: {ignored}"]
+        parts += ["a row: " + ", ".join(map(" ".join, row.items())) for row in self.sample]
+        return "; ".join(parts)
+
+
+def _shape(value: object) -> str:
+    """Return a value's shape, which shows how it was read and not who it is."""
+    if not isinstance(value, str):
+        return type(value).__name__
+    kinds = (("X" if c.isupper() else "x") if c.isalpha() else c for c in value[:_SHOWN])
+    return "".join("9" if c.isdecimal() else c if c.isprintable() else "?" for c in kinds)
+
+
+@define(eq=False)
+class _Reading:
+    """What is known of a file once it was read."""
+
+    description: FileDescription | None = None
+    is_spent: bool = False
+    """Whether it was a pipe, and is empty."""
 
 
 @frozen
@@ -205,51 +106,142 @@ class CandidateFile:
 
     Iterating reads the file lazily and blocks while it does; a bulk invite
     does so in a thread. A row is a mapping of text by our names of the fields
-    (``first_name``), or an `UnreadableRow`.
+    (``first_name``), or an `UnreadableRow`. A pipe can be iterated once.
     """
 
     path: Path
     format: Format
     encoding: str | None = None
     """None: found out from the file."""
+    columns: Mapping[str, str | None] = field(factory=dict)
+    """The field that a column means, by its name; None: it is ignored."""
+    _reading: _Reading = field(factory=_Reading, eq=False, repr=False)
 
-    def __iter__(self) -> Iterator[Mapping[str, Any] | UnreadableRow]:
+    @property
+    def description(self) -> FileDescription | None:
+        """How the file is read, once it was begun; None before."""
+        return self._reading.description
+
+    def __iter__(self) -> Iterator[Row]:
         """Yield the rows.
 
         Raises:
             OSError: The file can't be read.
-            ConfigurationError: A CSV header lacks a required column, or names one twice.
+            ConfigurationError: It is no text; a CSV header lacks a required column, or
+                names one twice; or it is a pipe that was read before.
         """
-        encoding = self.encoding or detect_encoding(self.path)
-        # Bytes that the encoding doesn't have become lone surrogates, which
-        # the row's check refuses: the row is lost, not the file.
-        with self.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-            yield from (_csv_rows if self.format == "csv" else _json_rows)(file)
+        with self._opened() as (file, encoding):
+            lines = physical_lines(file, encoding)
+            read = _csv_rows if self.format == "csv" else _json_rows
+            description, rows = read(lines, self.columns)
+            first = list(islice(rows, _SAMPLE_ROWS))
+            description = evolve(
+                description,
+                encoding=encoding,
+                is_encoding_guessed=self.encoding is None,
+                sample=tuple(_masked(row) for row in first if isinstance(row, FileRow)),
+            )
+            if description != self._reading.description:
+                self._reading.description = description
+                _LOG.info("reading %s", description)
+            is_guessed = self.encoding is None and encoding == "cp1252"
+            for row in chain(first, rows):
+                yield plausible_in_windows_1252(row) if is_guessed else row
 
-    def count(self) -> int:
-        """Return how many rows there are, by reading the file through once."""
-        return sum(1 for _ in self)
+    def count(self) -> int | None:
+        """Return how many rows there are, by reading the file through once; None for a pipe."""
+        return sum(1 for _ in self) if self._can_be_read_again() else None
+
+    def _can_be_read_again(self) -> bool:
+        return str(self.path) != "-" and stat.S_ISREG(self.path.stat().st_mode)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[BinaryIO, str]]:
+        """Open the file at its start, and find its encoding out."""
+        if str(self.path) == "-":
+            with self._pipe(cast("BufferedReader", sys.stdin.buffer)) as opened:
+                yield opened
+            return
+        with self.path.open("rb") as file:
+            if not self._can_be_read_again():
+                with self._pipe(file) as opened:
+                    yield opened
+                return
+            head = file.read(_BLOCK)
+            blocks = iter(lambda: file.read(_BLOCK), b"")
+            encoding = self._encoding(head, blocks)
+            file.seek(0)
+            yield file, encoding
+
+    @contextmanager
+    def _pipe(self, file: BufferedReader) -> Iterator[tuple[BinaryIO, str]]:
+        """Find out what can be from the first bytes, and give them again."""
+        if self._reading.is_spent:
+            raise ConfigurationError(
+                "Standard input or a pipe can be read only once: save it as a file first."
+            )
+        self._reading.is_spent = True
+        head = file.read(_HEAD)
+        encoding = self._encoding(head)
+        yield BufferedReader(_Replay(head, file)), encoding
+
+    def _encoding(self, head: bytes, rest: Iterable[bytes] = ()) -> str:
+        if self.encoding is None:
+            return detect_encoding(head, rest)
+        require_text(head, is_known=True)
+        return self.encoding
+
+
+_BLOCK = 1 << 20
+# Of a pipe: enough for a good guess, soon there, and within what a pipe's buffer holds.
+_HEAD = 1 << 16
+
+
+class _Replay(RawIOBase):
+    """A pipe whose first bytes were read, and come again."""
+
+    def __init__(self, head: bytes, pipe: BufferedReader) -> None:
+        self._head = head
+        self._pipe = pipe
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._pipe.read1(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def read_candidates(
-    path: str | PathLike[str], *, format: Format | None = None, encoding: str | None = None
+    path: str | PathLike[str],
+    *,
+    format: Format | None = None,
+    encoding: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
 ) -> CandidateFile:
     """Return the candidates in a CSV or JSON Lines file, for `GatherClient.bulk_invite`.
 
-    CSV: in any dialect that `csv.Sniffer` knows, and after a line ``sep=;``.
+    CSV: parted by any usual delimiter, also after a line ``sep=;``.
     Column names may be ``firstName``, ``first_name`` or ``First Name``; other
     columns are ignored. JSON Lines: one object a line, with the same names.
-    Both: with or without a byte order mark, in UTF-8 or Windows-1252 (UTF-16
-    with a mark). A row that can't be read never stops the others.
+    Both: with or without a byte order mark, in UTF-8 or Windows-1252 (UTF-16 and
+    UTF-32 with a mark). A row that can't be read never stops the others. How the file
+    is read is logged, and stands in `CandidateFile.description`.
 
     Args:
-        path: The file. It is opened when the rows are read, not before.
+        path: The file, which may be a named pipe; ``"-"`` is the standard input. It is
+            opened when the rows are read, not before.
         format: ``"csv"`` or ``"jsonl"``; None goes by the suffix: ``.jsonl``,
             ``.ndjson``, ``.jsonlines`` and ``.json`` are JSON Lines, all else is CSV.
         encoding: A codec's name; None finds out.
+        columns: The field that a column means, by the column's name in the file, such
+            as ``{"Mobile": "phone"}``; None ignores the column. Other columns that
+            mean the same field are ignored then.
 
     Raises:
-        ConfigurationError: There is no such format or codec.
+        ConfigurationError: There is no such format, codec or field.
     """
     path = Path(path)
     kind: Format = "jsonl" if path.suffix.lower() in _JSON_SUFFIXES else "csv"
@@ -262,93 +254,146 @@ def read_candidates(
             "".encode(encoding)
         except (LookupError, TypeError):
             raise ConfigurationError("encoding must be the name of a text codec.") from None
-    return CandidateFile(path, kind, encoding)
+    return CandidateFile(path, kind, encoding, _checked_columns(columns or {}))
 
 
-def _csv_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
-    """Yield the rows of a CSV file as mappings."""
-    sample = list(islice(file, _SAMPLE_LINES))
-    head = list(dropwhile(_is_blank, sample))
-    marked = head[0].strip() if head else ""
-    if marked.lower().startswith("sep=") and len(marked) == len("sep=") + 1:
-        # Excel writes this line for itself, and reads nothing without it.
-        dialect = type("_Marked", (csv.excel,), {"delimiter": marked[-1]})
-        head = head[1:]
-    else:
-        dialect = guess_dialect("".join(head))
-    lines = csv.reader(chain(head, file), dialect)
-    names = _field_names(next(lines, []))
-    before = len(sample) - len(head)
-    while True:
-        line = before + lines.line_num + 1
-        try:
-            cells = next(lines)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield UnreadableRow(
-                "The line is not CSV: a cell is too long, or a quote is left open.", line
-            )
-            continue
-        if any(map(str.strip, cells)):
-            yield _row(names, cells, line)
+def _checked_columns(columns: Mapping[str, str | None]) -> dict[str, str | None]:
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
+        raise ConfigurationError('columns must map names to fields, as {"Mobile": "phone"} does.')
+    fields = [field for field in columns.values() if field is not None]
+    if not set(FIELDS).issuperset(fields) or len(set(fields)) < len(fields):
+        raise ConfigurationError(f"columns takes each of these fields once: {', '.join(FIELDS)}.")
+    return dict(columns)
 
 
-def _is_blank(line: str) -> bool:
-    return not line.strip("\r\n \t,;|")
+def _fields_by_name(
+    names: Iterable[str], columns: Mapping[str, str | None]
+) -> list[tuple[str, str | None]]:
+    """Return names of columns with the fields that they mean; None for one that isn't ours."""
+    given = {letters_of(name): to for name, to in columns.items()}
+    taken = set(given.values()) - {None}
+    found: list[tuple[str, str | None]] = []
+    for name in names:
+        guess = field_of(name)
+        found.append((name, given.get(letters_of(name), None if guess in taken else guess)))
+    return found
 
 
-def _field_names(header: list[str]) -> list[str | None]:
-    """Return what each column means; None for a column that isn't ours."""
-    names = [field_of(name) for name in header]
-    missing = [name for name in REQUIRED if name not in names]
+def _csv_rows(
+    lines: Iterator[str], columns: Mapping[str, str | None]
+) -> tuple[FileDescription, Iterator[Row]]:
+    """Return how a CSV file is read, and its rows.
+
+    Raises:
+        ConfigurationError: The header lacks a column, or names one twice.
+    """
+
+    def count(names: Iterable[str]) -> int:
+        return len({to for _, to in _fields_by_name(names, columns)} - {None})
+
+    reader = CsvReader(lines, count)
+    named = _fields_by_name([name.strip() for name in reader.header], columns)
+    _require_columns(named, columns)
+    fields = [to for _, to in named]
+    reader.used = {number for number, to in enumerate(fields) if to is not None}
+    reader.email = fields.index("email")
+    description = _described(named, "csv", reader.delimiter)
+    return description, (_csv_row(fields, record) for record in reader)
+
+
+def _require_columns(
+    named: list[tuple[str, str | None]], columns: Mapping[str, str | None]
+) -> None:
+    present = {letters_of(name) for name, _ in named}
+    unknown = [name for name in columns if letters_of(name) not in present]
+    if unknown:
+        raise ConfigurationError(f"The file has no column {', '.join(map(repr, unknown))}.")
+    fields = [to for _, to in named]
+    missing = [name for name in REQUIRED if name not in fields]
     if missing:
         raise ConfigurationError(
-            f"The file's first line must name its columns; it lacks {', '.join(missing)}."
+            f"The file's first line must name its columns; it lacks {', '.join(missing)}. Rename"
+            ' columns, or say what they mean: columns={"Mobile": "phone"} (--column Mobile=phone).'
         )
-    twice = {name for name in names if name is not None and names.count(name) > 1}
+    twice = {name for name in fields if name is not None and fields.count(name) > 1}
     if twice:
         raise ConfigurationError(
-            f"Two columns mean {', '.join(sorted(twice))}: rename or remove one of them."
+            f"Two columns mean {', '.join(sorted(twice))}: rename or remove one of them, or"
+            " choose with columns= (--column)."
         )
-    return names
 
 
-def _row(names: list[str | None], cells: list[str], line: int) -> FileRow | UnreadableRow:
-    if len(cells) > len(names) and any(map(str.strip, cells[len(names) :])):
-        return UnreadableRow("The line has more cells than the header: is a quote missing?", line)
-    pairs = zip(names, cells, strict=False)
-    return FileRow(((name, cell) for name, cell in pairs if name is not None), line)
+def _described(
+    named: list[tuple[str, str | None]], format: Format, delimiter: str | None
+) -> FileDescription:
+    return FileDescription(
+        format=format,
+        delimiter=delimiter,
+        columns={name: to for name, to in named if to is not None},
+        ignored=tuple(name for name, to in named if to is None),
+    )
 
 
-def _json_rows(file: TextIOWrapper) -> Iterator[Mapping[str, Any] | UnreadableRow]:
-    """Yield the objects of a JSON Lines file.
+def _csv_row(fields: list[str | None], record: Record) -> Row:
+    cells = record.cells
+    if record.fault is not None:
+        return UnreadableRow(record.fault, record.line)
+    if len(cells) > len(fields) and any(map(str.strip, cells[len(fields) :])):
+        return UnreadableRow(
+            "The line has more cells than the header: is a quote missing?", record.line
+        )
+    pairs = zip(fields, cells, strict=False)
+    return FileRow(((name, cell) for name, cell in pairs if name is not None), record.line)
+
+
+def _json_rows(
+    lines: Iterator[str], columns: Mapping[str, str | None]
+) -> tuple[FileDescription, Iterator[Row]]:
+    """Return how a JSON Lines file is read, by its first object, and its rows.
 
     Raises:
         ConfigurationError: It holds an array, which is another format.
     """
-    is_first = True
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-        number += 1
-        if is_first and line.lstrip().startswith("["):
-            raise ConfigurationError(
-                "The file is a JSON array: write one object on each line, without brackets."
-            )
-        is_first = is_first and not line.strip()
-        if not line.endswith("\n") and len(line) == _LONGEST_LINE:
-            while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith("\n"):
-                pass
-            yield UnreadableRow("The line is too long to be a candidate.", number)
-        elif line.strip():
-            yield _object(line, number)
+    numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
+    first = next(numbered, (1, ""))
+    if first[1].lstrip().startswith("["):
+        raise ConfigurationError(
+            "The file is a JSON array: write one object on each line, without brackets."
+        )
+    rows = [_object(line, number, columns) for number, line in [first] if line]
+    names = [name for row in rows if isinstance(row, FileRow) for name in row]
+    description = _described(_fields_by_name(names, columns), "jsonl", None)
+    return description, chain(rows, (_object(line, number, columns) for number, line in numbered))
 
 
-def _object(line: str, number: int) -> FileRow | UnreadableRow:
+def _object(line: str, number: int, columns: Mapping[str, str | None]) -> Row:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_float=_number, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):
-        return UnreadableRow("The line is not JSON.", number)
+        what = "not JSON, or has a name twice" if len(line) < LONGEST_LINE else "too long"
+        return UnreadableRow(f"The line is {what}.", number)
     if not isinstance(value, dict):
         return UnreadableRow("The line is not a JSON object.", number)
-    return FileRow(value.items(), number)
+    if not columns:
+        return FileRow(value.items(), number)
+    named = dict(_fields_by_name(value, columns))
+    return FileRow(
+        ((named[name] or "", each) for name, each in value.items() if named[name]), number
+    )
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+def _number(text: str) -> float | str:
+    # An exponent may stand for digits that are lost, so it stays to be seen.
+    return text if "e" in text.lower() else float(text)
+
+
+def _masked(row: FileRow) -> Mapping[str, str]:
+    known = ((field_of(name), value) for name, value in row.items())
+    return {name: _shape(value) for name, value in known if name is not None}

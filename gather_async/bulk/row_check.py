@@ -1,17 +1,102 @@
 """Whether a row of the source can be sent: decided before anything else happens to it."""
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any
 
 from attrs import evolve, frozen
 
-from gather_async.bulk.candidate_file import FIELDS, REQUIRED, UnreadableRow, fields_of
 from gather_async.errors import GatherError, InvalidRequestError, InviteNotDeliverableError
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy, to_e164
-from gather_async.validators import is_whole
 
-__all__ = ["RowCheck", "with_external_id"]
+__all__ = [
+    "FIELDS",
+    "FileRow",
+    "REQUIRED",
+    "RowCheck",
+    "UnreadableRow",
+    "field_of",
+    "fields_of",
+    "letters_of",
+    "line_of",
+    "plausible_in_windows_1252",
+    "with_external_id",
+]
+
+REQUIRED = ("first_name", "last_name", "email", "phone")
+FIELDS = (*REQUIRED, "external_id", "timezone", "sms_opt_in")
+
+_BY_LETTERS = {name.replace("_", ""): name for name in FIELDS} | {
+    "emailaddress": "email",
+    "phonenumber": "phone",
+}
+
+
+def letters_of(name: str) -> str:
+    """Return what of a column's name counts."""
+    return "".join(filter(str.isalnum, name.casefold())) or name.strip()
+
+
+@lru_cache(maxsize=256)
+def field_of(name: str) -> str | None:
+    """Return the field that a name means; None for a column that isn't ours.
+
+    ``firstName``, ``first_name``, ``First Name`` and ``FIRST-NAME`` mean the
+    same, as do ``email address`` for ``email`` and ``phone number`` for ``phone``.
+
+    >>> field_of("SMS opt-in")
+    'sms_opt_in'
+    """
+    return _BY_LETTERS.get(letters_of(name))
+
+
+def fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row's values by our names of the fields; other keys are left out.
+
+    Raises:
+        InvalidRequestError: Two keys mean the same field, so that one would be lost.
+    """
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        name = field_of(key) if isinstance(key, str) else None
+        if name is None:
+            continue
+        if name in values:
+            raise InvalidRequestError(f"Two columns mean {name}: rename or remove one of them.")
+        values[name] = value
+    return values
+
+
+@frozen
+class UnreadableRow:
+    """A row that a source could not read; it becomes a rejected outcome."""
+
+    reason: str
+    """What is wrong, in words that are safe to publish."""
+    line: int | None = None
+    """The line of the file that it begins on, from 1."""
+
+
+class FileRow(dict[str, Any]):
+    """A row of a file: its values by name, and where it stands."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, values: Iterable[tuple[str, Any]], line: int) -> None:
+        super().__init__(values)
+        self.line = line
+        """The line of the file that the row begins on, from 1."""
+
+
+def line_of(row: object) -> int | None:
+    """Return the line of the file that a row begins on; None if it is of no file."""
+    return row.line if isinstance(row, FileRow | UnreadableRow) else None
+
 
 _YES = frozenset({"true", "yes", "y", "t", "1"})
 _NO = frozenset({"false", "no", "n", "f", "0"})
@@ -45,7 +130,12 @@ class RowCheck:
     def _again(self, candidate: NewCandidate) -> NewCandidate:
         """Return a candidate under the client's phone policy, which may ask for more."""
         phone = to_e164(candidate.phone, self.region, self.policy)
-        return candidate if phone == candidate.phone else evolve(candidate, phone=phone)
+        external_id = candidate.external_id
+        if isinstance(external_id, str) and not external_id.isascii():
+            external_id = _visible(external_id).strip() or None
+        if (phone, external_id) == (candidate.phone, candidate.external_id):
+            return candidate
+        return evolve(candidate, phone=phone, external_id=external_id)
 
     def _new(self, row: object) -> NewCandidate:
         if isinstance(row, UnreadableRow):
@@ -54,35 +144,161 @@ class RowCheck:
             raise InvalidRequestError(
                 "A row must be a NewCandidate or a mapping of the candidate's fields."
             )
-        values = {name: _clean(value) for name, value in fields_of(row).items()}
+        values = {name: _read_value(name, value) for name, value in fields_of(row).items()}
         for name in REQUIRED:
             if values.get(name) is None:
                 raise InvalidRequestError(f"The row has no {name}.")
-        phone = to_e164(_as_text("phone", values["phone"]), self.region, self.policy)
         return NewCandidate(
             first_name=_as_text("first_name", values["first_name"]),
             last_name=_as_text("last_name", values["last_name"]),
             email=_as_text("email", values["email"]),
-            phone=phone,
+            phone=to_e164(_as_text("phone", values["phone"]), self.region, self.policy),
             external_id=_optional_text("external_id", values.get("external_id")),
             timezone=_optional_text("timezone", values.get("timezone")),
             sms_opt_in=_yes_or_no(values.get("sms_opt_in")),
         )
 
 
-def _clean(value: Any) -> Any:
-    """Return text without the spaces around it; empty text is no value."""
+_NAMES = frozenset({"first_name", "last_name"})
+_NUMBERS = frozenset({"phone", "external_id"})
+# What data frames and databases write where there is nothing. Null is also a surname.
+_NOTHING = frozenset({"nan", "NaN", "NaT", "<NA>", "None", "\\N"})
+_NOTHING_BUT_A_NAME = frozenset({"null", "NULL"})
+_FORMULA_TEXT = re.compile(r'="(.*)"', re.DOTALL)
+_FORMULA_ERROR = re.compile(r"#(?:N/A|NAME\?|REF!|VALUE!|DIV/0!|NUM!|NULL!|SPILL!|CALC!)|#{3,}")
+_TEXT_MARK = re.compile(r"'(?=\+?[0-9])")
+_WHOLE_PHONE = re.compile(r"(\+?[0-9]{7,15})\.0")
+# 1.20256E+10, 1001.0, 12,025 and 12.025.550 are what cells show of other numbers.
+_SHOWN_NUMBER = re.compile(
+    r"[0-9](?:[.,][0-9]+)?[eE][+-][0-9]{2,3}|[0-9]+[.,]0+"
+    r"|[0-9]{1,3}(?:[,'][0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?"
+)
+# Whole numbers that a double has exactly.
+_LARGEST_EXACT = 1 << 53
+
+
+def _read_value(name: str, value: Any) -> Any:
+    """Return what a value means: text, a number's text, a bool; None if it is nothing.
+
+    Raises:
+        InvalidRequestError: A spreadsheet or data frame has changed it.
+    """
     if isinstance(value, str):
-        return value.strip() or None
-    return value
+        return _read_text(name, str.__str__(value))
+    if type(value).__name__ in {"NAType", "NaTType"}:  # pandas', which compare to nothing
+        return None
+    if type(value).__name__ in {"bool_", "bool"}:  # NumPy's isn't Python's
+        return bool(value)
+    if isinstance(value, Integral):
+        return str(int(value))
+    return _whole(name, value) if isinstance(value, Real | Decimal) else value
+
+
+def _read_text(name: str, text: str) -> str | None:
+    if wrapped := _FORMULA_TEXT.fullmatch(text.strip()):
+        text = wrapped[1]
+    if not text.isascii():
+        if _LOST.search(text):
+            raise _not_text(name)
+        text = _visible(text, is_name=name in _NAMES)
+    text = text.strip()
+    if not text or text in _NOTHING or (name not in _NAMES and text in _NOTHING_BUT_A_NAME):
+        return None
+    if name in _NUMBERS:
+        text = _TEXT_MARK.sub("", text, count=1) if text[0] == "'" else text
+    if name == "phone" and (whole := _WHOLE_PHONE.fullmatch(text)):
+        return whole[1]
+    if _FORMULA_ERROR.fullmatch(text) or (name == "external_id" and _SHOWN_NUMBER.fullmatch(text)):
+        raise _changed_by_spreadsheet(name)
+    if name in _NAMES:
+        _require_name(name, text)
+    return text
+
+
+def _visible(text: str, *, is_name: bool = False) -> str:
+    """Return the text without invisible characters, and with plain spaces.
+
+    In names, joiners between letters stay: scripts need them.
+    """
+    kept = (" " if unicodedata.category(c) == "Zs" else c for c in text)
+    if is_name:
+        return "".join(c for c in kept if c not in _NEVER_IN_NAMES).strip(_JOINERS + " ")
+    return "".join(c for c in kept if unicodedata.category(c) != "Cf")
+
+
+_JOINERS = "\u200c\u200d"
+_NEVER_IN_NAMES = frozenset("\ufeff\u200b\u200e\u200f\u2060\u00ad\u202a\u202b\u202c\u202d\u202e")
+
+
+def _whole(name: str, value: Any) -> str | None:
+    """Return a whole number's digits; None if it is not a number.
+
+    Raises:
+        InvalidRequestError: It is no whole number, or digits of it may be lost.
+    """
+    if value != value:  # noqa: PLR0124 - what is not a number
+        return None
+    is_exact = isinstance(value, Decimal) or abs(value) < _LARGEST_EXACT
+    digits = str(int(value)) if is_exact and value == value // 1 else ""
+    # A number that was shown as 1.20256E+10 comes back as 12025600000.
+    if not digits or (len(digits) > 9 and digits.endswith("00000")):
+        raise _changed_by_spreadsheet(name)
+    return digits
+
+
+def _changed_by_spreadsheet(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"A spreadsheet or data frame has changed the row's {name}: format its column as text, and"
+        " enter the value again."
+    )
+
+
+def _require_name(name: str, text: str) -> None:
+    """Refuse a name that was damaged on its way here."""
+    if "\\" in text:
+        raise InvalidRequestError(
+            f"The row's {name} holds a backslash: an escape was not resolved."
+        )
+    if text.isascii():
+        return
+    try:
+        text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return
+    raise InvalidRequestError(
+        f"The row's {name} is UTF-8 that was read as Windows-1252: name the encoding, or export"
+        " the source again."
+    )
+
+
+# Bytes of other encodings become symbols, capitals within a word, or words of accents only.
+_NOT_WINDOWS_1252 = re.compile(
+    r"[^\W_][^\w\s\x00-\x7f\u2019\u2013\udc80-\udcff]|\u2013[a-z]|[a-z][\xc0-\xde\u0152\u0160\u0178]"
+    r"|(?<![A-Za-z])[\xc0-\xff]{3,}(?![A-Za-z])|[\xb2\xb3\xb9\xbc-\xbe]|^[^\w\x00-\x7f\udc80-\udcff]"
+)
+
+
+def plausible_in_windows_1252(row: FileRow | UnreadableRow) -> FileRow | UnreadableRow:
+    """Return the row, or one that is refused if its names can't be in Windows-1252.
+
+    That is what bytes become that belong to another encoding of one byte a letter.
+    """
+    if isinstance(row, UnreadableRow):
+        return row
+    for name in ("first_name", "last_name"):
+        text = row.get(name)
+        if isinstance(text, str) and not text.isascii() and _NOT_WINDOWS_1252.search(text):
+            return UnreadableRow(
+                f"The row's {name} makes no sense in Windows-1252, which was guessed: name"
+                " the file's encoding (encoding=, --encoding).",
+                row.line,
+            )
+    return row
 
 
 def _as_text(name: str, value: Any) -> str:
-    """Return text, also of a whole number, as JSON and spreadsheets have for ids and phones."""
     if isinstance(value, str):
         return value
-    if is_whole(value):
-        return str(value)
     raise InvalidRequestError(f"The row's {name} must be text.")
 
 
@@ -93,7 +309,7 @@ def _optional_text(name: str, value: Any) -> str | None:
 def _yes_or_no(value: Any) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
-    word = str(value).casefold() if isinstance(value, str | int) else ""
+    word = value.casefold() if isinstance(value, str) else ""
     if word in _YES:
         return True
     if word in _NO:
@@ -106,16 +322,23 @@ def _require_text(candidate: NewCandidate) -> None:
     for name in FIELDS:
         value = getattr(candidate, name)
         if value is not None and name != "sms_opt_in" and not _is_plain(value):
-            raise InvalidRequestError(f"The row's {name} holds characters that aren't text.")
+            raise _not_text(name)
+
+
+def _not_text(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The row's {name} holds characters that aren't text in its encoding: mend them, or name"
+        " the file's encoding (encoding=, --encoding)."
+    )
+
+
+# Bytes that the file's encoding doesn't have, and characters that were lost before.
+_LOST = re.compile("[\ud800-\udfff\ufffd]")
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 
 
 def _is_plain(value: object) -> bool:
-    # Lone surrogates mark bytes that the file's encoding doesn't have.
-    if not isinstance(value, str):
-        return False
-    return value.isprintable() or not any(
-        character < " " or "\ud800" <= character <= "\udfff" for character in value
-    )
+    return isinstance(value, str) and not _NOT_TEXT.search(value)
 
 
 def with_external_id(candidate: NewCandidate, external_id: str) -> NewCandidate:

@@ -2,104 +2,51 @@
 
 import asyncio
 import contextvars
-import threading
+import logging
 import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Iterable,
     Iterator,
     Mapping,
 )
-from contextlib import aclosing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager, suppress
 from itertools import islice
-from queue import SimpleQueue
 from typing import Any, Protocol, runtime_checkable
+
+from attrs import define
 
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.errors import ConfigurationError
 from gather_async.models.candidate import NewCandidate
 
-__all__ = ["CandidateSource", "ThreadedRows", "chunks_of", "count_of", "require_rows"]
+__all__ = ["CandidateSource", "chunks_of", "count_of", "require_rows"]
 
-# A slow source hands over what it has, rather than make its first row wait for
+_LOG = logging.getLogger("gather_async.bulk")
+_THREAD = "gather-async-rows"
+# Seconds. A slow source hands over what it has, rather than make its first row wait for
 # the last of a full chunk.
 _PATIENCE = 0.05
 _BLOCK = 16
 
-Order = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
+@define(eq=False)
+class _BlockingRows:
+    """An iterable that may block; all of it runs on one thread."""
 
-class ThreadedRows:
-    """Reads an iterable on one thread, a chunk for each call, never ahead of the calls.
+    _rows: Iterable[object]
+    _iterator: Iterator[object] | None = None
+    _failure: Exception | None = None
 
-    The thread is a daemon: a source that blocks for good can't keep the program
-    from ending. The iterable is created, advanced and closed on that thread, with
-    the caller's context variables.
-    """
-
-    def __init__(self, rows: Iterable[object], size: int) -> None:
-        self._rows = rows
-        self._size = size
-        self._orders: SimpleQueue[Order | None] = SimpleQueue()
-        self._iterator: Iterator[object] | None = None
-        self._failure: Exception | None = None
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._serve,), name="gather-async-rows", daemon=True
-        )
-        self._thread.start()
-
-    async def read(self) -> list[object]:
+    def read(self) -> list[object]:
         """Return the next rows, at least one; an empty list at the end.
 
-        Cancelling leaves the thread to finish its step; close it then.
-
         Raises:
-            Exception: Whatever the iterable raised.
+            Exception: Whatever the iterable raised, after the rows before it.
         """
-        rows: list[object] = await self.call(self._read)
-        return rows
-
-    async def call(self, work: Callable[[], Any]) -> Any:
-        """Return what ``work`` returns on the thread, after the reads before it."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._orders.put((loop, answer, work))
-        return await answer
-
-    def close(self) -> None:
-        """End the thread once its step is over; the iterable's own ``close`` runs there."""
-        self._orders.put(None)
-
-    def join(self, timeout: float) -> None:
-        """Wait, blocking, for the thread to end; ``timeout`` in seconds."""
-        self._thread.join(timeout)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread hasn't ended yet."""
-        return self._thread.is_alive()
-
-    def _serve(self) -> None:
-        while (order := self._orders.get()) is not None:
-            loop, answer, work = order
-            value, error = None, None
-            try:
-                value = work()
-            except BaseException as raised:
-                error = raised  # it belongs to the reader
-            try:
-                loop.call_soon_threadsafe(_settle, answer, value, error)
-            except RuntimeError:
-                break  # the loop is closed, and nobody waits
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
-
-    def _read(self) -> list[object]:
         if self._failure is not None:
             raise self._failure
         if self._iterator is None:
@@ -110,26 +57,64 @@ class ThreadedRows:
         except Exception as error:
             if not chunk:
                 raise
-            self._failure = error  # the rows before it are good
+            self._failure = error
         return chunk
+
+    def close(self) -> None:
+        """Close the iterator, such as a generator or a database cursor."""
+        close = getattr(self._iterator, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception as error:  # its rows were read or refused, so this changes nothing
+            _LOG.debug("closing the source raised %s", type(error).__name__)
 
     def _fill(self, chunk: list[object], iterator: Iterator[object]) -> None:
         until = time.monotonic() + _PATIENCE
-        while len(chunk) < self._size:
-            step = 1 if not chunk else min(_BLOCK, self._size - len(chunk))
+        while len(chunk) < CHUNK:
+            step = 1 if not chunk else min(_BLOCK, CHUNK - len(chunk))
             before = len(chunk)
             chunk.extend(islice(iterator, step))
             if len(chunk) - before < step or time.monotonic() > until:
                 break
 
 
-def _settle(answer: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return  # the reader was cancelled
-    if error is None:
-        answer.set_result(value)
-    else:
-        answer.set_exception(error)
+async def _from_blocking(rows: Iterable[object]) -> AsyncGenerator[list[object], None]:
+    """Yield chunks of an iterable that is made, advanced and closed on one thread.
+
+    The thread ends with the generator; if that is closed while the iterable blocks,
+    once the iterable goes on.
+    """
+    source, context = _BlockingRows(rows), contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    is_idle = True
+    with _one_thread() as executor:
+        try:
+            while True:
+                is_idle = False
+                chunk = await loop.run_in_executor(executor, context.run, source.read)
+                is_idle = True
+                if not chunk:
+                    return
+                yield chunk
+        except Exception:
+            is_idle = True
+            raise
+        finally:
+            closing = executor.submit(context.run, source.close)
+            if is_idle:
+                await asyncio.wait({asyncio.wrap_future(closing)})
+
+
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """Give an executor of one thread, which ends by itself when its work does."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix=_THREAD)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False)
 
 
 CandidateSource = (
@@ -163,16 +148,14 @@ def require_rows(candidates: object) -> None:
 async def count_of(candidates: CandidateSource) -> int | None:
     """Return how many rows there will be; None if only reading them to the end could tell.
 
-    A file is read through once for it, on a thread.
+    A file is read through once for it, on a thread; a pipe is not.
     """
     if isinstance(candidates, _IN_MEMORY):
         return len(candidates)
     if isinstance(candidates, CandidateFile):
-        counter = ThreadedRows((), 1)
-        try:
-            return int(await counter.call(candidates.count))
-        finally:
-            counter.close()
+        with _one_thread() as executor:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(executor, candidates.count)
     return None
 
 
@@ -193,12 +176,9 @@ async def chunks_of(candidates: CandidateSource) -> AsyncGenerator[list[object],
         for start in range(0, len(candidates), CHUNK):
             yield list(candidates[start : start + CHUNK])
         return
-    rows = ThreadedRows(candidates, CHUNK)
-    try:
-        while chunk := await rows.read():
+    async with aclosing(_from_blocking(candidates)) as chunks:
+        async for chunk in chunks:
             yield chunk
-    finally:
-        rows.close()
 
 
 async def _from_async(candidates: AsyncIterable[object]) -> AsyncGenerator[list[object], None]:

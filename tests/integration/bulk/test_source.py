@@ -13,7 +13,7 @@ import pytest
 
 from gather_async.bulk import read_candidates
 from gather_async.bulk.journal_schema import migrate
-from gather_async.bulk.source import CHUNK, ThreadedRows, chunks_of
+from gather_async.bulk.source import CHUNK, chunks_of
 
 from .conftest import Bench, people
 
@@ -123,48 +123,129 @@ async def test_leaving_early_closes_the_source_on_its_own_thread() -> None:
     assert set(await anext(chunks)) == {"somebody"}
     await chunks.aclose()
     assert await asyncio.to_thread(closed.wait, 20)
-    assert set(threads) == {"gather-async-rows"}
+    assert {name.rpartition("_")[0] for name in threads} == {"gather-async-rows"}
+    assert len(set(threads)) == 1
 
 
 async def test_cancelling_a_read_leaves_the_thread_to_end_by_itself() -> None:
-    """A reader that is cancelled gets no answer later, and the thread ends."""
-    go = threading.Event()
+    """A reader that is cancelled gets no answer later; the source is closed once it goes on."""
+    go, closed = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
     def rows() -> Iterator[object]:
-        assert go.wait(timeout=20)
-        yield 1
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(begun.set)
+        try:
+            assert go.wait(timeout=20)
+            yield 1
+        finally:
+            assert threading.current_thread() is threads[0]
+            closed.set()
 
-    reader = ThreadedRows(rows(), 10)
-    read = asyncio.ensure_future(reader.read())
-    await asyncio.sleep(0)
+    chunks = chunks_of(rows())
+    read = asyncio.ensure_future(anext(chunks))
+    await begun.wait()
     read.cancel()
     with pytest.raises(asyncio.CancelledError):
         await read
-    reader.close()
+    await chunks.aclose()
+    assert not closed.is_set()
     go.set()
-    await asyncio.to_thread(reader.join, 20.0)
-    assert not reader.is_alive
+    assert await asyncio.to_thread(closed.wait, 20)
+    await asyncio.to_thread(threads[0].join, 20.0)
+    assert not threads[0].is_alive()
 
 
 def test_a_thread_whose_loop_is_gone_ends() -> None:
     """An answer that nobody can take is dropped, not raised in the thread."""
     go = threading.Event()
+    threads: list[threading.Thread] = []
 
-    def rows() -> Iterator[object]:
+    def rows(loop: asyncio.AbstractEventLoop, begun: asyncio.Event) -> Iterator[object]:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(begun.set)
         assert go.wait(timeout=20)
         yield 1
 
-    reader = ThreadedRows(rows(), 10)
-
     async def leave() -> None:
-        read = asyncio.ensure_future(reader.read())
-        await asyncio.sleep(0)
+        begun = asyncio.Event()
+        chunks = chunks_of(rows(asyncio.get_running_loop(), begun))
+        read = asyncio.ensure_future(anext(chunks))
+        await begun.wait()
         read.cancel()
 
     asyncio.run(leave())
     go.set()
-    reader.join(20.0)
-    assert not reader.is_alive
+    threads[0].join(20.0)
+    assert not threads[0].is_alive()
+
+
+async def test_a_source_that_belongs_to_another_thread_raises_its_error_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cursor of the caller's thread ends the job with its error; no thread dies of it."""
+    strays: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", strays.append)
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.execute("CREATE TABLE people (first_name, last_name, email, phone)")
+        cursor = base.execute("SELECT * FROM people")
+        with pytest.raises(sqlite3.ProgrammingError):
+            await bench.job(cursor, dry_run=True)
+    await _no_thread_is_left()
+    assert strays == []
+
+
+async def test_a_source_made_on_its_thread_is_read_and_closed_there(bench: Bench) -> None:
+    """A generator over a database of its own works, and is closed when the job has ended."""
+    events: list[str] = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        with closing(sqlite3.connect(":memory:")) as base:
+            base.execute("CREATE TABLE people (first_name, last_name, email, phone)")
+            base.executemany(
+                "INSERT INTO people VALUES (?, ?, ?, ?)",
+                [tuple(person.values()) for person in people(3)],
+            )
+            cursor = base.execute("SELECT * FROM people")
+            names = [column[0] for column in cursor.description]
+            yield from (dict(zip(names, row, strict=True)) for row in cursor)
+        events.append("closed")
+
+    report = await bench.job(rows())
+    assert report.invited == 3
+    assert events == ["closed"]
+    await _no_thread_is_left()
+
+
+async def test_a_source_whose_close_raises_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error while an abandoned source is closed is logged for who looks, and no more."""
+    strays: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", strays.append)
+    caplog.set_level("DEBUG", logger="gather_async.bulk")
+
+    def rows() -> Iterator[int]:
+        try:
+            yield from range(10_000)
+        finally:
+            raise LookupError("secret")
+
+    chunks = chunks_of(rows())
+    await anext(chunks)
+    await chunks.aclose()
+    await _no_thread_is_left()
+    assert strays == []
+    assert caplog.messages == ["closing the source raised LookupError"]
+
+
+async def _no_thread_is_left() -> None:
+    """Wait until the threads of sources have ended."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("gather-async-rows"):
+            await asyncio.to_thread(thread.join, 20.0)
+            assert not thread.is_alive()
 
 
 async def test_outcomes_and_messages_name_the_line_of_the_file(
