@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_layers_import_only_from_below() -> None:
     )
     done = _run("-c", program)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_way_in_names_what_exists() -> None:
+    """docs/contributing.md draws the contract's layers; its paths and classes are in the tree."""
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    (drawn,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert [line.split() for line in drawn.splitlines()] == [each.split(" | ") for each in layers]
+    paths = re.findall(r"`(\.?[a-z_]+/[\w./-]+)`", page)
+    assert len(paths) > 40
+    lost = [path for path in paths if not (ROOT / path).exists()]
+    assert lost == [], "docs/contributing.md names what isn't there any more"
+    code = "".join(source.read_text(encoding="utf-8") for source in SOURCES)
+    words = re.findall(r"\(`([A-Z]\w+)`\)", page)
+    assert len(words) > 10
+    lost = [word for word in words if f"class {word}" not in code]
+    assert lost == [], "docs/contributing.md names classes that aren't there any more"
 
 
 def test_importing_the_package_imports_nothing_optional() -> None:

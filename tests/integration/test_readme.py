@@ -1,4 +1,4 @@
-"""What the README shows is true: each block runs, and its tables name what exists."""
+"""What README and tutorial show is true: each block runs, and tables and links name what exists."""
 
 import asyncio
 import os
@@ -18,8 +18,9 @@ from gather_async.webhooks import sample
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README + TUTORIAL, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^```sh\n(.*?)^```$", README + TUTORIAL, re.MULTILINE | re.DOTALL)
 PROGRAMS = [block for block in BLOCKS if block.endswith("asyncio.run(main())\n")]
 
 CANDIDATES = """\
@@ -32,8 +33,8 @@ Bob,Doe,bob@example.com,12
 def _block(words: str) -> ModuleType:
     """Import the one block that holds these words, as a module of its own."""
     (source,) = (block for block in BLOCKS if words in block)
-    module = ModuleType("readme_block")
-    exec(compile(source, "README.md", "exec"), module.__dict__)
+    module = ModuleType("page_block")
+    exec(compile(source, "page", "exec"), module.__dict__)
     return module
 
 
@@ -53,7 +54,7 @@ async def _run(source: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 async def test_the_programs_run_one_after_another(tmp_path: Path) -> None:
-    """Every whole program of the README runs against a fresh server, in the README's order."""
+    """Every whole program of both pages runs against a fresh server, in their order."""
     (tmp_path / "candidates.csv").write_text(CANDIDATES, encoding="utf-8")
     async with FakeGather() as fake:
         environment = {"GATHER_API_KEY": fake.api_key, "GATHER_BASE_URL": fake.base_url}
@@ -68,7 +69,9 @@ async def test_the_programs_run_one_after_another(tmp_path: Path) -> None:
 
 
 def test_the_first_program_is_short() -> None:
-    """The first program is what fits on a screen."""
+    """The README's one program is what fits on a screen."""
+    assert PROGRAMS[0] in README
+    assert README.count("```python") == 1
     statements = [line for line in PROGRAMS[0].splitlines() if line.strip()]
     assert len(statements) <= 16
 
@@ -95,13 +98,15 @@ async def test_the_webhook_block_receives(
 
 
 async def test_the_testing_block_passes() -> None:
-    """The test that the README shows is a test that passes."""
+    """The test that the tutorial shows is a test that passes."""
     await _block("FakeGather()").test_a_lost_answer_makes_no_second_candidate()
 
 
 def test_the_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each command of the README is one that the command line has."""
-    named = re.findall(r"gather[-_]async ((?:webhooks )?[a-z]+)", " ".join(COMMANDS) + README)
+    """Each command of both pages is one that the command line has."""
+    named = re.findall(
+        r"gather[-_]async ((?:webhooks )?[a-z]+)", " ".join(COMMANDS) + README + TUTORIAL
+    )
     commands = {name for name in named if name.split()[0] != "import"}
     assert {"quickstart", "invite", "webhooks send"} <= commands
     for command in commands:
@@ -111,7 +116,7 @@ def test_the_commands_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_the_error_table_is_complete() -> None:
     """The table names every error class but the root, and nothing else."""
-    table = README.partition("## Errors")[2]
+    table = TUTORIAL.partition("## Errors")[2]
     named = set(re.findall(r"`([A-Z]\w+Error)`", table))
     real = {
         name
@@ -120,3 +125,28 @@ def test_the_error_table_is_complete() -> None:
     }
     assert named == real
     assert real <= set(gather_async.__all__)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub and Sphinx make of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each link between pages names a file that exists, and a heading that is in it."""
+    links = re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.is_file(), f"{page.name} links to {link}, which doesn't exist"
+        assert not anchor or anchor in _anchors(target), f"{page.name} links to {link}: no heading"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """Each page of the documentation can be reached from the README."""
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r"\]\(([^)#\s]+)", README))
