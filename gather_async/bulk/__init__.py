@@ -1,6 +1,11 @@
 """Invites at scale: everyone once, nobody twice, as fast as the quota allows."""
 
-from gather_async.bulk.candidate_file import CandidateFile, UnreadableRow, read_candidates
+from gather_async.bulk.candidate_file import (
+    CandidateFile,
+    FileDescription,
+    UnreadableRow,
+    read_candidates,
+)
 from gather_async.bulk.job import BulkInvite
 from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus, LookupStrategy
 from gather_async.bulk.progress import InviteProgress
@@ -11,6 +16,7 @@ __all__ = [
     "BulkCandidates",
     "BulkInvite",
     "CandidateFile",
+    "FileDescription",
     "InviteOutcome",
     "InvitePlan",
     "InviteProgress",

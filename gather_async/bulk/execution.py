@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
+from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.journal import Journal, JournalScope
 from gather_async.bulk.outcome import InvitePlan, LookupStrategy
@@ -252,6 +253,7 @@ class JobExecution:
         if self._people is not None and self.tally.has_own_ids:
             lookups, lookup_requests = self._people.choice, self._people.requests_left()
         duration = self._duration(writes + lookup_requests)
+        candidates = self._settings.candidates
         return InvitePlan(
             rows=self.tally.read,
             total=self.tally.total,
@@ -261,6 +263,7 @@ class JobExecution:
             requests=writes + lookup_requests,
             duration=duration,
             finish_at=instant(self._gather.clock, duration),
+            source=candidates.description if isinstance(candidates, CandidateFile) else None,
         )
 
     def snapshot(self) -> InviteProgress:

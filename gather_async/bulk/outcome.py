@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
+from gather_async.bulk.candidate_file import FileDescription
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 
@@ -77,6 +78,9 @@ class InvitePlan:
     """How long they will take, by the quota as it stands."""
     finish_at: datetime
     """When that will be; aware, UTC."""
+    source: FileDescription | None = None
+    """How the file is read: encoding, delimiter, columns; None until it was begun, and
+    for rows that come from no file."""
 
 
 class InviteStatus(StrEnum):

@@ -30,6 +30,8 @@ def show_plan(report: InviteReport, output: Output) -> None:
     if report.plan is None:
         return
     plan = report.plan
+    if plan.source is not None:
+        output.print(f"The file was read as {plan.source}.")
     finish = plan.finish_at.astimezone().strftime("%a %d %b %H:%M")
     output.print(
         f"Nothing was sent. It would take {plan.requests} requests ({plan.writes} writes,"
@@ -129,7 +131,9 @@ def add_to(commands: Any) -> None:
         " With --journal, the same command goes on after any stop or crash.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", type=_existing, metavar="FILE", help="CSV, or JSON Lines (.jsonl)")
+    parser.add_argument(
+        "file", type=_existing, metavar="FILE", help="CSV, or JSON Lines (.jsonl); - is stdin"
+    )
     parser.add_argument("--interview", required=True, metavar="ID")
     parser.add_argument(
         "--via", type=_ways, default=["email"], metavar="email,sms", help="email by default"
@@ -138,6 +142,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check every row, send nothing")
     parser.add_argument(
         "--region", type=_region, metavar="US", help="where national phone numbers belong"
+    )
+    parser.add_argument("--encoding", type=_encoding, metavar="NAME", help="the file's, if known")
+    parser.add_argument(
+        "--column",
+        type=_column,
+        action="append",
+        default=[],
+        metavar="NAME=FIELD",
+        help="what a column means, as Mobile=phone; without a field, ignore it",
     )
     parser.add_argument("--report", type=Path, metavar="OUT.csv", help="one line for each row")
     parser.add_argument("--expiry-days", type=int, metavar="N", help="days until the links die")
@@ -154,9 +167,28 @@ def add_to(commands: Any) -> None:
 
 def _existing(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
+    if text != "-" and (path.is_dir() or not path.exists()):
         raise argparse.ArgumentTypeError("there is no such file")
     return path
+
+
+def _encoding(text: str) -> str:
+    try:
+        read_candidates("-", encoding=text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _column(text: str) -> tuple[str, str | None]:
+    name, _, field = text.rpartition("=")
+    try:
+        read_candidates("-", columns={name: field or None})
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not name:
+        raise argparse.ArgumentTypeError("write the column, =, and the field")
+    return name, field or None
 
 
 def _ways(text: str) -> list[str]:
@@ -206,7 +238,7 @@ class _Invite:
         options = self.options
         return BulkInvite(
             gather,
-            read_candidates(options.file),
+            read_candidates(options.file, encoding=options.encoding, columns=dict(options.column)),
             interview_id=options.interview,
             delivery_types=options.via,
             expiry_days=options.expiry_days,

@@ -226,3 +226,62 @@ async def test_the_json_lines_of_a_file_are_read(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert await _invite(str(path), "--interview", interview, "--via", "email,sms") == 1
     assert [invite.delivery_types for invite in fake_gather.invite_log] == [("email", "sms")]
+
+
+async def test_a_file_is_read_as_the_options_say_and_the_dry_run_shows_how(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--encoding and --column decide; the dry run shows columns and shapes, and no person."""
+    text = "First Name;Last Name;Email;Mobile;Phone\nZoé;Doe;z@example.com;+12025550123;x\n"
+    path = tmp_path / "people.csv"
+    path.write_bytes(text.encode("cp850"))
+    argv = [str(path), "--interview", interview, "--dry-run"]
+    assert await _invite(*argv) == 1
+    capsys.readouterr()
+    argv += ["--encoding", "cp850", "--column", "mobile=phone"]
+    assert await _invite(*argv) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "csv in cp850 (given), cells parted by ';'" in shown
+    assert "'Mobile' as phone" in shown
+    assert "columns ignored: 'Phone'" in shown
+    assert "a row: first_name Xxx, last_name Xxx, email x@xxxxxxx.xxx, phone +99999999999" in shown
+    assert "Zo" not in shown
+    assert not fake_gather.requests[1:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--encoding", "utf-9"], ["--column", "Mobile=telephone"], ["--column", "=phone"]],
+)
+def test_wrong_options_of_the_file_are_refused_at_once(
+    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown codec or field ends the command before anything is read."""
+    argv = ["invite", _rows(tmp_path, "+12025550123"), "--interview", "i", *options]
+    assert main(argv) == 2
+    assert options[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["-", "fifo", "substitution"])
+async def test_pipes_are_files_too(
+    fake_gather: FakeGather, interview: str, tmp_path: Path, way: str
+) -> None:
+    """Standard input, a named pipe and the shell's process substitution are read once."""
+    source = _rows(tmp_path, *(f"+1202555{number:04d}" for number in range(300)))
+    program = f"{sys.executable} -m gather_async invite"
+    if way == "-":
+        line = f"cat {source} | {program} -"
+    elif way == "fifo":
+        line = f"mkfifo {tmp_path}/p; cat {source} > {tmp_path}/p & {program} {tmp_path}/p"
+    else:
+        line = f"{program} <(cat {source})"
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        f"{line} --interview {interview} --dry-run",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"300  ready" in out

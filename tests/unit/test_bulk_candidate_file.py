@@ -1,7 +1,9 @@
 """Reading candidates from CSV and JSON Lines files."""
 
 import csv
+import doctest
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,16 @@ def test_what_the_csv_module_writes_is_read_back(
     assert [{name: cell.strip() for name, cell in row.items()} for row in read] == [
         {name: cell.strip() for name, cell in zip(_FIELDS, row, strict=True)} for row in rows
     ]
+
+
+def test_the_example_in_the_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session on the page about bulk invites gives what it shows."""
+    page = Path(__file__).parents[2] / "docs" / "bulk-invites.md"
+    (session,) = re.findall(r"```pycon\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(session, {}, "bulk-invites.md", None, 0)
+    shown: list[str] = []
+    assert doctest.DocTestRunner().run(test, out=shown.append).failed == 0, "".join(shown)
 
 
 def test_rows_carry_the_line_they_begin_on(tmp_path: Path) -> None:
