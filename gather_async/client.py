@@ -199,6 +199,11 @@ class GatherClient:
         return self._base_url
 
     @property
+    def retry(self) -> RetryPolicy:
+        """How failed requests are tried again."""
+        return self._session.options.retry
+
+    @property
     def phone_policy(self) -> PhonePolicy:
         """How much must be true of a phone number."""
         return self._defaults.phone_policy
@@ -216,8 +221,7 @@ class GatherClient:
     def estimate(self, requests: int) -> timedelta:
         """Return how long until that many more requests could be finished.
 
-        It starts from the present state of the quota and its queue, at this view's
-        priority, and costs no request.
+        It starts from the quota as it stands, at this view's priority; no request is sent.
 
         Args:
             requests: How many, 0 or more.
@@ -338,9 +342,7 @@ class GatherClient:
         grace: float = 10.0,
         keep_candidates: bool = True,
     ) -> BulkInvite:
-        """Return a job that invites everyone once; await it, or iterate over its outcomes.
-
-        The arguments are those of `BulkInvite`, which describes them.
+        """Return a `BulkInvite`, which invites everyone once and describes the arguments.
 
         Raises:
             ConfigurationError: An argument can't work.

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,12 @@ from types import MappingProxyType
 from typing import Protocol, Self
 from weakref import WeakKeyDictionary
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.journal import Journal, JournalScope
-from gather_async.bulk.outcome import InvitePlan, LookupStrategy
+from gather_async.bulk.outcome import InvitePlan, KeysLeft, LookupStrategy
 from gather_async.bulk.progress import (
     InviteProgress,
     JobStatistics,
@@ -37,10 +38,11 @@ from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
 from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
-from gather_async.clock import Clock, wait
+from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.phone import PhonePolicy
+from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import CandidateInterviews, Candidates
 
@@ -76,6 +78,11 @@ class BulkClient(Protocol):
         ...
 
     @property
+    def retry(self) -> RetryPolicy:
+        """How failed requests are tried again."""
+        ...
+
+    @property
     def phone_policy(self) -> PhonePolicy:
         """How much must be true of a phone number."""
         ...
@@ -93,12 +100,14 @@ class BulkClient(Protocol):
         """Return how long that many more requests will take."""
         ...
 
-    def with_options(self, *, priority: Priority, max_wait: None, limiter: Limiter) -> Self:
+    def with_options(
+        self, *, priority: Priority, max_wait: None, limiter: Limiter, retry: RetryPolicy
+    ) -> Self:
         """Return a view with other options."""
         ...
 
 
-# A limiter that has been told of a journal's requests must not be told again.
+# A limiter that counts a journal's requests must not count them again.
 _OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()
 
 
@@ -108,31 +117,37 @@ class JobExecution:
 
     _gather: BulkClient
     _settings: Settings
-    stream: OutcomeQueue = field(factory=OutcomeQueue)
-    halt: StopSignal = field(factory=StopSignal)
-    tally: JobStatistics = field(factory=JobStatistics)
+    queue: OutcomeQueue = field(factory=OutcomeQueue)
+    stop: StopSignal = field(factory=StopSignal)
+    statistics: JobStatistics = field(factory=JobStatistics)
     report: InviteReport | None = None
-    _watch: TrackedLimiter = field(init=False)
+    _tracked: TrackedLimiter = field(init=False)
     _view: BulkClient = field(init=False)
     _people: ExistingIndex | None = None
     _plan: InvitePlan | None = None
     _began: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._watch = TrackedLimiter(
-            self._gather.limiter, self._gather.clock, lambda: self.halt.is_asked
+        self._tracked = TrackedLimiter(
+            self._gather.limiter, self._gather.clock, lambda: self.stop.is_asked
         )
-        # Bulk work waits for the quota as long as it takes.
-        self._view = self._gather.with_options(priority="bulk", max_wait=None, limiter=self._watch)
+        # Bulk work waits for the quota as long as it takes, and never holds a row's place
+        # for a request of unknown fate: such a row is postponed.
+        self._view = self._gather.with_options(
+            priority="bulk",
+            max_wait=None,
+            limiter=self._tracked,
+            retry=evolve(self._gather.retry, in_flight_timeout=None),
+        )
 
     async def run(self) -> InviteReport:
         """Run the job, close everything, and return the report or raise."""
         self._began = self._gather.clock.monotonic()
         settings = self._settings
         try:
-            self.tally.total = settings.total
+            self.statistics.total = settings.total
             if settings.total is None:
-                self.tally.total = await count_of(settings.candidates)
+                self.statistics.total = await count_of(settings.candidates)
             with ExitStack() as scratch:
                 journal = await self._open(scratch)
                 try:
@@ -140,9 +155,9 @@ class JobExecution:
                 finally:
                     await journal.aclose()
         finally:
-            self.stream.close()
-        if self.halt.error is not None:
-            raise self.halt.error
+            self.queue.close()
+        if self.stop.error is not None:
+            raise self.stop.error
         assert self.report is not None  # noqa: S101 - set by _run_with
         return self.report
 
@@ -158,6 +173,7 @@ class JobExecution:
             JournalScope(
                 interview_id=settings.invitation.interview_id,
                 server=self._gather.base_url,
+                invitation=repr(settings.invitation.terms),
                 key_digest=self._gather.key_digest,
                 other_key=settings.other_key,
             ),
@@ -170,7 +186,7 @@ class JobExecution:
         settings, clock = self._settings, self._gather.clock
         if not settings.is_dry:
             await self._restore(journal)
-            self._watch.log = journal
+            self._tracked.log = journal
         progress = ProgressNotifier(
             callback=settings.on_progress, snapshot=self.snapshot, clock=clock
         )
@@ -182,53 +198,50 @@ class JobExecution:
                 needs_opt_in=settings.invitation.needs_opt_in,
             ),
             journal=journal,
-            errand=await self._errand(journal),
+            context=await self._context(journal),
             limits=settings.limits,
-            tally=self.tally,
-            stream=self.stream,
-            halt=self.halt,
+            statistics=self.statistics,
+            queue=self.queue,
+            stop=self.stop,
             progress=progress,
-            watch=self._watch,
+            tracked=self._tracked,
             clock=clock,
             is_dry=settings.is_dry,
+            heartbeat=_heartbeat(settings.invitation.in_flight_timeout),
         )
         await runner.run()
         self._plan = self.plan() if settings.is_dry else None
         self.report = await self._report(journal, runner)
-        progress.tell(always=True)
+        progress.notify(always=True)
 
     async def _restore(self, journal: Journal) -> None:
-        """Tell the limiter what earlier processes sent, unless it knows by other means."""
-        times = await journal.adopt_requests(self._gather.clock.wall())
+        """Count what earlier processes sent in the limiter, unless it has it by other means."""
+        times = await journal.claim_history(self._gather.clock.wall())
         if times and isinstance(self._gather.limiter, Restorable):
             self._gather.limiter.restore(times)
 
-    async def _errand(self, journal: Journal) -> RowContext:
-        view, clock = self._view, self._gather.clock
-        timeout = self._settings.invitation.in_flight_timeout
-        # A clock that was set back must not make anybody wait for longer than that.
-        settled_at = {
-            run: min(at, clock.wall()) + timeout
-            for run, at in (await journal.last_requests()).items()
-        }
-        self._people = _people(view, journal, self.tally)
+    async def _context(self, journal: Journal) -> RowContext:
+        view, invitation = self._view, self._settings.invitation
+        now = self._tracked.now()
+        ages: Mapping[int, float] = {}
+        if not self._settings.is_dry:
+            ages = await journal.ages(now)
+        # A run may have sent its last request just before its next sign of life.
+        timeout = invitation.in_flight_timeout
+        timeout += _heartbeat(timeout)
+        self._people = _people(view, journal, self.statistics, invitation.interview_id)
         return RowContext(
-            invitation=self._settings.invitation,
+            invitation=invitation,
             journal=journal,
             candidates=view.candidates,
             candidate_interviews=view.candidate_interviews,
             people=self._people,
-            invited=_invited(view, journal, self._settings.invitation.interview_id),
-            now=clock.wall,
-            settled_at=settled_at,
-            pause=self._pause,
-            is_stopping=lambda: self.halt.is_asked,
-            on_change=self.tally.change,
+            invited=_invited(view, journal, invitation.interview_id),
+            monotonic=self._gather.clock.monotonic,
+            in_flight_until={run: now.monotonic + timeout - age for run, age in ages.items()},
+            is_stopping=lambda: self.stop.is_asked,
+            on_change=self.statistics.change,
         )
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, unless the job stops."""
-        await wait(self._gather.clock, self.halt.asked, seconds)
 
     async def _report(self, journal: Journal, runner: Runner) -> InviteReport:
         settings = self._settings
@@ -237,26 +250,26 @@ class JobExecution:
         else:
             connect = connect_to(settings.journal)
         return InviteReport(
-            counts=MappingProxyType(dict(self.tally.counts)),
-            total=self.tally.read,
-            outcomes=Outcomes(connect, journal.identity.run, settings.is_dry, self.tally.read),
-            requests=self._watch.requests,
+            counts=MappingProxyType(dict(self.statistics.counts)),
+            total=self.statistics.read,
+            outcomes=Outcomes(connect, journal.identity.run, settings.is_dry, self.statistics.read),
+            requests=self._tracked.requests,
             plan=self._plan,
-            stopped=self.halt.reason,
+            stopped=self.stop.reason,
             error=runner.last_error,
         )
 
     def plan(self) -> InvitePlan:
         """Return what is still to be sent."""
-        writes, lookup_requests = self.tally.requests_left(), 0
-        lookups = LookupStrategy.UNDECIDED if self.tally.has_own_ids else LookupStrategy.NONE
-        if self._people is not None and self.tally.has_own_ids:
+        writes = self.statistics.requests_left()
+        lookups, lookup_requests = LookupStrategy.UNDECIDED, 0
+        if self._people is not None:
             lookups, lookup_requests = self._people.choice, self._people.requests_left()
         duration = self._duration(writes + lookup_requests)
         candidates = self._settings.candidates
         return InvitePlan(
-            rows=self.tally.read,
-            total=self.tally.total,
+            rows=self.statistics.read,
+            total=self.statistics.total,
             writes=writes,
             lookups=lookups,
             lookup_requests=lookup_requests,
@@ -270,14 +283,14 @@ class JobExecution:
         """Return how far the job is."""
         clock = self._gather.clock
         people = self._people
-        left = self.tally.requests_left() + (0 if people is None else people.requests_left())
+        left = self.statistics.requests_left() + (0 if people is None else people.requests_left())
         remaining = self._duration(left)
         return InviteProgress(
-            done=self.tally.done,
-            earlier=self.tally.earlier,
-            total=self.tally.total,
-            counts=MappingProxyType(dict(self.tally.counts)),
-            requests_sent=self._watch.requests,
+            done=self.statistics.done,
+            earlier=self.statistics.earlier,
+            total=self.statistics.total,
+            counts=MappingProxyType(dict(self.statistics.counts)),
+            requests_sent=self._tracked.requests,
             requests_left=left,
             remaining=remaining,
             finish_at=instant(clock, remaining),
@@ -291,17 +304,31 @@ class JobExecution:
 def _owner_of(limiter: Limiter) -> str:
     """Return what names a limiter for as long as it lives."""
     name = uuid.uuid4().hex
-    with suppress(TypeError):  # it can't be a weak key, and is told of requests each time
+    with suppress(TypeError):  # it can't be a weak key, and counts requests anew each time
         return _OWNERS.setdefault(limiter, name)
     return name
 
 
-def _people(view: BulkClient, journal: Journal, tally: JobStatistics) -> ExistingIndex:
+def _heartbeat(in_flight_timeout: float) -> float:
+    """Return the seconds between a run's signs of life: short beside what they are added to."""
+    return min(5.0, max(0.05, in_flight_timeout / 4))
+
+
+def _people(
+    view: BulkClient, journal: Journal, statistics: JobStatistics, interview_id: str
+) -> ExistingIndex:
     """Return who exists, by external id."""
 
     async def look(external_id: str) -> ExistingRecord | None:
         found = await view.candidates.find_by_external_id(external_id)
         return None if found is None else _person(found)
+
+    async def is_all_ours() -> bool:
+        page = await view.candidate_interviews.list(interview_id=interview_id)
+        invited = page.total
+        if invited is None and not page.has_next:
+            invited = len(page.items)
+        return invited is not None and invited <= await journal.count_invited()
 
     return ExistingIndex(
         kind="people",
@@ -309,7 +336,8 @@ def _people(view: BulkClient, journal: Journal, tally: JobStatistics) -> Existin
         look=look,
         pager=view.candidates.list,
         read=lambda person: (person.external_id, _person(person)),
-        to_look=tally.own_ids_left,
+        to_look=statistics.keys_left,
+        is_all_ours=is_all_ours,
     )
 
 
@@ -333,9 +361,9 @@ def _invited(view: BulkClient, journal: Journal, interview_id: str) -> ExistingI
             item.candidate_id if item.interview_id == interview_id else None,
             ExistingRecord(item.id),
         ),
-        to_look=lambda: None,
+        to_look=lambda: KeysLeft(own=None, derived=0),
     )
 
 
 def _person(candidate: Candidate) -> ExistingRecord:
-    return ExistingRecord(candidate.id, candidate.sms_opt_in)
+    return ExistingRecord(candidate.id, candidate.sms_opt_in, candidate.email)

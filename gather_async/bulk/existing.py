@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.outcome import LookupCosts, LookupStrategy, choose_strategy
+from gather_async.bulk.outcome import KeysLeft, LookupCosts, LookupStrategy, choose_strategy
 from gather_async.pager import Page, Pager
 
 __all__ = ["ExistingIndex", "ExistingRecord"]
@@ -17,11 +17,13 @@ _PAGE_SIZE = 100
 
 @frozen
 class ExistingRecord:
-    """Somebody, or something, that is there."""
+    """A person, or an invite, that is there."""
 
     id: str
     opted_in: bool | None = None
     """Whether the person agreed to text messages, as far as the server says."""
+    email: str | None = field(default=None, repr=False)
+    """The person's address; None if the server didn't say, or it is not remembered."""
 
 
 @define(eq=False, kw_only=True)
@@ -29,7 +31,7 @@ class ExistingIndex:
     """Finds by key whichever way costs fewer requests, and remembers a list on disk."""
 
     kind: str
-    """Tells apart the directories of one journal."""
+    """Tells apart the indexes of one journal."""
     journal: Journal
     look: Callable[[str], Awaitable[ExistingRecord | None]]
     """Asks the server about one key."""
@@ -37,8 +39,11 @@ class ExistingIndex:
     """Asks the server for everything."""
     read: Callable[[Any], tuple[str | None, ExistingRecord]]
     """Returns an item's key, None if it has none, and what it is."""
-    to_look: Callable[[], int | None]
-    """Returns how many keys are still to come, as far as known."""
+    to_look: Callable[[], KeysLeft]
+    """Returns how many keys are still to come."""
+    is_all_ours: Callable[[], Awaitable[bool]] | None = None
+    """Asks, with one request, whether nobody came to be by another journal than this one,
+    so that derived keys of rows that weren't sent can't be there."""
     choice: LookupStrategy = LookupStrategy.UNDECIDED
     looked: int = 0
     """Keys asked about one by one so far."""
@@ -46,63 +51,107 @@ class ExistingIndex:
     _pages_left: int | None = None
     _is_read: bool = False
     _is_whole: bool = False
+    """Whether what the list didn't show isn't there."""
+    _all_ours: bool | None = None
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
-    async def find(self, key: str) -> ExistingRecord | None:
-        """Return who has the key; None if nobody.
+    async def find(self, key: str, *, is_derived: bool = False) -> ExistingRecord | None:
+        """Return who has the key; None if it is nobody's.
+
+        Args:
+            key: What to look for.
+            is_derived: Whether only such a job makes this key.
 
         Raises:
             GatherError: The server could not be asked; ask again later.
         """
         if not self._is_read:
             async with self._turn:
-                await self._decide()
-        if self.choice is LookupStrategy.LIST:
-            found = await self.journal.recall(self.kind, key)
-            if found is not None:
-                return ExistingRecord(*found)
-            if self._is_whole:
-                return None
-            # Less came than the server counts, so absence from the list proves nothing.
+                await self._decide(is_derived)
+        if is_derived and self._all_ours:
+            return None
+        if self._is_read:
+            found = await self.journal.cached(self.kind, key)
+            if found is not None or self._is_whole:
+                return None if found is None else ExistingRecord(*found)
         self.looked += 1
         return await self.look(key)
 
     def requests_left(self) -> int:
         """Return how many requests are still to come, as far as known."""
+        if self._is_read and self._is_whole:
+            return 0
         if self.choice is LookupStrategy.LIST:
-            return 0 if self._is_read else self._pages_left or 0
-        return self.to_look() or 0
+            return self._pages_left or 0
+        left = self.to_look()
+        if self._all_ours:
+            return left.own or 0
+        if self.choice is LookupStrategy.EACH:
+            return left.total or 0
+        # For derived keys one request tells in general that there is nothing to be found.
+        return (left.own or 0) + bool(left.derived)
 
-    async def _decide(self) -> None:
+    async def _decide(self, is_derived: bool) -> None:
         """Choose again, now that more is known; read the list if that is the choice."""
         if self._is_read:
             return
-        to_look = self.to_look()
+        left = self.to_look()
+        if self._may_ask(left) and await self.journal.count_invited():
+            # A job that goes on knows its own people: one request tells if there are others.
+            await self._ask_if_all_ours()
+        if not (is_derived and self._all_ours):
+            await self._choose(left)
+            if self._may_ask(left) and self._is_dear(left):
+                await self._ask_if_all_ours()
+                if self._all_ours and not is_derived:
+                    await self._choose(left)
+        if self._all_ours and is_derived:
+            self.choice = self.choice if left.own else LookupStrategy.NONE
+        elif self.choice is LookupStrategy.LIST and self._page is not None:
+            await self._read_on(self._page)
+
+    async def _choose(self, left: KeysLeft) -> None:
+        """Choose the cheaper way; the list's first page tells how long it is."""
+        to_look = left.own if self._all_ours else left.total
         if self._page is None and to_look is not None and to_look <= 1:
             self.choice = LookupStrategy.EACH
             return
         if self._page is None:
             self._page = await self.pager()
             self._pages_left = _pages_after(self._page)
-            await self._remember(self._page)
+            await self._cache(self._page)
         self.choice = choose_strategy(
             LookupCosts(looked=self.looked, to_look=to_look, pages_left=self._pages_left)
         )
+
+    def _may_ask(self, left: KeysLeft) -> bool:
+        return self.is_all_ours is not None and self._all_ours is None and left.derived != 0
+
+    def _is_dear(self, left: KeysLeft) -> bool:
+        """Return whether the choice costs more than 1 % of the requests that are left.
+
+        A row costs two writes.
+        """
         if self.choice is LookupStrategy.LIST:
-            await self._read_on(self._page)
+            return (self._pages_left or 0) > 0.02 * (left.total or 0)
+        return left.total is None or left.total > 1
+
+    async def _ask_if_all_ours(self) -> None:
+        assert self.is_all_ours is not None  # noqa: S101 - as `_may_ask` has it
+        self._all_ours = await self.is_all_ours()
 
     async def _read_on(self, page: Page[Any]) -> None:
         """Read the pages that are left; what fails goes on from there the next time."""
         while (following := await page.next()) is not None:
-            await self._remember(following)
+            await self._cache(following)
             self._page = page = following
             self._pages_left = max(0, (self._pages_left or 0) - 1)
         self._is_read, self._is_whole = True, page.is_complete
         self._page = None  # with what it knows of the items it has shown
 
-    async def _remember(self, page: Page[Any]) -> None:
+    async def _cache(self, page: Page[Any]) -> None:
         items = [self.read(item) for item in page.items]
-        await self.journal.remember(
+        await self.journal.cache_listed(
             self.kind, [(key, it.id, it.opted_in) for key, it in items if key is not None]
         )
 

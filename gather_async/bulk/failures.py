@@ -27,6 +27,7 @@ __all__ = [
     "deserialize_error",
     "is_fatal",
     "is_rejection",
+    "may_be_processed",
     "names_interview",
     "serialize_error",
     "suggests_duplicate",
@@ -64,25 +65,45 @@ def deserialize_error(text: str) -> GatherError:
 
 @frozen
 class CircuitBreaker:
-    """Counts failures without a success in between."""
+    """Counts failures in a row: refusals for one reason, and requests that fail otherwise."""
 
     threshold: int
-    failures: int = 0
+    refusals: int = 0
+    """Refusals with the same code and no success in between."""
+    outages: int = 0
+    """Failures that are no refusals, with no response in between that makes sense."""
     last: GatherError | None = None
     """The last of them."""
 
     @property
     def is_open(self) -> bool:
         """Whether to stop."""
-        return self.failures >= self.threshold
+        return max(self.refusals, self.outages) >= self.threshold
 
     def failed(self, error: GatherError) -> "CircuitBreaker":
         """Return the breaker after one more failure; once open, it stays so."""
-        return evolve(self, failures=self.failures + 1, last=error)
+        if self.is_open:
+            return self
+        if not is_rejection(error):
+            return evolve(self, outages=self.outages + 1, last=error)
+        is_same = self.last is not None and _reason_of(self.last) == _reason_of(error)
+        # A refusal is a response: the server is there.
+        return evolve(self, refusals=self.refusals + 1 if is_same else 1, outages=0, last=error)
+
+    def responded(self) -> "CircuitBreaker":
+        """Return the breaker after a response that shows that the server is there."""
+        return self if self.is_open else evolve(self, outages=0)
 
     def succeeded(self) -> "CircuitBreaker":
         """Return the breaker after a success."""
-        return self if self.is_open else evolve(self, failures=0, last=None)
+        return self if self.is_open else CircuitBreaker(self.threshold)
+
+
+def _reason_of(error: GatherError) -> object:
+    """Return what is the same for all rows that are refused by one mistake of the job."""
+    if isinstance(error, GatherAPIError):
+        return error.status, error.code
+    return type(error)
 
 
 _REFUSED = range(300, 500)
@@ -121,6 +142,11 @@ def is_rejection(error: GatherError) -> bool:
             and not isinstance(error, RateLimitedError)
         )
     return isinstance(error, InvalidRequestError)
+
+
+def may_be_processed(error: GatherError) -> bool:
+    """Return whether the server may have carried the request out, or may still do so."""
+    return bool(getattr(error, "maybe_processed", False))
 
 
 def suggests_duplicate(error: GatherError) -> bool:

@@ -58,8 +58,8 @@ class BulkInvite(TaskCoroutine[InviteReport]):
         Args:
             gather: The client.
             candidates: Iterable or async iterable of `NewCandidate` or of mappings,
-                read lazily and in order; what `read_candidates` returns is one. The
-                order must be the same in every run with the same journal.
+                read lazily and in order; what `read_candidates` returns is one. In later
+                runs with the same journal they may come in another order.
             interview_id: What everyone is invited to.
             delivery_types: ``email``, ``sms`` or both. With ``sms``, a row needs
                 ``sms_opt_in``.
@@ -118,7 +118,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             retry_failed=retry_failed,
             other_key=other_key,
         )
-        self._assembly = JobExecution(gather, settings)
+        self._execution = JobExecution(gather, settings)
         self._runs = {}
         self._task: asyncio.Task[InviteReport] | None = None
         self._reader: asyncio.Task[Any] | None = None
@@ -130,8 +130,8 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             AuthenticationError: The key is refused; the rest of the rows is untouched.
             PermissionDeniedError: The key may not do this; likewise.
             NotFoundError: There is no such interview; likewise.
-            ConfigurationError: The journal is in use, or belongs to another job or key; a row
-                that the server may know of has changed; a file's columns are wrong.
+            ConfigurationError: The journal is in use, belongs to another job or key, lacks
+                its last changes, or was removed meanwhile; a file's columns are wrong.
             ClientClosedError: The client was closed meanwhile.
             sqlite3.Error: The journal can't be written: a full disk, for one.
             OSError: The journal's or the source's file can't be opened.
@@ -152,10 +152,10 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             for earlier in (await self._result()).outcomes:
                 yield earlier
             return
-        stream = self._assembly.stream
-        if stream.is_read:
+        queue = self._execution.queue
+        if queue.is_read:
             raise RuntimeError("Another loop iterates over this job already.")
-        stream.attach()
+        queue.attach()
         self._reader = asyncio.current_task()
         task = self._start()
         try:
@@ -163,7 +163,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
                 yield outcome
         finally:
             self._reader = None
-            stream.detach()
+            queue.detach()
         await self._wait_for(task)
 
     def stop(self) -> None:
@@ -173,30 +173,30 @@ class BulkInvite(TaskCoroutine[InviteReport]):
         goes on. Harmless to repeat, and before the job runs. Not thread-safe: from a
         thread or a signal handler use ``loop.call_soon_threadsafe(job.stop)``.
         """
-        self._assembly.halt.stop(StopReason.ASKED)
+        self._execution.stop.stop(StopReason.ASKED)
 
     @property
     def plan(self) -> InvitePlan:
         """What is still to be sent, as far as known by now. Costs no request."""
-        return self._assembly.plan()
+        return self._execution.plan()
 
     @property
     def progress(self) -> InviteProgress:
         """How far the job is. Costs no request."""
-        return self._assembly.snapshot()
+        return self._execution.snapshot()
 
     @property
     def report(self) -> InviteReport | None:
         """The report, once the job is over, also if it ended with an error; else None."""
-        return self._assembly.report
+        return self._execution.report
 
     def __repr__(self) -> str:
         state = "new" if self._task is None else "over" if self._task.done() else "running"
-        return f"<BulkInvite {state}, {self._assembly.tally.done} rows done>"
+        return f"<BulkInvite {state}, {self._execution.statistics.done} rows done>"
 
     def _start(self) -> "asyncio.Task[InviteReport]":
         if self._task is None:
-            self._task = asyncio.create_task(self._assembly.run(), name="gather-async-bulk-invite")
+            self._task = asyncio.create_task(self._execution.run(), name="gather-async-bulk-invite")
             # Whoever only iterates is told there; nobody should hear of it twice.
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._task
@@ -205,7 +205,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
         task = self._start()
         if self._reader is not None and self._reader is asyncio.current_task():
             # The loop's body waits for the job, so nobody takes outcomes any more.
-            self._assembly.stream.detach()
+            self._execution.queue.detach()
         return await self._wait_for(task)
 
     async def _wait_for(self, task: "asyncio.Task[InviteReport]") -> InviteReport:
@@ -219,9 +219,9 @@ class BulkInvite(TaskCoroutine[InviteReport]):
     async def _take(self, task: "asyncio.Task[InviteReport]") -> InviteOutcome | None:
         """Return the next outcome; being cancelled stops the job, and waits for that."""
         try:
-            return await self._assembly.stream.take()
+            return await self._execution.queue.take()
         except asyncio.CancelledError:
-            self._assembly.stream.detach()
+            self._execution.queue.detach()
             await self._end(task)
             raise
 

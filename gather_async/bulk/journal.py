@@ -1,92 +1,42 @@
 """What a job remembers, so that it can go on after any crash."""
 
-import contextlib
-import errno
-import os
+import asyncio
 import sqlite3
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, frozen
 
 from gather_async.bulk.journal_schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
+    Instant,
     JournalIdentity,
     RequestHistory,
     migrate,
+    seal,
 )
-from gather_async.bulk.journal_sql import SourceRow, finish_source, save, upsert_rows
+from gather_async.bulk.journal_sql import (
+    SourceRow,
+    count_invited,
+    finish_source,
+    save,
+    upsert_rows,
+)
 from gather_async.bulk.row_state import RowRecord
 from gather_async.errors import ConfigurationError
-from gather_async.storage import SQLiteStore
+from gather_async.storage import FileLock, SQLiteStore
 
-__all__ = ["Journal", "JournalLock", "JournalScope"]
+__all__ = ["Journal", "JournalScope"]
 
-_TAKEN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+T = TypeVar("T")
 
-
-class JournalLock:
-    """An exclusive lock of the operating system on ``<journal>.lock``.
-
-    The kernel lets go of it when the process ends, kill -9 included, so a lock
-    file that was left behind locks nothing. It is a file of its own because the
-    journal's file has SQLite's own locks.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            ConfigurationError: Another job, of this process or another, has it.
-            OSError: The lock file can't be made, or its file system has no locks.
-        """
-        self._path = journal.with_name(journal.name + ".lock")
-        while True:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                _lock(self._descriptor)
-            except OSError as error:
-                os.close(self._descriptor)
-                if error.errno not in _TAKEN:
-                    raise
-                raise ConfigurationError(
-                    "The journal is in use by another job: wait for it to end, or give this"
-                    " one a journal of its own."
-                ) from None
-            if self._is_current():
-                return
-            os.close(self._descriptor)  # its last owner removed the file meanwhile
-
-    def release(self) -> None:
-        """Let go of the lock, and remove its file."""
-        # While it is locked, so that nobody can lock a file that is gone.
-        with suppress(OSError):
-            self._path.unlink()
-        os.close(self._descriptor)
-
-    def _is_current(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+# The -wal file stays below some megabytes, and a flush of the disk is added to few writes.
+_SEALED_EVERY = 256
 
 
 @frozen(kw_only=True)
@@ -96,6 +46,8 @@ class JournalScope:
     interview_id: str
     server: str
     """The base URL: staging's invites are not production's."""
+    invitation: str
+    """What people are invited with, in any form that tells one from another."""
     key_digest: Callable[[bytes], str]
     """Returns the digest of the API key under a salt; the journal keeps no key."""
     other_key: bool
@@ -111,15 +63,17 @@ class Journal:
     """
 
     _store: SQLiteStore
-    _lock: JournalLock | None
+    _lock: FileLock | None
     identity: JournalIdentity
     _requests: RequestHistory
+    _unsealed: int = 0
+    """Writes since the main file was last whole."""
 
     @classmethod
     async def open(
         cls,
         path: Path | None,
-        purpose: JournalScope,
+        scope: JournalScope,
         *,
         keeps_candidates: bool,
         retry_failed: bool,
@@ -129,29 +83,36 @@ class Journal:
 
         Args:
             path: Its file.
-            purpose: What it must be for, if it was begun before.
+            scope: What it must be for, if it was begun before.
             keeps_candidates: Whether rows are written out.
             retry_failed: Whether rows that an earlier run saw refused are opened again.
             owner: Names the limiter that counts the requests.
 
         Raises:
-            ConfigurationError: It belongs to another interview, server or key, is in use, is
-                no journal, or was written by a newer version.
+            ConfigurationError: It belongs to another interview, server or key, is in use,
+                is no journal, lacks its last changes, or was written by a newer version.
             OSError: Its file or lock can't be made.
         """
-        lock = None if path is None else JournalLock(path)
+        # SQLite follows symbolic links too, and has its files beside the real one.
+        path = None if path is None else await asyncio.to_thread(path.resolve)
+        lock = None if path is None else FileLock(path, what="journal")
         try:
-            if path is not None:
-                _begin_file(path)
+            is_alone = path is not None and not _wal_of(path).exists()
             store = SQLiteStore(
                 "" if path is None else path, schema_version=SCHEMA_VERSION, migrate=migrate
             )
             try:
                 identity = await store.run(
                     lambda connection: _identify(
-                        connection, purpose, keeps_candidates, retry_failed
+                        connection,
+                        scope,
+                        keeps_candidates=keeps_candidates,
+                        retry_failed=retry_failed,
+                        is_alone=is_alone,
                     )
                 )
+                if lock is not None:
+                    await store.read(_begin_seals)
             except BaseException:
                 await store.aclose()
                 raise
@@ -162,22 +123,18 @@ class Journal:
         return cls(store, lock, identity, RequestHistory(identity.run, owner))
 
     async def upsert_rows(self, entries: Sequence[SourceRow]) -> list[RowRecord]:
-        """Take consecutive rows of the source in, and return where each stands.
-
-        Raises:
-            ConfigurationError: A row that the server may know of has changed.
-        """
+        """Take consecutive rows of the source in, and return where each stands."""
         return await self._store.run(
             lambda connection: upsert_rows(connection, self.identity, entries)
         )
 
-    async def finish_source(self, last_row: int) -> None:
-        """Check that no row is missing at the end of the source.
+    async def finish_source(self) -> None:
+        """Forget rows that are no longer in the source and that the server doesn't know."""
+        await self._store.run(lambda connection: finish_source(connection, self.identity))
 
-        Raises:
-            ConfigurationError: The server may know of a row beyond the last.
-        """
-        await self._store.run(lambda connection: finish_source(connection, last_row))
+    async def count_invited(self) -> int:
+        """Return how many invites of the server are surely those of this journal's rows."""
+        return await self._store.read(count_invited)
 
     async def save(self, record: RowRecord) -> None:
         """Write where a row stands, and which requests have ended until now."""
@@ -186,29 +143,46 @@ class Journal:
             save(connection, self.identity, record)
             self._requests.write_ended(connection)
 
-        await self._store.run(write)
+        await self._write(write)
 
-    async def request_started(self, at: float) -> int:
-        """Write down a request before it is sent; return its number."""
-        return await self._store.run(lambda connection: self._requests.start(connection, at))
+    async def request_started(self, at: Instant) -> int:
+        """Write down a request before it is sent; return its number.
+
+        Raises:
+            ConfigurationError: The journal's file isn't there any more.
+        """
+
+        def write(connection: sqlite3.Connection) -> int:
+            if self._lock is not None:
+                self._lock.require_file()
+            return self._requests.start(connection, at)
+
+        return await self._write(write)
 
     def request_ended(self, number: int, at: float | None) -> None:
         """Correct a request's time with the next write; None if it never was sent."""
         self._requests.ended.append((number, at))
 
-    async def last_requests(self) -> Mapping[int, float]:
-        """Return when each run of the last hour sent its last request, in Unix seconds."""
-        return await self._store.read(self._requests.last)
+    async def record_alive(self, at: Instant) -> None:
+        """Write down that requests of this run are still on their way."""
+        await self._write(lambda connection: self._requests.record_alive(connection, at))
 
-    async def adopt_requests(self, now: float) -> list[float]:
+    async def ages(self, now: Instant) -> Mapping[int, float]:
+        """Return for how many seconds, at least, each earlier run has sent nothing.
+
+        Only runs whose requests have an unknown fate count.
+        """
+        return await self._write(lambda connection: self._requests.ages(connection, now))
+
+    async def claim_history(self, now: float) -> list[float]:
         """Return when requests that the limiter doesn't know of ended, and make them its own.
 
         Those are the last hour's, in Unix seconds; each is returned to one limiter
         once.
         """
-        return await self._store.run(lambda connection: self._requests.adopt(connection, now))
+        return await self._store.run(lambda connection: self._requests.claim(connection, now))
 
-    async def remember(self, kind: str, people: Iterable[tuple[str, str, bool | None]]) -> None:
+    async def cache_listed(self, kind: str, people: Iterable[tuple[str, str, bool | None]]) -> None:
         """Keep, for this run only, what a list of the server says: key, id, SMS opt-in."""
         rows = [(self.identity.digest(kind, key), item, opted_in) for key, item, opted_in in people]
 
@@ -217,8 +191,8 @@ class Journal:
 
         await self._store.run(write)
 
-    async def recall(self, kind: str, key: str) -> tuple[str, bool | None] | None:
-        """Return what `remember` was told of a key: id and SMS opt-in; None if nothing."""
+    async def cached(self, kind: str, key: str) -> tuple[str, bool | None] | None:
+        """Return what `cache_listed` was given for a key: id and SMS opt-in; None if nothing."""
         digest = self.identity.digest(kind, key)
 
         def read(connection: sqlite3.Connection) -> Any:
@@ -239,7 +213,7 @@ class Journal:
         """Write what is left, close the file, and let the next job have it."""
         try:
             # A full disk must not hide why the job ended.
-            with contextlib.suppress(sqlite3.Error):
+            with suppress(sqlite3.Error):
                 await self._store.run(self._requests.write_ended)
         finally:
             try:
@@ -249,18 +223,32 @@ class Journal:
                     self._lock.release()
                     self._lock = None
 
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        result = await self._store.run(work)
+        self._unsealed += 1
+        if self._unsealed >= _SEALED_EVERY and self._lock is not None:
+            self._unsealed = 0
+            await self._store.read(seal)
+        return result
 
-def _begin_file(path: Path) -> None:
-    """Make the file if need be, for its owner's eyes only: it holds personal data."""
-    if not path.exists():
-        path.touch(mode=0o600)
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _begin_seals(connection: sqlite3.Connection) -> None:
+    """Let nothing but `seal` bring changes into the main file."""
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    seal(connection)
 
 
 def _identify(
     connection: sqlite3.Connection,
-    purpose: JournalScope,
+    scope: JournalScope,
+    *,
     keeps_candidates: bool,
     retry_failed: bool,
+    is_alone: bool,
 ) -> JournalIdentity:
     """Return which journal this is, one run further; begin it if it is new."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -274,26 +262,36 @@ def _identify(
     if not meta:
         meta = {
             "journal_id": f"bulk-{uuid.uuid4().hex[:16]}",
-            "interview_id": purpose.interview_id,
-            "server": purpose.server,
+            "interview_id": scope.interview_id,
+            "server": scope.server,
         }
+    _require_scope(meta, scope)
+    if is_alone and meta.get("mark") != meta.get("seen"):
+        raise ConfigurationError(
+            "The journal lacks its last changes: the job that wrote it was killed, and they are"
+            " in the file beside it whose name ends in -wal. Bring that file back; if it is gone,"
+            " begin a new journal, which finds everyone again by their external ids."
+        )
+    run = int(meta.get("run", "0")) + 1
+    meta = {"mark": "0", "seen": "0", **meta, "keys": _with_key(meta, scope), "run": str(run)}
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+    return JournalIdentity(
+        journal_id=meta["journal_id"],
+        interview_id=meta["interview_id"],
+        run=run,
+        keeps_candidates=keeps_candidates,
+        invitation=blake2b(scope.invitation.encode(), digest_size=16).digest(),
+        retry_failed=retry_failed,
+    )
+
+
+def _require_scope(meta: Mapping[str, str], scope: JournalScope) -> None:
     for name in ("interview_id", "server"):
-        if meta[name] != getattr(purpose, name):
+        if meta[name] != getattr(scope, name):
             raise ConfigurationError(
                 f"The journal belongs to another {name.removesuffix('_id')}: give this job a"
                 " journal of its own."
             )
-    meta["keys"] = _with_key(meta, purpose)
-    run = int(meta.get("run", "0")) + 1
-    connection.executemany(
-        "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*meta.items(), ("run", str(run))]
-    )
-    return JournalIdentity(
-        journal_id=meta["journal_id"],
-        run=run,
-        keeps_candidates=keeps_candidates,
-        retry_failed=retry_failed,
-    )
 
 
 def _with_key(meta: Mapping[str, str], scope: JournalScope) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "InviteOutcome",
     "InvitePlan",
     "InviteStatus",
+    "KeysLeft",
     "LookupCosts",
     "LookupStrategy",
     "choose_strategy",
@@ -24,13 +25,29 @@ class LookupStrategy(StrEnum):
     """How people who are there already are found."""
 
     NONE = "none"
-    """Nobody can be there: no row has an external id of its own."""
+    """Nobody of the source can be there: the server has nobody yet, or nobody is invited to
+    the interview but those in the journal."""
     UNDECIDED = "undecided"
     """It depends on the length of the server's list, which isn't known yet."""
     EACH = "each"
-    """One request for each row with an external id of its own."""
+    """One request for each row."""
     LIST = "list"
     """The server's list, read once in pages of 100."""
+
+
+@frozen
+class KeysLeft:
+    """How many keys are still to come, as far as known."""
+
+    own: int | None
+    """Those that others may have given too; None if unknown."""
+    derived: int | None
+    """Those that only such a job makes; None if unknown."""
+
+    @property
+    def total(self) -> int | None:
+        """All of them; None if unknown."""
+        return None if self.own is None or self.derived is None else self.own + self.derived
 
 
 @frozen(kw_only=True)
@@ -71,7 +88,8 @@ class InvitePlan:
     lookups: LookupStrategy
     """How people who are there already are found."""
     lookup_requests: int
-    """Requests for that; an upper bound where it is undecided."""
+    """Requests for that. Where it is undecided: one for each row with an external id of
+    its own, and one that may tell that no other row can be there."""
     requests: int
     """All requests to come."""
     duration: timedelta
@@ -127,12 +145,15 @@ class InviteOutcome:
     candidate_interview_id: str | None = None
     """The server's id of the invite; None if there is none."""
     external_id: str | None = None
-    """The row's own external id, or the one made from the journal's id and the row."""
+    """The row's own external id, or the one derived from the person."""
     error: GatherError | None = field(default=None, eq=False)
     """Why the row was rejected or failed. Read back from a journal, an error keeps its
     class, message, status, code and request id, but not the server's words and body."""
     earlier: bool = False
     """Whether the row had ended before this run."""
+    changed: tuple[str, ...] = ()
+    """The fields that are not what they were when the row was sent, by name. The
+    server keeps what was sent; ``status`` is that of what was sent."""
 
     @property
     def reason(self) -> str | None:

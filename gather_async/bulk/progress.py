@@ -1,4 +1,4 @@
-"""How far a job is, for whoever watches."""
+"""How far a job is."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import define, field, frozen
 
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus, KeysLeft
 from gather_async.bulk.row_state import RowRecord, RowState, requests_left
 from gather_async.clock import Clock
 
@@ -35,7 +35,7 @@ class OutcomeQueue:
         self.is_read = True
 
     def detach(self) -> None:
-        """Forget the reader, and let go whoever waits for it."""
+        """Forget the reader, and let go what waits for it."""
         self.is_read = False
         self._waiting.clear()
         self._room.set()
@@ -84,11 +84,7 @@ class JobStatistics:
     _requests: int = 0
     _own_ids: int = 0
     _own_ids_waiting: int = 0
-
-    @property
-    def has_own_ids(self) -> bool:
-        """Return whether any row has an external id of its own."""
-        return self._own_ids > 0
+    _derived_waiting: int = 0
 
     @property
     def done(self) -> int:
@@ -101,44 +97,51 @@ class JobStatistics:
             self.read += 1
             self._requests += requests_left(record)
             self._own_ids += record.own_id
-            self._own_ids_waiting += _waits(record)
+            self._wait(record, 1)
 
     def change(self, before: RowRecord, after: RowRecord) -> None:
         """Count a step of a row."""
         self._requests += requests_left(after) - requests_left(before)
-        self._own_ids_waiting += _waits(after) - _waits(before)
+        self._wait(before, -1)
+        self._wait(after, 1)
 
     def end(self, record: RowRecord, status: InviteStatus) -> None:
         """Count a row that has ended, or was given up for this run."""
         self.counts[status] += 1
         self._requests -= requests_left(record)
-        self._own_ids_waiting -= _waits(record)
+        self._wait(record, -1)
 
     def requests_left(self) -> int:
         """Return how many writes are to come, if nothing goes wrong: two for an unread row."""
         return self._requests + 2 * self._unread()
 
-    def own_ids_left(self) -> int | None:
-        """Return how many rows with an id of their own are to come; None if unknown.
+    def keys_left(self) -> KeysLeft:
+        """Return how many people are still to be asked for, by how their external id came to be.
 
         Rows that weren't read yet are taken to be like those that were.
         """
         if self.total is None:
-            return None
+            has_derived = self._own_ids < self.read
+            return KeysLeft(own=None, derived=None if has_derived else 0)
         share = self._own_ids / self.read if self.read else 0.0
-        return self._own_ids_waiting + round(self._unread() * share)
+        own = round(self._unread() * share)
+        return KeysLeft(
+            own=self._own_ids_waiting + own,
+            derived=self._derived_waiting + self._unread() - own,
+        )
+
+    def _wait(self, record: RowRecord, step: int) -> None:
+        """Count a row whose person is still to be asked for in or out."""
+        if record.state is RowState.SEEN:
+            self._own_ids_waiting += step * record.own_id
+            self._derived_waiting += step * (not record.own_id)
 
     def _unread(self) -> int:
         return 0 if self.total is None else max(0, self.total - self.read)
 
 
-def _waits(record: RowRecord) -> bool:
-    """Return whether the row's person is still to be asked for."""
-    return record.own_id and record.state is RowState.SEEN
-
-
 _LOG = logging.getLogger("gather_async.bulk")
-_INTERVAL = 0.1  # seconds: ten calls a second are as many as anybody can see
+_INTERVAL = 0.1  # seconds: ten calls a second are as many as can be seen
 
 
 @frozen(kw_only=True)
@@ -172,9 +175,9 @@ class ProgressNotifier:
     callback: Callable[[InviteProgress], object] | None
     snapshot: Callable[[], InviteProgress]
     clock: Clock
-    _told_at: float | None = field(default=None, init=False)
+    _notified_at: float | None = field(default=None, init=False)
 
-    def tell(self, *, always: bool = False) -> None:
+    def notify(self, *, always: bool = False) -> None:
         """Call back, unless that was done a moment ago.
 
         A callback that raises is logged and not called again: a broken progress
@@ -183,9 +186,9 @@ class ProgressNotifier:
         if self.callback is None:
             return
         now = self.clock.monotonic()
-        if not always and self._told_at is not None and now - self._told_at < _INTERVAL:
+        if not always and self._notified_at is not None and now - self._notified_at < _INTERVAL:
             return
-        self._told_at = now
+        self._notified_at = now
         try:
             self.callback(self.snapshot())
         except Exception:

@@ -1,20 +1,23 @@
 """What a job has done, read back from its journal when asked."""
 
 import csv
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
 from weakref import finalize
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.journal_sql import read_outcomes
+from gather_async.bulk.journal_sql import COLUMNS, record_of
 from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus
-from gather_async.errors import GatherError
+from gather_async.bulk.row_state import RowRecord, status_of
+from gather_async.errors import GatherError, InvalidRequestError
+from gather_async.models.candidate import NewCandidate
 
 __all__ = [
     "Connect",
@@ -23,7 +26,9 @@ __all__ = [
     "StopReason",
     "connect_to",
     "copy_file",
+    "outcome_of",
     "private_copy",
+    "read_outcomes",
 ]
 
 Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
@@ -73,6 +78,75 @@ class _Keeper:
     @contextmanager
     def connect(self) -> Iterator[sqlite3.Connection]:
         yield self._connection
+
+
+_PAGE = 500
+
+
+def read_outcomes(
+    connection: sqlite3.Connection, *, run: int, is_dry: bool, after: int = 0
+) -> Iterator[InviteOutcome]:
+    """Yield how each row stands, by row number, a few hundred in memory at a time.
+
+    Args:
+        connection: The journal's.
+        run: The run that asks: its rows, and those of later ones; what ended before it
+            is earlier.
+        is_dry: Whether a row that is not done counts as ready.
+        after: The row after which to begin.
+    """
+    query = (
+        f"SELECT {COLUMNS}, candidate FROM rows WHERE row > ? AND seen >= ?"  # noqa: S608 - constants
+        f" ORDER BY row LIMIT {_PAGE}"
+    )
+    while page := connection.execute(query, (after, run)).fetchall():
+        for *values, candidate in page:
+            record = record_of(values)
+            yield outcome_of(
+                record,
+                _candidate(candidate, record.external_id),
+                earlier=record.has_ended and record.run < run,
+                is_dry=is_dry,
+            )
+        after = page[-1][1]
+
+
+def outcome_of(
+    record: RowRecord,
+    candidate: NewCandidate | None,
+    *,
+    earlier: bool = False,
+    is_dry: bool = False,
+) -> InviteOutcome:
+    """Return what to show the user of a row."""
+    status, error = status_of(record), record.error
+    if is_dry and not record.has_ended:
+        status, error = InviteStatus.READY, None
+    if error is None and record.changed:
+        error = InvalidRequestError(
+            f"The row's {' and '.join(record.changed)} changed after it was sent: the server"
+            " has what was sent, and gets nothing of the change."
+        )
+    return InviteOutcome(
+        row=record.row,
+        line=record.line,
+        status=status,
+        candidate=candidate,
+        candidate_id=record.candidate_id,
+        candidate_interview_id=record.candidate_interview_id,
+        external_id=record.external_id,
+        error=error,
+        earlier=earlier,
+        changed=record.changed,
+    )
+
+
+def _candidate(text: str | None, external_id: str | None) -> NewCandidate | None:
+    """Return a candidate as it was written out, under the external id that the server has."""
+    if text is not None:
+        with suppress(GatherError):  # an older version may have let pass what this one doesn't
+            return evolve(NewCandidate(*json.loads(text)), external_id=external_id)
+    return None
 
 
 _HEADER = (
@@ -179,9 +253,12 @@ class InviteReport:
 
     @property
     def failures(self) -> Iterator[InviteOutcome]:
-        """Yield the rows that were rejected or failed, each with its error."""
+        """Yield the rows that were rejected or failed, or changed after they were sent.
+
+        Each has its error.
+        """
         bad = {InviteStatus.REJECTED, InviteStatus.FAILED}
-        return (outcome for outcome in self.outcomes if outcome.status in bad)
+        return (each for each in self.outcomes if each.status in bad or each.changed)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a CSV file with a header and one line for each row of the source.

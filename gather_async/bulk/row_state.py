@@ -55,8 +55,7 @@ class Action(StrEnum):
     """What to do next for a row."""
 
     CHECK_PERSON = auto()
-    """Ask whether somebody has the row's own external id, before anything is sent."""
-    CREATE_CANDIDATE = auto()
+    """Ask whether a person has the row's external id, before anything is sent."""
     FIND_CANDIDATE = auto()
     """Ask what became of a candidate that may have been sent."""
     CHECK_INVITE = auto()
@@ -64,7 +63,7 @@ class Action(StrEnum):
     SEND_INVITE = auto()
     FIND_INVITE = auto()
     """Ask what became of an invite that may have been sent."""
-    REST = auto()
+    NONE = auto()
     """The row has ended."""
 
 
@@ -92,7 +91,9 @@ class RowRecord:
     """What the journal knows of one row."""
 
     row: int
-    """From 1."""
+    """Where it stands in the source, from 1."""
+    key: int = 0
+    """What the journal knows it by, wherever it stands in the source."""
     state: RowState
     line: int | None = None
     """The line of the file that the row begins on; None if it is of no file."""
@@ -103,8 +104,10 @@ class RowRecord:
     candidate_interview_id: str | None = None
     reused: bool = False
     """Whether the person was there before the row."""
+    changed: tuple[str, ...] = ()
+    """Names of the fields that changed after the row was sent."""
     run: int = 0
-    """The run that wrote this, when read from the journal."""
+    """The run that announced the last request or ended the row, when read from the journal."""
     error: GatherError | None = field(default=None, eq=False)
     """Why the row was rejected, refused, or given up for this run."""
 
@@ -125,7 +128,7 @@ def next_action(record: RowRecord) -> Action:
     """Return what to do next for a row as the journal shows it."""
     match record.state:
         case RowState.SEEN:
-            return Action.CHECK_PERSON if record.own_id else Action.CREATE_CANDIDATE
+            return Action.CHECK_PERSON
         case RowState.CANDIDATE_PENDING:
             return Action.FIND_CANDIDATE
         case RowState.CANDIDATE_CREATED:
@@ -133,7 +136,7 @@ def next_action(record: RowRecord) -> Action:
         case RowState.INVITE_PENDING:
             return Action.FIND_INVITE
         case _:
-            return Action.REST
+            return Action.NONE
 
 
 def to_candidate_pending(record: RowRecord) -> RowRecord:

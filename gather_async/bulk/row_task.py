@@ -1,7 +1,7 @@
 """One row, taken from where the journal shows it to its end."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 from attrs import define, evolve, field, frozen
 
@@ -9,6 +9,7 @@ from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.failures import (
     InterviewNotFound,
     is_rejection,
+    may_be_processed,
     names_interview,
     suggests_duplicate,
 )
@@ -35,14 +36,11 @@ from gather_async.models.candidate import NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.resources import CandidateInterviews, Candidates
 
-__all__ = ["Pause", "RowContext", "RowTask"]
+__all__ = ["RowContext", "RowTask"]
 
-
-class Pause(Protocol):
-    """Waits, unless the job stops."""
-
-    async def __call__(self, seconds: float) -> None:
-        """Return after that many seconds, or as soon as the job stops."""
+# A gateway that gave up has mostly ended its work by then, and lists show it: the first of
+# at most two look-ups for a lost request. `benchmarks.bulk` has what they cost.
+_FIRST_LOOK = 0.1
 
 
 @frozen(kw_only=True)
@@ -55,74 +53,100 @@ class RowContext:
     candidate_interviews: CandidateInterviews
     people: ExistingIndex
     invited: ExistingIndex
-    now: Callable[[], float]
-    """Unix seconds."""
-    settled_at: Mapping[int, float]
-    """Unix seconds after which no request of an earlier run can arrive any more, by run;
-    a run that isn't there is long settled."""
-    pause: Pause
+    monotonic: Callable[[], float]
+    in_flight_until: Mapping[int, float]
+    """Until when, by `monotonic`, requests of an earlier run may still be carried out, by
+    run; a run that isn't there has none."""
     is_stopping: Callable[[], bool]
     on_change: Callable[[RowRecord, RowRecord], None]
-    """Told of the old and the new record of a row, once the new one is committed."""
+    """Called with the old and the new record of a row, once the new one is committed."""
 
 
 @define(eq=False)
 class RowTask:
-    """Where one row stands. `advance` may be called again after it raised."""
+    """One row on its way. `advance` may be called again after it raised or was postponed."""
 
-    _errand: RowContext
+    _context: RowContext
     record: RowRecord
     candidate: NewCandidate
     is_saving: bool = False
     """Whether the row's state is being written, which should not be cut short."""
+    resume_at: float | None = None
+    """When to go on, by `RowContext.monotonic`, with a row whose request may be in flight;
+    None if nothing is to be waited for."""
+    refusal: GatherError | None = None
+    """What the server refused the row with, if this run ended it so."""
+    failures: int = 0
+    """Failures in a row at the step that the row has come to."""
     _is_new: bool = field(default=False, init=False)
-    _settled_at: float = field(default=0.0, init=False)
+    _is_late: bool = field(default=False, init=False)
+    """Whether the server has refused a duplicate that its list didn't show."""
+    _in_flight_until: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._in_flight_until = self._context.in_flight_until.get(self.record.run, -math.inf)
 
     async def advance(self) -> None:
-        """Take the row to its end, or until the job stops.
+        """Take the row to its end, until it has to be resumed later, or until the job stops.
 
         Raises:
-            InterviewMissing: The server doesn't know the interview.
-            GatherError: A step failed in a way that may pass; the record shows where.
+            InterviewNotFound: The server doesn't know the interview.
+            GatherError: A step failed in a way that may pass; the record shows where, and
+                ``resume_at`` when to look for what the request may have made.
         """
         steps: dict[Action, Callable[[], Awaitable[None]]] = {
             Action.CHECK_PERSON: self._check_person,
-            Action.CREATE_CANDIDATE: self._create_candidate,
             Action.FIND_CANDIDATE: self._find_candidate,
             Action.CHECK_INVITE: self._check_invite,
             Action.SEND_INVITE: self._send_invite,
             Action.FIND_INVITE: self._find_invite,
         }
-        while not self.record.has_ended and not self._errand.is_stopping():
+        self.resume_at = None
+        while self._goes_on:
             await steps[next_action(self.record)]()
+
+    @property
+    def _goes_on(self) -> bool:
+        return (
+            not self.record.has_ended and self.resume_at is None and not self._context.is_stopping()
+        )
 
     async def save(self, record: RowRecord) -> None:
         """Commit where the row stands now."""
         self.is_saving = True
         try:
-            await self._errand.journal.save(record)
+            await self._context.journal.save(record)
         finally:
             self.is_saving = False
         before, self.record = self.record, record
-        self._errand.on_change(before, record)
+        if before.state is not record.state:
+            self.failures = 0
+        self._context.on_change(before, record)
 
     async def _check_person(self) -> None:
-        found = await self._errand.people.find(_known(self.record.external_id))
-        if found is None:
+        record = self.record
+        found = await self._context.people.find(
+            _known(record.external_id), is_derived=not record.own_id
+        )
+        if found is not None:
+            await self._apply_on_existing(found)
+        elif self._goes_on:
             await self._create_candidate()
-        else:
-            await self._meet(found)
 
-    async def _meet(self, found: ExistingRecord) -> None:
-        """Go on with a person who was there before the row."""
-        rule = self._errand.invitation.on_existing
+    async def _apply_on_existing(self, found: ExistingRecord) -> None:
+        """Go on with a person who was there before the row.
+
+        A derived external id is this job's own, whichever journal it was kept in: the
+        caller's rule is for people who came to be by other means.
+        """
+        rule = self._context.invitation.on_existing if self.record.own_id else "reuse"
         met = evolve(self.record, candidate_id=found.id)
         if rule == "skip":
             await self.save(to_ended(met, RowState.SKIPPED))
         elif rule == "error":
             problem = "Somebody has this external id already, and existing people aren't invited."
             await self.save(to_ended(met, RowState.FAILED, error=InvalidRequestError(problem)))
-        elif self._errand.invitation.needs_opt_in and found.opted_in is False:
+        elif self._context.invitation.needs_opt_in and found.opted_in is False:
             problem = "The server's record of this person has no agreement to text messages."
             await self.save(
                 to_ended(met, RowState.FAILED, error=InviteNotDeliverableError(problem))
@@ -131,20 +155,20 @@ class RowTask:
             await self.save(to_candidate_created(self.record, found.id, reused=True))
 
     async def _create_candidate(self) -> None:
-        errand = self._errand
+        context = self._context
         await self.save(to_candidate_pending(self.record))
         candidate = with_external_id(self.candidate, _known(self.record.external_id))
         try:
-            created = await errand.candidates.create(candidate)
+            created = await context.candidates.create(candidate)
         except GatherError as error:
             if not is_rejection(error):
-                self._settled_at = errand.now() + errand.invitation.in_flight_timeout
+                self._postpone(error)
                 raise
             await self._candidate_refused(error)
             return
         self._is_new = True
         known = to_candidate_created(self.record, created.id)
-        if errand.is_stopping():
+        if context.is_stopping():
             await self.save(known)
         else:
             # One commit for both: the person is known, and the invite announced.
@@ -154,39 +178,48 @@ class RowTask:
         """End the row, unless the server means that it has the person already."""
         found = None
         if suggests_duplicate(error):
-            found = await self._errand.people.look(_known(self.record.external_id))
-        if found is None:
+            found = await self._context.people.look(_known(self.record.external_id))
+        if found is not None:
+            await self._take_found(found, is_ours=not self.record.own_id)
+        elif not self._is_listed_late(error):
+            self.refusal = error
             await self.save(to_ended(self.record, RowState.FAILED, error=error))
-        elif self.record.own_id:
-            await self._meet(found)
-        else:
-            # Only this row can have the id: an earlier request of ours came late.
-            await self.save(to_candidate_created(self.record, found.id))
 
     async def _find_candidate(self) -> None:
-        async def look() -> ExistingRecord | None:
-            return await self._errand.people.look(_known(self.record.external_id))
-
-        found = await self._settled(look)
+        found = await self._find_after_in_flight(
+            self._context.people, _known(self.record.external_id)
+        )
         if found is not None:
-            await self.save(to_candidate_created(self.record, found.id))
-        elif not self._errand.is_stopping():
+            await self._take_found(found, is_ours=self._is_same_person(found))
+        elif self._goes_on:
             await self._create_candidate()
 
-    async def _check_invite(self) -> None:
-        found = await self._errand.invited.find(_known(self.record.candidate_id))
-        if found is None:
-            await self._send_invite()
+    async def _take_found(self, found: ExistingRecord, *, is_ours: bool) -> None:
+        """Go on with a person whom an earlier request made, or somebody else did."""
+        if is_ours:
+            await self.save(to_candidate_created(self.record, found.id))
         else:
+            await self._apply_on_existing(found)
+
+    def _is_same_person(self, found: ExistingRecord) -> bool:
+        """Return whether nothing shows that another one has the row's own external id."""
+        email = self.candidate.email
+        return found.email is None or found.email.casefold() == email.casefold()
+
+    async def _check_invite(self) -> None:
+        found = await self._context.invited.find(_known(self.record.candidate_id))
+        if found is not None:
             await self.save(
                 to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
             )
+        elif self._goes_on:
+            await self._send_invite()
 
     async def _send_invite(self, record: RowRecord | None = None) -> None:
-        errand, invitation = self._errand, self._errand.invitation
+        context, invitation = self._context, self._context.invitation
         await self.save(to_invite_pending(record or self.record))
         try:
-            invite: CandidateInterview = await errand.candidate_interviews.create(
+            invite: CandidateInterview = await context.candidate_interviews.create(
                 candidate_id=_known(self.record.candidate_id),
                 interview_id=invitation.interview_id,
                 send_invite=True,
@@ -196,7 +229,7 @@ class RowTask:
             )
         except GatherError as error:
             if not is_rejection(error):
-                self._settled_at = errand.now() + invitation.in_flight_timeout
+                self._postpone(error)
                 raise
             await self._invite_refused(error)
             return
@@ -205,48 +238,62 @@ class RowTask:
     async def _invite_refused(self, error: GatherError) -> None:
         """End the row, or the job if it is the interview that the server doesn't know."""
         if isinstance(error, NotFoundError) and names_interview(
-            error, self._errand.invitation.interview_id, is_new=self._is_new
+            error, self._context.invitation.interview_id, is_new=self._is_new
         ):
             raise InterviewNotFound(error)
         found = None
         if suggests_duplicate(error):
-            found = await self._errand.invited.look(_known(self.record.candidate_id))
-        if found is None:
-            await self.save(to_ended(self.record, RowState.FAILED, error=error))
-        else:
+            found = await self._context.invited.look(_known(self.record.candidate_id))
+        if found is not None:
             await self.save(
                 to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
             )
+        elif not self._is_listed_late(error):
+            self.refusal = error
+            await self.save(to_ended(self.record, RowState.FAILED, error=error))
+
+    def _is_listed_late(self, error: GatherError) -> bool:
+        """Return whether what is refused may be what an earlier request of the row made.
+
+        Then the list shows it late, and the row is to be resumed once it has to.
+        """
+        if not suggests_duplicate(error) or self._in_flight_until == -math.inf or self._is_late:
+            return False
+        self._is_late = True
+        self._await_in_flight()
+        return True
 
     async def _find_invite(self) -> None:
-        async def look() -> ExistingRecord | None:
-            return await self._errand.invited.look(_known(self.record.candidate_id))
-
-        found = await self._settled(look)
+        found = await self._find_after_in_flight(
+            self._context.invited, _known(self.record.candidate_id)
+        )
         if found is not None:
             await self.save(
                 to_ended(self.record, RowState.INVITED, candidate_interview_id=found.id)
             )
-        elif not self._errand.is_stopping():
+        elif self._goes_on:
             await self._send_invite()
 
-    async def _settled(
-        self, look: Callable[[], Awaitable[ExistingRecord | None]]
-    ) -> ExistingRecord | None:
-        """Look; and look again if the request may have been too young to be seen.
+    def _postpone(self, error: GatherError) -> None:
+        """Note how long the request that failed may still be carried out, if it may."""
+        if may_be_processed(error):
+            self._await_in_flight()
 
-        A request that left just before a crash may reach the server after the
-        restart: absence counts only once its time is over.
+    def _await_in_flight(self) -> None:
+        now, timeout = self._context.monotonic(), self._context.invitation.in_flight_timeout
+        self._in_flight_until = now + timeout
+        self.resume_at = now + _FIRST_LOOK * timeout
+
+    async def _find_after_in_flight(self, index: ExistingIndex, key: str) -> ExistingRecord | None:
+        """Look once; absence counts only if the look began when nothing was in flight.
+
+        Until then the row is to be resumed later.
         """
-        errand = self._errand
-        settled_at = max(self._settled_at, errand.settled_at.get(self.record.run, 0.0))
-        early = settled_at - errand.now()
-        found = await look()
-        if found is not None or early <= 0.0:
-            return found
-        # A clock that was set back meanwhile must not make it wait any longer.
-        await errand.pause(min(errand.invitation.in_flight_timeout, early))
-        return None if errand.is_stopping() else await look()
+        began = self._context.monotonic()
+        found = await index.look(key)
+        if found is None and began < self._in_flight_until:
+            self.resume_at = self._in_flight_until
+        return found
 
 
 def _known(value: str | None) -> str:

@@ -65,7 +65,13 @@ class InviteOptions:
     external_redirect_uri: str | None
     on_existing: str = field(validator=Choice(_RULES))
     in_flight_timeout: float = field(validator=_SECONDS)
-    """Seconds after it was sent within which an absent request may still arrive."""
+    """Seconds, after it was given up, in which a lost request may still be carried out."""
+
+    @property
+    def terms(self) -> tuple[object, ...]:
+        """What the server may refuse a row for, or this job by its rule for existing people."""
+        types = tuple(sorted(self.delivery_types))
+        return types, self.expiry_days, self.external_redirect_uri, self.on_existing
 
     @property
     def needs_opt_in(self) -> bool:

@@ -1,4 +1,4 @@
-"""The client's limiter, seen from one job: what it sent, and what is under way."""
+"""The client's limiter, seen from one job: what it sent, and what is in flight."""
 
 import asyncio
 from collections import Counter
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import define, field, frozen
 
+from gather_async.bulk.journal_schema import Instant
 from gather_async.clock import Clock
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
@@ -19,8 +20,8 @@ __all__ = ["RequestLog", "Restorable", "TrackedLimiter"]
 class RequestLog(Protocol):
     """Where the times of requests are kept for the next process."""
 
-    async def request_started(self, at: float) -> int:
-        """Write down a request before it is sent, in Unix seconds; return its number."""
+    async def request_started(self, at: Instant) -> int:
+        """Write down a request before it is sent; return its number."""
         ...
 
     def request_ended(self, number: int, at: float | None) -> None:
@@ -29,7 +30,7 @@ class RequestLog(Protocol):
 
 @runtime_checkable
 class Restorable(Protocol):
-    """A limiter that can be told of requests before its time."""
+    """A limiter that takes requests from before its time."""
 
     def restore(self, wall_times: Iterable[float]) -> None:
         """Count requests that another process sent under this key."""
@@ -45,37 +46,44 @@ class TrackedLimiter:
 
     _limiter: Limiter
     _clock: Clock
-    is_halted: Callable[[], bool]
+    is_stopping: Callable[[], bool]
     log: RequestLog | None = None
     """None writes nothing down."""
     requests: int = 0
     """Requests sent so far."""
-    _under_way: Counter[int] = field(factory=Counter)
+    busy: asyncio.Event = field(factory=asyncio.Event)
+    """Set while a request may be in flight."""
+    _in_flight: Counter[int] = field(factory=Counter)
 
     async def acquire(self, *, priority: Priority, max_wait: float | None, **options: Any) -> Slot:
-        """Return leave to send, from the client's limiter, once that is written down.
+        """Return a slot of the client's limiter, once that is written down.
 
         Raises:
             CancelledError: The job is stopping, and begins nothing more.
         """
-        if self.is_halted():
+        if self.is_stopping():
             raise asyncio.CancelledError
         slot = await self._limiter.acquire(priority=priority, max_wait=max_wait, **options)
         number = 0
         try:
             if self.log is not None:
-                number = await self.log.request_started(self._clock.wall())
+                number = await self.log.request_started(self.now())
         except BaseException:
             slot.returned()
             raise
         self.requests += 1
         task = id(asyncio.current_task())
-        self._under_way[task] += 1
+        self._in_flight[task] += 1
+        self.busy.set()
         return _TrackedSlot(self, slot, task, number)
 
-    def is_under_way(self, task: "asyncio.Task[None]") -> bool:
+    def now(self) -> Instant:
+        """Return this moment."""
+        return Instant(self._clock.wall(), self._clock.monotonic())
+
+    def is_in_flight(self, task: "asyncio.Task[None]") -> bool:
         """Return whether a request of this task may be on the wire."""
-        return id(task) in self._under_way
+        return id(task) in self._in_flight
 
     def hold(self, until: float) -> None:
         """Let nothing start before this wall time."""
@@ -93,9 +101,11 @@ class TrackedLimiter:
         """Note that a request is over."""
         if not was_sent:
             self.requests -= 1
-        self._under_way[task] -= 1
-        if not self._under_way[task]:
-            del self._under_way[task]
+        self._in_flight[task] -= 1
+        if not self._in_flight[task]:
+            del self._in_flight[task]
+        if not self._in_flight:
+            self.busy.clear()
         if self.log is not None:
             self.log.request_ended(number, self._clock.wall() if was_sent else None)
 

@@ -161,6 +161,14 @@ def add_to(commands: Any) -> None:
         default="reuse",
         help="what to do with people whom the server knows by their external id",
     )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try again what the server refused before"
+    )
+    parser.add_argument(
+        "--other-key",
+        action="store_true",
+        help="go on with a journal of another API key of the same organization",
+    )
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="16 by default")
     parser.set_defaults(command=_run)
 
@@ -248,6 +256,8 @@ class _Invite:
             on_progress=watch,
             dry_run=options.dry_run,
             on_existing=options.on_existing,
+            retry_failed=options.retry_failed,
+            other_key=options.other_key,
         )
 
     async def _ended(self, job: BulkInvite) -> BaseException | None:

@@ -1,5 +1,5 @@
 """SQLite behind asyncio, for what must survive the process."""
 
-from gather_async.storage.store import SQLiteStore
+from gather_async.storage.store import FileLock, SQLiteStore
 
-__all__ = ["SQLiteStore"]
+__all__ = ["FileLock", "SQLiteStore"]

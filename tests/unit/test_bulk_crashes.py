@@ -26,8 +26,10 @@ from gather_async.errors import GatherConnectionError, GatherError
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.models.candidate_interview import CandidateInterview
 
-_SETTLE = 5.0
-_IDENTITY = JournalIdentity(journal_id="bulk-test", run=1, keeps_candidates=False)
+_IN_FLIGHT = 5.0
+_IDENTITY = JournalIdentity(
+    journal_id="bulk-test", interview_id="interview", run=1, keeps_candidates=False
+)
 
 
 class Point:
@@ -39,16 +41,19 @@ class Point:
 
 @define
 class World:
-    """A server, a wire and a clock."""
+    """A server that commits late and lists late, a wire, and a clock."""
 
     draw: Callable[[list[Any]], Any]
     people: dict[str, list[str]] = field(factory=dict)
     invites: list[str] = field(factory=list)
     wire: list[Callable[[], object]] = field(factory=list)
     late: list[tuple[float, Callable[[], object]]] = field(factory=list)
+    listed_at: dict[str, float] = field(factory=dict)
+    """When a person or an invite is to be found, if not at once."""
     now: float = 1_000.0
     run: int = 0
-    settled_at: dict[int, float] = field(factory=dict)
+    alive: dict[int, float] = field(factory=dict)
+    """When each run ended."""
     is_calm: bool = False
 
     def create(self, external_id: str) -> str:
@@ -60,7 +65,20 @@ class World:
     def invite(self, candidate_id: str) -> str:
         """Send an invite; the server would send two for two requests."""
         self.invites.append(candidate_id)
-        return f"invite-{len(self.invites)}"
+        return f"invite of {candidate_id}"
+
+    def find_person(self, external_id: str) -> str | None:
+        """Return who is listed under an external id."""
+        ids = [each for each in self.people.get(external_id, []) if self._is_listed(each)]
+        return ids[0] if ids else None
+
+    def find_invite(self, candidate_id: str) -> str | None:
+        """Return the invite that is listed for a person."""
+        invite = f"invite of {candidate_id}"
+        return invite if candidate_id in self.invites and self._is_listed(invite) else None
+
+    def _is_listed(self, made: str) -> bool:
+        return self.listed_at.get(made, 0.0) <= self.now
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by; what is late arrives before its time is over."""
@@ -76,28 +94,33 @@ class World:
 
     def crash(self) -> None:
         """End the process: what is on the wire has its own fate."""
+        self.alive[self.run] = self.now
         for request in self.wire:
             match self.draw(["at once", "late", "never"]):
                 case "at once":
                     request()
                 case "late":
-                    self.late.append((self.settled_at[self.run], request))
+                    self.late.append((self.now + _IN_FLIGHT, request))
         self.wire.clear()
 
     async def exchange(self, request: Callable[[], str]) -> str:
         """Carry one write out, or lose it or its answer."""
         await Point()
         self.pass_time(self.draw([0.0, 3_000.0]))  # for the quota
-        self.settled_at[self.run] = self.now + _SETTLE
         self.wire.append(request)
         await Point()
         self.wire.remove(request)
-        fate = "answered" if self.is_calm else self.draw(["answered", "cut", "unanswered"])
-        if fate == "cut":
+        fates = ["answered", "cut", "unanswered", "listed late", "late"]
+        fate = "answered" if self.is_calm else self.draw(fates)
+        if fate == "late":
+            self.late.append((self.now + _IN_FLIGHT, request))
+        if fate in {"cut", "late"}:
             raise GatherConnectionError("cut", maybe_processed=True)
         made = request()
+        if fate == "listed late":
+            self.listed_at[made] = self.now + _IN_FLIGHT
         await Point()
-        if fate == "unanswered":
+        if fate != "answered":
             raise GatherConnectionError("no answer", maybe_processed=True)
         return made
 
@@ -154,7 +177,9 @@ class FakeDirectory:
         await Point()
         return None if found is None else ExistingRecord(found)
 
-    find = look
+    async def find(self, key: str, *, is_derived: bool = False) -> ExistingRecord | None:
+        """Ask about one key, before anything was sent."""
+        return await self.look(key)
 
 
 @define
@@ -169,12 +194,13 @@ class Process:
     def start(self) -> None:
         """Load every row from the journal and begin it."""
         self.world.run += 1
+        identity = evolve(_IDENTITY, run=self.world.run)
         entries = [SourceRow(number, row) for number, row in enumerate(self.rows, start=1)]
         for record, row in zip(
-            upsert_rows(self.connection, _IDENTITY, entries), self.rows, strict=True
+            upsert_rows(self.connection, identity, entries), self.rows, strict=True
         ):
             if not record.has_ended:
-                invite = RowTask(self._errand(), record, row)
+                invite = RowTask(self._context(), record, row)
                 self.running[record.row] = _steps(self._live, invite)
 
     def step(self, row: int) -> None:
@@ -192,32 +218,24 @@ class Process:
         self.world.crash()
 
     async def _live(self, row: RowTask) -> None:
-        while True:
+        """Take a row to its end, as the job would: it is resumed when its time has come."""
+        while not row.record.has_ended:
             try:
                 await row.advance()
             except GatherError:
-                self.world.pass_time(_SETTLE)
                 await Point()
-            else:
-                return
+            if row.resume_at is not None:
+                self.world.pass_time(max(0.0, row.resume_at - self.world.now))
+                await Point()
 
-    def _errand(self) -> RowContext:
+    def _context(self) -> RowContext:
         world = self.world
-
-        async def pause(seconds: float) -> None:
-            await Point()
-            world.pass_time(seconds)
-
-        def person(external_id: str) -> str | None:
-            ids = world.people.get(external_id)
-            return ids[0] if ids else None
-
         fakes: Any = {
             "journal": FakeJournal(self.connection, world),
             "candidates": FakeCandidates(world),
             "candidate_interviews": FakeInterviews(world),
-            "people": FakeDirectory(person),
-            "invited": FakeDirectory(lambda one: f"old-{one}" if one in world.invites else None),
+            "people": FakeDirectory(world.find_person),
+            "invited": FakeDirectory(world.find_invite),
         }
         return RowContext(
             invitation=InviteOptions(
@@ -226,11 +244,10 @@ class Process:
                 expiry_days=None,
                 external_redirect_uri=None,
                 on_existing="reuse",
-                in_flight_timeout=_SETTLE,
+                in_flight_timeout=_IN_FLIGHT,
             ),
-            now=lambda: world.now,
-            settled_at=dict(world.settled_at),
-            pause=pause,
+            monotonic=lambda: world.now,
+            in_flight_until={run: at + _IN_FLIGHT for run, at in world.alive.items()},
             is_stopping=lambda: False,
             on_change=lambda before, after: None,
             **fakes,

@@ -55,7 +55,7 @@ async def test_the_program_invites_a_file_and_goes_on(
             await run(program, __name__="__main__")
             assert capsys.readouterr().out == "4 1 0\n"
         await bench.aclose()
-        assert len(bench.sent) == 8
+        assert len(bench.sent) == 1 + 8
         assert set(bench.invited.values()) == {1}
     with (tmp_path / "outcomes.csv").open(newline="") as file:
         statuses = [line["status"] for line in csv.DictReader(file)]
@@ -76,7 +76,7 @@ async def test_the_dry_run_and_the_loop_run(
         "interview_id": bench.interview_id,
     }
     await run(DRY_RUN, **names)
-    assert capsys.readouterr().out.startswith("2 1 4 ")
+    assert capsys.readouterr().out.startswith("2 1 5 ")
     assert bench.sent == []
     assert list(tmp_path.iterdir()) == []
     after = await run(LOOP, **names)

@@ -9,6 +9,7 @@ from gather_async import errors
 from gather_async.bulk import InviteStatus, LookupStrategy
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.journal import Journal
+from gather_async.bulk.outcome import KeysLeft
 from gather_async.pager import Page, Pager
 from gather_async.testing import FakeGather
 
@@ -26,13 +27,14 @@ def _known(count: int, *, first: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-async def test_nobody_is_looked_for_without_external_ids(bench: Bench) -> None:
-    """Rows whose id the job makes can't exist; the plan says so, and no request is spent."""
-    bench.fake.add_candidates(5)
+async def test_an_interview_without_invites_spares_looking(bench: Bench) -> None:
+    """Where nobody is invited yet, one request shows that no other journal's people are there."""
+    bench.fake.add_candidates(1000)
     job = bench.job(people(5))
-    await job
+    report = await job
+    assert report.invited == 5
     assert job.plan.lookups is LookupStrategy.NONE
-    assert LIST not in bench.sent
+    assert (bench.sent.count(LIST), bench.sent.count(INVITE_LIST)) == (1, 1)
 
 
 async def test_existing_people_are_invited_under_reuse(bench: Bench) -> None:
@@ -175,14 +177,14 @@ async def test_a_duplicate_that_the_server_refuses_is_found(bench: Bench) -> Non
 
 
 async def test_the_dry_run_says_what_lookups_may_cost(bench: Bench, tmp_path: Path) -> None:
-    """Nothing is asked in a dry run, so the plan gives the most that look-ups can cost."""
+    """Nothing is asked in a dry run: the plan has a look-up for each row with an id of its own."""
     job = bench.job(_known(4) + people(2, first=10), dry_run=True, journal=tmp_path / "j.db")
     report = await job
     assert bench.sent == []
     assert names_in(tmp_path) == []
     assert report.plan is not None
     assert report.plan.lookups is LookupStrategy.UNDECIDED
-    assert (report.plan.writes, report.plan.lookup_requests, report.plan.requests) == (12, 4, 16)
+    assert (report.plan.writes, report.plan.lookup_requests, report.plan.requests) == (12, 5, 17)
 
 
 class _Cache:
@@ -191,10 +193,10 @@ class _Cache:
     def __init__(self) -> None:
         self._listed: dict[tuple[str, str], Any] = {}
 
-    async def remember(self, kind: str, items: list[tuple[str, str, bool | None]]) -> None:
+    async def cache_listed(self, kind: str, items: list[tuple[str, str, bool | None]]) -> None:
         self._listed |= {(kind, key): tuple(found) for key, *found in items}
 
-    async def recall(self, kind: str, key: str) -> Any:
+    async def cached(self, kind: str, key: str) -> Any:
         return self._listed.get((kind, key))
 
 
@@ -217,7 +219,7 @@ async def test_absence_from_a_list_that_came_short_is_not_believed(is_complete: 
         look=look,
         pager=lambda: Pager(fetch),
         read=lambda name: (name, ExistingRecord(f"id of {name}")),
-        to_look=lambda: 5,
+        to_look=lambda: KeysLeft(own=5, derived=0),
     )
     assert await index.find("ada") == ExistingRecord("id of ada")
     assert await index.find("bob") == (None if is_complete else ExistingRecord("id of bob"))

@@ -42,7 +42,7 @@ async def _run(count: int, limits: Sequence[RateLimit]) -> float:
             people(count), client=bench.client(reserve=_RESERVE, rate_limits=limits)
         )
         took = clock.monotonic() - began
-        assert (report.invited, report.requests) == (count, 2 * count)
+        assert (report.invited, report.requests) == (count, 1 + 2 * count)
         assert set(fake.invites_by_person.values()) == {1}
         assert [each.status for each in fake.requests if each.status == 429] == []
         await bench.aclose()
@@ -50,16 +50,16 @@ async def _run(count: int, limits: Sequence[RateLimit]) -> float:
 
 
 async def test_a_job_over_many_windows_finishes_as_soon_as_they_allow() -> None:
-    """280 requests turn the short window often and the long one twice; nothing is refused."""
-    took = await _run(140, _SMALL)
+    """279 requests turn the short window often and the long one twice; nothing is refused."""
+    took = await _run(139, _SMALL)
     # Each turn of a window loses its latency, 0.3 s at most.
-    assert ideal_seconds(280, _SMALL) <= took <= ideal_seconds(280, _SMALL) * 1.01
+    assert ideal_seconds(279, _SMALL) <= took <= ideal_seconds(279, _SMALL) * 1.01
 
 
 @pytest.mark.slow
 async def test_ten_thousand_people_finish_within_one_per_cent() -> None:
     """Twenty hours of quota: within 1 % of two requests a candidate over the ideal schedule."""
     took = await _run(10_000, _REAL)
-    ideal = ideal_seconds(20_000, _REAL)
+    ideal = ideal_seconds(20_001, _REAL)
     _LOG.info("%.0f s, %.3f times the ideal %.0f s", took, took / ideal, ideal)
     assert ideal <= took <= ideal * 1.01

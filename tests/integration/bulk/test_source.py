@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from gather_async.bulk import read_candidates
-from gather_async.bulk.journal_schema import migrate
 from gather_async.bulk.source import CHUNK, chunks_of
 
 from .conftest import Bench, people
@@ -269,12 +268,3 @@ async def test_outcomes_and_messages_name_the_line_of_the_file(
     path.write_text(head.strip() + "\n" + "\n".join(lines) + "\n")
     report = await bench.job(read_candidates(path), journal=tmp_path / "journal.db")
     assert [(each.row, each.line) for each in report.outcomes] == [(1, 2), (2, 3)]
-
-
-def test_a_journal_without_lines_is_carried_on(tmp_path: Path) -> None:
-    """A journal of the version before has its rows, and no line for them."""
-    with closing(sqlite3.connect(":memory:")) as connection:
-        migrate(connection, 0)
-        connection.execute("ALTER TABLE rows DROP COLUMN line")
-        migrate(connection, 1)
-        assert "line" in str(connection.execute("SELECT sql FROM sqlite_master").fetchall())
