@@ -6,22 +6,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import attrs
 from attrs import Factory, field, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gather_async.models.fields import Model
+
 __all__ = ["Output", "printable", "to_jsonable"]
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return what JSON can hold: snake_case names, ISO 8601 dates, an empty ``extra`` left out."""
-    if attrs.has(type(value)):
-        fields = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
-        if not fields.get("extra"):
-            fields.pop("extra", None)
-        return to_jsonable(fields)
+    """Return what JSON can hold: a model's `to_dict`, ISO 8601 dates, plain text."""
+    if isinstance(value, Model):
+        return value.to_dict()
     if isinstance(value, Mapping):
         return {str(name): to_jsonable(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from attrs import evolve
+
 from gather_async.cli.context import ExitStatus, connect
 from gather_async.cli.output import Output, to_jsonable
 from gather_async.client import GatherClient
@@ -111,7 +113,8 @@ async def _row(gather: GatherClient, invite: CandidateInterview) -> Row:
         "invite_sent_at": to_jsonable(invite.invite_sent_at),
     }
     try:
-        row |= to_jsonable(await gather.candidate_interviews.results(invite.id))
+        found = await gather.candidate_interviews.results(invite.id)
+        row |= evolve(found, extra={}).to_dict() | {"extra": to_jsonable(found.extra) or None}
     except NotFoundError:
         pass
     except (AuthenticationError, PermissionDeniedError):

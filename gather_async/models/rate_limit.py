@@ -4,11 +4,13 @@ from datetime import datetime
 
 import attrs
 
+from gather_async.models.fields import Model
+
 __all__ = ["QueueStatus", "RateLimitStatus", "WindowStatus"]
 
 
 @attrs.frozen(kw_only=True)
-class WindowStatus:
+class WindowStatus(Model):
     """One rolling window.
 
     Attributes:
@@ -33,7 +35,7 @@ class WindowStatus:
 
 
 @attrs.frozen(kw_only=True)
-class QueueStatus:
+class QueueStatus(Model):
     """How many calls wait for a slot, by priority."""
 
     interactive: int = 0
@@ -41,7 +43,7 @@ class QueueStatus:
 
 
 @attrs.frozen(kw_only=True)
-class RateLimitStatus:
+class RateLimitStatus(Model):
     """What is known of the key's quota at one instant. Immutable; ask again for news.
 
     Attributes:

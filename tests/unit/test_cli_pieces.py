@@ -68,10 +68,10 @@ def test_an_error_is_shown_with_its_notes_and_request_id() -> None:
 
 
 def test_a_model_becomes_plain_values() -> None:
-    """JSON gets snake_case names, ISO dates, plain words, nested models, and `extra` if any."""
+    """JSON gets snake_case names, ISO dates, plain words, nested models, and `extra` merged."""
     narrator = Narrator(id="n", voices=(Voice(id="v"),), extra={"new": [1]})
     assert to_jsonable(narrator)["voices"][0]["id"] == "v"
-    assert to_jsonable(narrator)["extra"] == {"new": [1]}
+    assert to_jsonable(narrator)["new"] == [1]
     invite = to_jsonable(
         CandidateInterview(
             id="i",

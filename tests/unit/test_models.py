@@ -1,12 +1,17 @@
 """The models: frozen, picklable, open to new words, and silent about people."""
 
 import copy
+import json
 import pickle
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,8 +44,10 @@ from gather_async.models import (
     Voice,
 )
 from gather_async.models.enums import CandidateInterviewStatus, OpenEnum
+from gather_async.models.fields import Model
 from gather_async.models.question import FAILED_WORDS, READY_WORDS, audio_state_of
 from gather_async.models.rate_limit import QueueStatus, WindowStatus
+from gather_async.protocol.codec import decode
 from gather_async.unset import UNSET
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -311,3 +318,109 @@ def test_the_mark_of_an_argument_not_given_is_one_and_says_so() -> None:
     assert repr(UNSET) == "UNSET"
     assert copy.deepcopy(UNSET) is UNSET
     assert pickle.loads(pickle.dumps(UNSET)) is UNSET
+
+
+def _class_of(model: Model) -> Any:
+    return type(model)
+
+
+MODELS = [model for model in EVERY if isinstance(model, Model)]
+SENT = [model for model in MODELS if "extra" in attrs.fields_dict(_class_of(model))]
+by_sent = pytest.mark.parametrize("model", SENT, ids=lambda model: type(model).__name__)
+by_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+
+
+def _unalike(name: str) -> Any:
+    """Return what a server may send where a model expects something else."""
+    return {"odd": [name, 1.5, None, True]}
+
+
+@by_model
+@pytest.mark.parametrize("by_alias", [False, True])
+def test_plain_data_goes_both_ways(model: Model, by_alias: bool) -> None:
+    """What `to_dict` gives is JSON, and `from_dict` makes the same object of it again."""
+    data = model.to_dict(by_alias=by_alias)
+    again = type(model).from_dict(json.loads(json.dumps(data)))
+    assert again == model
+    assert getattr(again, "extra", None) == getattr(model, "extra", None)
+    assert again.to_dict(by_alias=by_alias) == data
+
+
+@by_sent
+def test_plain_data_is_what_the_server_sent(model: Model) -> None:
+    """The API's own names and values are read by the converter as well."""
+    assert decode(model.to_dict(by_alias=True), type(model)) == model
+
+
+@by_model
+def test_secrets_can_be_left_out(model: Model) -> None:
+    """Without secrets, nothing is shown that the repr hides."""
+    shown = json.dumps(model.to_dict(secrets=False))
+    assert not any(secret in shown for secret in (*PRIVATE, '"transcript"', "deep"))
+    fields = {each.name for each in attrs.fields(_class_of(model)) if each.repr}
+    assert model.to_dict(secrets=False).keys() == fields
+
+
+@by_sent
+def test_an_odd_value_survives_plain_data(model: Model) -> None:
+    """What an optional field can't hold stays in `extra`, under the API's name."""
+    for name in model.to_dict(by_alias=True):
+        data = model.to_dict(by_alias=True) | {name: _unalike(name)}
+        if name in {"id", "summary", "scoreCard", *getattr(model, "extra", ())}:
+            continue
+        read = type(model).from_dict(data)
+        assert read.to_dict(by_alias=True)[name] == _unalike(name)
+        assert type(model).from_dict(json.loads(json.dumps(read.to_dict()))) == read
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"id": None}, {"id": 1}, {"title": "x"}])
+def test_what_describes_no_model_is_refused(data: Any) -> None:
+    """An id is indispensable; the message names the field, and no value."""
+    with pytest.raises(ValueError, match=r"^Question needs a (mapping|readable id)\.$"):
+        Question.from_dict(data)
+
+
+@by_model
+def test_a_model_is_a_type_of_pydantic(model: Model) -> None:
+    """It passes as it is, is read from either spelling, and serialized as its schema says."""
+    adapter = pydantic.TypeAdapter(type(model))
+    assert adapter.validate_python(model) is model
+    for by_alias in (False, True):
+        assert adapter.validate_python(model.to_dict(by_alias=by_alias)) == model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = adapter.dump_json(model)
+    assert adapter.validate_json(text) == model
+    schema = adapter.json_schema(mode="serialization")
+    named = {each.name for each in attrs.fields(_class_of(model))} - {"extra"}
+    properties = schema.get("properties") or next(iter(schema["$defs"].values()))["properties"]
+    assert properties.keys() == named
+
+
+def test_models_are_fields_of_a_pydantic_model() -> None:
+    """Errors say where, dates are dates in the schema, and new words stay readable."""
+
+    class Batch(pydantic.BaseModel):
+        interview: Interview
+        questions: list[Question] = []
+
+    batch = Batch.model_validate({"interview": {"id": "i", "status": "brand_new", "x": 1}})
+    assert batch.interview == Interview(id="i", status=InterviewStatus("brand_new"), extra={"x": 1})
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Batch.model_validate({"interview": {"id": "i", "createdAt": "soon"}})
+    assert caught.value.errors()[0]["loc"] == ("interview", "created_at")
+    schema = Batch.model_json_schema()
+    assert schema["properties"]["questions"]["items"] == {"$ref": "#/$defs/Question"}
+    created = schema["$defs"]["Question"]["properties"]["created_at"]
+    assert {"type": "string", "format": "date-time"} in created["anyOf"]
+
+
+def test_pydantic_is_imported_by_pydantic_alone() -> None:
+    """Loading and using the models needs no pydantic."""
+    code = (
+        "import sys; from gather_async.models import Question;"
+        "Question.from_dict(Question(id='q').to_dict());"
+        "print(*[name for name in sys.modules if name.startswith('pydantic')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
