@@ -6,6 +6,7 @@ list. Only an id is indispensable.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -144,27 +145,23 @@ def _object(value: Any, _: Any) -> Mapping[str, Any]:
     raise _expected("an object", value)
 
 
-def _readable(values: Any, read: Callable[[Any, Any], Any]) -> tuple[tuple[Any, ...], bool]:
-    """Return those items of an array that can be read, and whether all could be."""
-    if type(values) is not list:
-        return (), False
-    try:
-        return tuple([read(value, None) for value in values]), True
-    except MismatchError:
-        kept = []
-        for value in values:
-            with suppress(MismatchError):
-                kept.append(read(value, None))
-        return tuple(kept), False
+def _readable(values: list[Any], read: Callable[[Any, Any], Any]) -> tuple[Any, ...]:
+    """Return those items of an array that can be read."""
+    kept = []
+    for value in values:
+        with suppress(MismatchError):
+            kept.append(read(value, None))
+    return tuple(kept)
 
 
 def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader of one model, generated as source, as attrs does a class' own methods.
 
-    A page of 100 is read in the time that its JSON takes (benchmarks/decode.py): that
-    needs straight lines, and no call of ``__init__``, which on a frozen class is a call
-    for each field. The object is filled as an instance of a twin, a class with the same
-    slots that isn't frozen, and then becomes one of its own class.
+    A page of 100 is read in the time that its JSON takes (benchmarks/decode.py). That needs
+    straight lines, and no call of ``__init__``, which on a frozen class is a call for each
+    field: the object is filled as an instance of a twin, a class with the same slots that
+    isn't frozen, and then becomes one of its own class. An object that has every field is
+    read without asking whether it has them; any other by the second half.
     """
     scope: dict[str, Any] = {
         "cls": cls,
@@ -172,56 +169,92 @@ def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
         "fromisoformat": datetime.fromisoformat,
         "in_utc": _in_utc,
         "known": wire_names(cls),
-        "new": object.__new__,
+        "left_over": _left_over,
         "readable": _readable,
         "required": _required,
         "twin": type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__}),
         "unreadable": (MismatchError, TypeError, ValueError, OverflowError),
         "UTC": UTC,
     }
-    lines = [
-        "def read(value, _):",
-        " if type(value) is not dict: raise expected('an object', value)",
-        " get, model, odd = value.get, new(twin), ()",
-    ]
+    whole, sparse, count = [], [], 0
     for field in attrs.fields(cls):
         if field.name not in _OURS:
-            lines += _field_lines(field, _wire_name(cls, field.name), converter, scope)
-            lines.append(f" model.{field.name} = v")
-    if hasattr(cls, "status_code"):
-        lines += [" v = get('status')", " model.status_code = v if type(v) is int else None"]
-    lines += [
-        " model.extra = {} if not odd and value.keys() <= known else {",
-        "  name: item for name, item in value.items() if name not in known or name in odd}",
-        " model.__class__ = cls",
-        " return model",
+            count += 1
+            name = repr(_wire_name(cls, field.name))
+            lines = [f"v = value[{name}]", *_field_lines(field, name, converter, scope)]
+            whole += lines
+            if field.default is attrs.NOTHING:
+                sparse += [f"if {name} not in value: raise required({name}, value)", *lines]
+            else:
+                sparse += [f"if {name} in value:", *[f" {line}" for line in lines]]
+                sparse += [f"else: {_absent(field)}; absent += 1"]
+    source = [
+        "def read(value, _):",
+        " if value.__class__ is not dict: raise expected('an object', value)",
+        " size, odd = len(value), ()",
+        f" if size >= {count}:",
+        "  try:",
+        *[f"   {line}" for line in ["model = twin()", *whole, *_last_lines(f"{count}")]],
+        "  except KeyError: odd = ()",
+        " model, absent = twin(), 0",
+        *[f" {line}" for line in [*sparse, *_last_lines(f"{count} - absent")]],
     ]
-    exec(compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec"), scope)  # noqa: S102
+    exec(compile("\n".join(source), f"<reader of {cls.__name__}>", "exec"), scope)  # noqa: S102
     read: Callable[[Any, Any], Any] = scope["read"]
     return read
+
+
+def _last_lines(found: str) -> list[str]:
+    """Return the lines that keep what is odd or unknown, given how many known fields came."""
+    return [
+        f"model.extra = {{}} if size == {found} and not odd else left_over(value, known, odd)",
+        "model.__class__ = cls",
+        "return model",
+    ]
+
+
+def _absent(field: Any) -> str:
+    """Return the statement for a field that the object doesn't have."""
+    if _without_none(field.type) is InterviewStatus:
+        return "model.status = model.status_code = None"
+    return f"model.{field.name} = {() if _is_array(field.type) else None}"
 
 
 def _field_lines(
     field: Any, wire_name: str, converter: Converter, scope: dict[str, Any]
 ) -> Iterator[str]:
-    """Give the lines that leave a field's value, or what stands for it, in ``v``."""
-    kind = _without_none(field.type)
-    yield f" v = get({wire_name!r})"
+    """Give the lines that make of the raw value ``v`` the field, or what stands for it.
+
+    Args:
+        field: The model's field.
+        wire_name: Its name on the wire, quoted.
+        converter: Where the readers of other types come from.
+        scope: Where what the lines call is put.
+    """
+    name, kind = field.name, _without_none(field.type)
+    odd = f"odd += ({wire_name},); v = None"
+    if kind is InterviewStatus:
+        yield "model.status_code = v if v.__class__ is int else None"
     if field.default is attrs.NOTHING:
-        yield f" if type(v) is not str: raise required({wire_name!r}, value)"
-    elif kind in _WRONG:
-        yield f" if v is not None and {_WRONG[kind]}: odd += ({wire_name!r},); v = None"
-    elif getattr(kind, "__origin__", None) is tuple:
-        scope[f"read_{field.name}"] = converter.get_structure_hook(kind.__args__[0])
-        yield " if v is None: v = ()"
-        yield " else:"
-        yield f"  v, is_whole = readable(v, read_{field.name})"
-        yield f"  if not is_whole: odd += ({wire_name!r},)"
+        yield f"if v.__class__ is not str: raise required({wire_name}, value)"
+    elif kind is str or kind is int:
+        yield f"if v.__class__ is not {kind.__name__} and v is not None: {odd}"
+    elif kind is bool:
+        yield f"if v is not True and v is not False and v is not None: {odd}"
+    elif _is_array(kind):
+        scope[f"read_{name}"] = converter.get_structure_hook(kind.__args__[0])
+        yield "if v.__class__ is list:"
+        yield f" try: v = tuple([read_{name}(item, None) for item in v])"
+        yield f" except unreadable: odd += ({wire_name},); v = readable(v, read_{name})"
+        yield "else:"
+        yield f" if v is not None: odd += ({wire_name},)"
+        yield " v = ()"
     elif kind is not Any:
-        yield " if v is not None:"
-        yield "  try:"
-        yield from _reading_lines(field.name, kind, converter, scope)
-        yield f"  except unreadable: odd += ({wire_name!r},); v = None"
+        yield "if v is not None:"
+        yield " try:"
+        yield from _reading_lines(name, kind, converter, scope)
+        yield f" except unreadable: {odd}"
+    yield f"model.{name} = v"
 
 
 def _reading_lines(
@@ -229,22 +262,22 @@ def _reading_lines(
 ) -> Iterator[str]:
     """Give the lines that turn ``v`` into what it means, or raise; the frequent ones inline."""
     if kind is datetime:
-        yield "   v = fromisoformat(v)"
-        yield "   if v.tzinfo is not UTC: v = in_utc(v)"
-    elif isinstance(kind, type) and issubclass(kind, OpenEnum) and kind is not InterviewStatus:
+        yield "  v = fromisoformat(v)"
+        yield "  if v.tzinfo is not UTC: v = in_utc(v)"
+    elif isinstance(kind, type) and issubclass(kind, OpenEnum):
         scope[f"word_{name}"] = {word.value: word for word in kind}.get
-        scope[f"enum_{name}"] = kind
-        yield f"   v = word_{name}(v) or enum_{name}(v)"
+        scope[f"read_{name}"] = partial(converter.structure, cl=kind)
+        yield f"  v = word_{name}(v) or read_{name}(v)"
     else:
-        scope[f"read_{name}"] = converter.get_structure_hook(kind)
-        yield f"   v = read_{name}(v, None)"
+        scope[f"read_{name}"] = partial(converter.structure, cl=kind)
+        yield f"  v = read_{name}(v)"
 
 
-_WRONG = {
-    str: "type(v) is not str",
-    int: "type(v) is not int",
-    bool: "v is not True and v is not False",
-}
+def _left_over(
+    value: Mapping[str, Any], known: AbstractSet[str], odd: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return what a model doesn't name, and what it couldn't read."""
+    return {name: item for name, item in value.items() if name not in known or name in odd}
 
 
 def _required(name: str, value: Mapping[str, Any]) -> MismatchError:
@@ -259,6 +292,10 @@ def _without_none(kind: Any) -> Any:
     if isinstance(kind, UnionType):
         (kind,) = (each for each in kind.__args__ if each is not type(None))
     return kind
+
+
+def _is_array(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is tuple
 
 
 def _converter() -> Converter:
