@@ -85,7 +85,7 @@ class Reconciliation:
             began: When the write was first attempted, by the server's clock, in Unix
                 seconds; None if unknown.
         """
-        items, _ = find_list(payload, self.lookup.plural)
+        items, _ = find_list(payload, self.lookup.plural, null_is_empty=False)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return LookupResult(Verdict.UNPROVEN)
         return self._result(items, began, is_whole=not _has_more(payload, len(items)))

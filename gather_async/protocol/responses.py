@@ -105,17 +105,18 @@ def _data(payload: Any) -> tuple[Any, str]:
     return (payload.get("data"), "$.data") if isinstance(payload, dict) else (payload, "$")
 
 
-def find_list(payload: Any, plural: str) -> tuple[Any, str]:
+def find_list(payload: Any, plural: str, *, null_is_empty: bool = True) -> tuple[Any, str]:
     """Return the array in an answer and its path: ``data``, or ``data.<plural>``.
 
-    Null at either place is an empty list, as some languages write one.
+    Null at either place is an empty list, as some languages write one; it is None for a
+    caller who takes emptiness for a proof.
     """
     data, path = _data(payload)
     if path == "$":
         return None, path
-    if isinstance(data, dict):
-        return _none_as_empty(data, plural), f"$.data.{plural}"
-    return _none_as_empty(payload, "data"), "$.data"
+    place, key = (data, plural) if isinstance(data, dict) else (payload, "data")
+    value = _none_as_empty(place, key) if null_is_empty else place.get(key)
+    return value, f"$.data.{plural}" if place is data else "$.data"
 
 
 def _none_as_empty(place: Mapping[str, Any], key: str) -> Any:
