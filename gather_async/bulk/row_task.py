@@ -154,9 +154,22 @@ class RowTask:
         else:
             await self.save(to_candidate_created(self.record, found.id, reused=True))
 
+    async def _announce(self, pending: RowRecord, before: RowRecord) -> bool:
+        """Commit that a request is about to be sent; take it back if the job has stopped.
+
+        A request that was announced is looked for by the next run, after all the time in
+        which it may still arrive.
+        """
+        await self.save(pending)
+        if self._context.is_stopping():
+            await self.save(before)
+            return False
+        return True
+
     async def _create_candidate(self) -> None:
         context = self._context
-        await self.save(to_candidate_pending(self.record))
+        if not await self._announce(to_candidate_pending(self.record), self.record):
+            return
         candidate = with_external_id(self.candidate, _known(self.record.external_id))
         try:
             created = await context.candidates.create(candidate)
@@ -217,7 +230,9 @@ class RowTask:
 
     async def _send_invite(self, record: RowRecord | None = None) -> None:
         context, invitation = self._context, self._context.invitation
-        await self.save(to_invite_pending(record or self.record))
+        before = record or self.record
+        if not await self._announce(to_invite_pending(before), before):
+            return
         try:
             invite: CandidateInterview = await context.candidate_interviews.create(
                 candidate_id=_known(self.record.candidate_id),

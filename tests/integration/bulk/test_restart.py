@@ -13,6 +13,8 @@ import pytest
 
 from gather_async import errors
 from gather_async.bulk import InviteStatus, StopReason
+from gather_async.bulk.journal import Journal
+from gather_async.bulk.row_state import RowRecord, RowState
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.storage import FileLock
 
@@ -57,6 +59,29 @@ async def test_more_rows_can_be_added_at_the_end(bench: Bench, journal: Path) ->
     await bench.job(people(5), journal=journal)
     report = await bench.job(people(8), journal=journal)
     assert (report.invited, report.requests) == (8, 7)
+
+
+@pytest.mark.parametrize("state", [RowState.CANDIDATE_PENDING, RowState.INVITE_PENDING])
+async def test_a_request_announced_as_the_job_stops_is_not_waited_for(
+    bench: Bench, journal: Path, monkeypatch: pytest.MonkeyPatch, state: RowState
+) -> None:
+    """What is announced and not sent, as the job stops meanwhile, is sent at once by the next."""
+    save = Journal.save
+    job = bench.job(people(3), journal=journal)
+
+    async def stop_then_save(self: Journal, record: RowRecord) -> None:
+        if record.state is state:
+            job.stop()
+        await save(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "save", stop_then_save)
+        assert (await job).stopped is StopReason.ASKED
+    began = bench.fake.clock.monotonic()
+    report = await bench.job(people(3), journal=journal)
+    assert report.invited == 3
+    assert bench.fake.clock.monotonic() - began < 10.0
+    assert set(bench.invited.values()) == {1}
 
 
 async def test_stop_begins_nothing_new_and_the_next_run_goes_on(
