@@ -103,7 +103,7 @@ class RowRecord:
     candidate_id: str | None = None
     candidate_interview_id: str | None = None
     reused: bool = False
-    """Whether the person was there before the row."""
+    """Whether the person was there before this run came to the row, and so may be invited."""
     changed: tuple[str, ...] = ()
     """Names of the fields that changed after the row was sent."""
     run: int = 0
@@ -153,7 +153,7 @@ def to_candidate_created(
     Args:
         record: A row that is seen (then the person was there before), or pending.
         candidate_id: The server's id.
-        reused: Whether the person was there before the row.
+        reused: Whether the person may be invited already.
     """
     _require(record, {RowState.SEEN, RowState.CANDIDATE_PENDING})
     return evolve(

@@ -79,11 +79,17 @@ class RowTask:
     failures: int = 0
     """Failures in a row at the step that the row has come to."""
     _is_new: bool = field(default=False, init=False)
+    _is_resumed: bool = field(init=False)
     _is_late: bool = field(default=False, init=False)
     """Whether the server has refused a duplicate that its list didn't show."""
     _in_flight_until: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        # What an earlier run came to may be an old copy of the journal: others may have
+        # invited the person since.
+        self._is_resumed = self.record.state is not RowState.SEEN
+        if self.record.state is RowState.CANDIDATE_CREATED:
+            self.record = evolve(self.record, reused=True)
         self._in_flight_until = self._context.in_flight_until.get(self.record.run, -math.inf)
 
     async def advance(self) -> None:
@@ -210,7 +216,7 @@ class RowTask:
     async def _take_found(self, found: ExistingRecord, *, is_ours: bool) -> None:
         """Go on with a person whom an earlier request made, or somebody else did."""
         if is_ours:
-            await self.save(to_candidate_created(self.record, found.id))
+            await self.save(to_candidate_created(self.record, found.id, reused=self._is_resumed))
         else:
             await self._apply_on_existing(found)
 

@@ -83,7 +83,23 @@ def test_the_breaker_opens_after_a_run_of_failures_only() -> None:
     breaker = breaker.failed(error)
     assert breaker.is_open
     assert breaker.succeeded().is_open
+    assert breaker.responded().is_open
     assert breaker.last is error
+
+
+def test_the_breaker_tells_a_mistake_of_the_job_from_one_of_the_row() -> None:
+    """Refusals count while they have one code; each shows that the server is there."""
+    same, other = _answer(BadRequestError, 400), _answer(NotFoundError, 404)
+    lost = GatherConnectionError("cut", maybe_processed=True)
+    breaker = CircuitBreaker(3)
+    for error in (same, other, same, other, same, same):
+        breaker = breaker.failed(error)
+    assert (breaker.refusals, breaker.is_open) == (2, False)
+    assert breaker.failed(same).is_open
+    away = breaker.failed(lost).failed(lost)
+    assert not away.failed(same).is_open
+    assert away.failed(lost).is_open
+    assert not away.responded().failed(lost).is_open
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""A server that commits late and lists late, behind a gateway that gives up at once."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Self
+
+from aiohttp import web
+from attrs import define, field
+
+from gather_async.clock import Clock
+
+_PAGE = 100
+
+
+@define(eq=False)
+class LateServer:
+    """Candidates and their invites, over a wire on which one request in seven goes wrong.
+
+    A write that goes wrong was not carried out, or was with its answer lost, or is
+    carried out ``commits_after`` seconds later though the gateway has answered 504.
+    """
+
+    clock: Clock
+    rng: random.Random
+    faults: float = 0.14
+    """The part of the requests that go wrong."""
+    commits_after: float = 0.0
+    """Seconds by which the server behind the gateway is late."""
+    lists_after: float = 0.0
+    """Seconds from an object's creation until the lists show it."""
+    lost_writes: frozenset[int] = frozenset()
+    """Writes, counted from 1, that are answered with 504 and never carried out."""
+    late_writes: frozenset[int] = frozenset()
+    """Writes that are answered with 504 and carried out ``commits_after`` seconds later."""
+    requests: Counter[str] = field(factory=Counter)
+    """Requests that arrived, by method and list."""
+    invites: Counter[str] = field(factory=Counter)
+    """Invites that were sent, by email address."""
+    _made: dict[str, list[tuple[float, dict[str, Any]]]] = field(
+        factory=lambda: {"candidates": [], "candidateInterviews": []}
+    )
+    _writes: int = 0
+    _runner: web.AppRunner | None = None
+    _port: int = 0
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        for path, key in (
+            ("/qsi/gather/candidates", "candidates"),
+            ("/qsi/gather/candidate-interviews", "candidateInterviews"),
+        ):
+            app.router.add_post(path, self._handler(self._write, key))
+            app.router.add_get(path, self._handler(self._list, key))
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def candidates(self) -> Counter[str]:
+        """How many candidates each email address has."""
+        return Counter(item["email"] for _, item in self._made["candidates"])
+
+    def _handler(self, answer: Any, key: str) -> Any:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.requests[f"{request.method} {key}"] += 1
+            response: web.StreamResponse | None = await answer(request, key)
+            if response is not None:
+                return response
+            assert request.transport is not None
+            request.transport.abort()
+            await asyncio.sleep(0)
+            return web.Response(status=500)
+
+        return handle
+
+    async def _write(self, request: web.Request, key: str) -> web.Response | None:
+        body = await request.json()
+        self._writes += 1
+        if self._writes in self.lost_writes:
+            return web.json_response({"error": "Gateway Timeout"}, status=504)
+        fate = "done"
+        if self.rng.random() < self.faults:
+            fate = self.rng.choice(["refused", "cut before", "cut after", "500 after", "late"])
+        if fate == "late" or self._writes in self.late_writes:
+            self.clock.call_later(self.commits_after, lambda: self._make(key, body))
+            return web.json_response({"error": "Gateway Timeout"}, status=504)
+        if fate == "refused":
+            return web.json_response({"error": "Bad Gateway"}, status=502)
+        item = None if fate == "cut before" else self._make(key, body)
+        if fate == "500 after":
+            return web.json_response({"error": {"code": "INTERNAL"}}, status=500)
+        if fate != "done":
+            return None
+        return web.json_response({"success": True, "data": item}, status=201)
+
+    def _make(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._made[key]
+        item = {**body, "id": f"{key}-{len(made)}"}
+        made.append((self.clock.monotonic(), item))
+        if key == "candidateInterviews":
+            emails = {each["id"]: each["email"] for _, each in self._made["candidates"]}
+            self.invites[emails[body["candidateId"]]] += 1
+        return item
+
+    async def _list(self, request: web.Request, key: str) -> web.Response | None:
+        if self.rng.random() < self.faults:
+            return self.rng.choice([None, web.json_response({"error": "busy"}, status=503)])
+        shown_until = self.clock.monotonic() - self.lists_after
+        wanted = {
+            name: value
+            for name, value in request.query.items()
+            if name in {"externalId", "candidateId", "interviewId"}
+        }
+        items = [
+            item
+            for at, item in self._made[key]
+            if at <= shown_until and all(item.get(name) == value for name, value in wanted.items())
+        ]
+        page = int(request.query.get("page", "1"))
+        counts = {"page": page, "limit": _PAGE, "total": len(items)}
+        counts["totalPages"] = max(1, -(-len(items) // _PAGE))
+        return web.json_response(
+            {
+                "success": True,
+                "data": {key: items[(page - 1) * _PAGE : page * _PAGE]},
+                "meta": {"pagination": counts},
+            }
+        )
