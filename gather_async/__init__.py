@@ -64,8 +64,10 @@ if TYPE_CHECKING:
     )
     from gather_async.phone import PhonePolicy, to_e164
     from gather_async.protocol.polling import PollPolicy
+    from gather_async.protocol.responses import Response
     from gather_async.protocol.retry import RetryPolicy
-    from gather_async.protocol.rolling_windows import RateLimit
+    from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
+    from gather_async.settings import DEFAULT_RETRY, DEFAULT_TIMEOUT, PRODUCTION, STAGING
     from gather_async.unset import UNSET
 
 __all__ = [
@@ -81,6 +83,9 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "ConflictError",
+    "DEFAULT_RATE_LIMITS",
+    "DEFAULT_RETRY",
+    "DEFAULT_TIMEOUT",
     "DeliveryType",
     "EvaluationType",
     "GatherAPIError",
@@ -104,6 +109,7 @@ __all__ = [
     "NewTeam",
     "NewUser",
     "NotFoundError",
+    "PRODUCTION",
     "PermissionDeniedError",
     "PhonePolicy",
     "PollPolicy",
@@ -112,8 +118,10 @@ __all__ = [
     "RateLimit",
     "RateLimitStatus",
     "RateLimitedError",
+    "Response",
     "ResponseDecodeError",
     "RetryPolicy",
+    "STAGING",
     "ServerError",
     "SummaryStatus",
     "Team",
@@ -137,6 +145,8 @@ _HOMES = (
     "protocol.rolling_windows",
     "models",
     "protocol.polling",
+    "settings",
+    "protocol.responses",
     "client",
 )
 

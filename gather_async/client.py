@@ -7,11 +7,10 @@ from copy import copy
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from attrs import evolve
 
-from gather_async import endpoint
 from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
@@ -23,20 +22,14 @@ from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
 from gather_async.quota.in_process import InProcessLimiter, Pace
 from gather_async.quota.limiter import Limiter, Priority
-from gather_async.resources import (
-    CandidateInterviews,
-    Candidates,
-    Interviews,
-    MessageGroups,
-    Narrators,
-    Questions,
-    Teams,
-    Users,
-)
+from gather_async.resources import Resources
 from gather_async.session import Options, Session
 from gather_async.settings import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT,
     PRODUCTION,
     Defaults,
+    default_user_id,
     validate_base_url,
     validate_key,
     validate_max_wait,
@@ -59,7 +52,7 @@ from gather_async.waiting import Signals, Waits
 __all__ = ["GatherClient"]
 
 
-class GatherClient:
+class GatherClient(Resources):
     """The Gather API, for one API key.
 
     It opens its HTTP session on first use, in the running loop, and may outlive
@@ -67,24 +60,14 @@ class GatherClient:
     survives. Use it as an async context manager, or call `aclose` at the end.
     """
 
-    # On the class, the class of each resource: a mock made from this one finds their methods.
-    questions: Questions = cast("Any", Questions)
-    interviews: Interviews = cast("Any", Interviews)
-    candidates: Candidates = cast("Any", Candidates)
-    candidate_interviews: CandidateInterviews = cast("Any", CandidateInterviews)
-    narrators: Narrators = cast("Any", Narrators)
-    message_groups: MessageGroups = cast("Any", MessageGroups)
-    teams: Teams = cast("Any", Teams)
-    users: Users = cast("Any", Users)
-
     def __init__(
         self,
         api_key: str | None = None,
         *,
         base_url: str | None = None,
         session: HTTPSession | None = None,
-        timeout: Timeout = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
         rate_limits: Sequence[RateLimit] = DEFAULT_RATE_LIMITS,
         limiter: Limiter | None = None,
         phone_policy: PhonePolicy = PhonePolicy.E164,
@@ -114,7 +97,8 @@ class GatherClient:
             phone_policy: How much must be true of a phone number.
             default_region: Such as ``"US"``: national numbers of this region are
                 normalised instead of refused.
-            user_id: The creator of questions whose ``create`` names none.
+            user_id: The creator of questions whose ``create`` names none; None takes
+                ``GATHER_USER_ID``, if it is set.
             signals: A `WebhookReceiver`, or anything that wakes waiting calls.
             max_wait: Seconds to wait for the quota at most; None: as long as it takes.
             reserve: Requests of each window that bulk work never takes.
@@ -159,25 +143,24 @@ class GatherClient:
         self._waits = Waits(session=wired, rate_limits=rate_limits, rng=rng, signals=signals)
         self._wire(
             wired,
-            Defaults(phone_policy=phone_policy, default_region=default_region, user_id=user_id),
+            Defaults(
+                phone_policy=phone_policy,
+                default_region=default_region,
+                user_id=user_id or default_user_id(),
+            ),
         )
 
     def _wire(self, session: Session, defaults: Defaults) -> None:
         """Build the resources upon one session, which all share the waits."""
         self._session = session
         self._defaults = defaults
-        policy, region = defaults.phone_policy, defaults.default_region
-        links = endpoint.candidate_interviews_endpoint(session)
-        self.questions = Questions(
-            endpoint.questions_endpoint(session), self._waits, defaults.user_id
+        self._build(
+            session,
+            self._waits,
+            phone_policy=defaults.phone_policy,
+            default_region=defaults.default_region,
+            user_id=defaults.user_id,
         )
-        self.interviews = Interviews(endpoint.interviews_endpoint(session))
-        self.candidates = Candidates(endpoint.candidates_endpoint(session), policy, region)
-        self.candidate_interviews = CandidateInterviews(links, self._waits)
-        self.narrators = Narrators(endpoint.narrators_endpoint(session))
-        self.message_groups = MessageGroups(endpoint.message_groups_endpoint(session))
-        self.teams = Teams(endpoint.teams_endpoint(session))
-        self.users = Users(endpoint.users_endpoint(session), policy, region)
 
     @property
     def limiter(self) -> Limiter:
@@ -240,6 +223,7 @@ class GatherClient:
         json: Any = None,
         timeout: Timeout | Unset = UNSET,
         idempotent: bool = False,
+        raw: bool = False,
     ) -> Any:
         """Send any request under the same key, quota, retries and errors.
 
@@ -251,9 +235,11 @@ class GatherClient:
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that doing it twice does no harm, so that a lost
                 answer to a write is tried again.
+            raw: Return the whole response, whose body need not be JSON.
 
         Returns:
-            The decoded JSON, envelope and all; None if the answer has no body.
+            The decoded JSON, envelope and all; None if the response has no body. With
+            ``raw``, a `Response`: ``status``, ``headers``, ``body``, ``request_id``.
 
         Raises:
             InvalidRequestError: The method is no word, the path no path, or the body
@@ -268,6 +254,7 @@ class GatherClient:
             query=params or {},
             body=json,
             needs_body=False,
+            is_raw=raw,
         )
         return await self._session.send(request, timeout=timeout, idempotent=idempotent)
 

@@ -17,7 +17,7 @@ from gather_async.models.user import User
 from gather_async.pager import Page, Pager
 from gather_async.protocol.pagination import Paging, Progress, advance, page_query, read_counts
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
-from gather_async.protocol.responses import decode_item, decode_items
+from gather_async.protocol.responses import decode_item, decode_items, request_id_of
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
@@ -170,6 +170,7 @@ class Endpoint(Generic[T]):
             total=counts.total,
             has_next=after.has_next,
             is_complete=after.is_complete,
+            request_id=request_id_of(payload),
             fetch_next=partial(self._page, query, timeout, after, first_on),
         )
 

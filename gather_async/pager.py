@@ -70,6 +70,8 @@ class Page(Generic[T]):
     """Whether this page and those before it are everything that the server counts. False
     on the last page: the list ended early or shifted while it was read, so that nothing
     can be concluded from what is absent."""
+    request_id: str | None = field(default=None, repr=False, eq=False)
+    """The id of the request that returned this page; None if the server gave none."""
     _fetch_next: "Callable[[], Awaitable[Page[T]]] | None" = field(
         default=None, repr=False, eq=False, alias="fetch_next"
     )

@@ -146,7 +146,7 @@ class Session:
     async def send(
         self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False
     ) -> Any:
-        """Return the JSON of the response; None if a 2xx had no body.
+        """Return the JSON of the response; None if a 2xx had no body. A raw request's is whole.
 
         A failure is tried again as the retry policy says. A write of unknown fate is
         looked up before it is sent again, if its request says how.
@@ -302,6 +302,8 @@ class Session:
         body = answer.body
         if self._key_bytes in body:
             body = redact(body, self._key_bytes)
+        if request.is_raw:
+            return Result(attrs.evolve(answer, body=body), answer.headers)
         payload = parse_json(body, is_write=request.is_write)
         if is_error_envelope(payload):
             raise self._api_error(request, answer)

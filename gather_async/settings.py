@@ -19,8 +19,12 @@ from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number
 
 __all__ = [
+    "DEFAULT_RETRY",
+    "DEFAULT_TIMEOUT",
     "Defaults",
     "PRODUCTION",
+    "STAGING",
+    "default_user_id",
     "validate_base_url",
     "validate_key",
     "validate_max_wait",
@@ -30,7 +34,15 @@ __all__ = [
 ]
 
 _PLAIN = re.compile(r"[!-\[\]-~]+")
-PRODUCTION = "https://api.prod.qualifi.hr"  # Source: /getting-started/overview
+PRODUCTION = "https://api.prod.qualifi.hr"
+"""The server unless another is named. Source: /getting-started/overview"""
+STAGING = "https://api.dev.qualifi.hr"
+"""The server for trying things out, with keys and data of its own; treat its messages as
+really sent. Source: /getting-started/overview"""
+DEFAULT_TIMEOUT = 30.0
+"""Seconds for each attempt of a call."""
+DEFAULT_RETRY = RetryPolicy()
+"""How failed requests are tried again."""
 
 
 def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
@@ -107,6 +119,11 @@ def validate_key(api_key: str | None) -> str:
 
 
 _MAX_WAIT = Number(least=0, most=math.inf, unit="seconds")
+
+
+def default_user_id() -> str | None:
+    """Return ``GATHER_USER_ID``; None if it is unset or blank."""
+    return os.environ.get("GATHER_USER_ID", "").strip() or None
 
 
 def validate_max_wait(max_wait: float | Unset | None) -> float | Unset | None:

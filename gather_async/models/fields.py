@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 from attrs import NOTHING, Attribute, fields
 
@@ -14,7 +14,15 @@ from gather_async.errors import InvalidEmailError, InvalidRequestError
 from gather_async.models.enums import InterviewStatus, OpenEnum
 from gather_async.validators import is_number, is_whole
 
-__all__ = ["Model", "WIRE_NAME", "check_email", "id_tuple", "optional_id_tuple", "wire"]
+__all__ = [
+    "Model",
+    "WIRE_NAME",
+    "check_email",
+    "id_tuple",
+    "optional_id_tuple",
+    "wire",
+    "with_request_id",
+]
 
 # Deliberately loose: only what no mail server could take is refused.
 _LABEL = r"[^@.\s\x00-\x1f\x7f<>()\[\],;:\\\"]+"
@@ -169,6 +177,16 @@ class Model:
             serialization=core.plain_serializer_function_ser_schema(_shown, return_schema=shape),
             ref=f"{cls.__module__}.{cls.__qualname__}:{id(cls)}",
         )
+
+
+T = TypeVar("T")
+
+
+def with_request_id(model: T, request_id: str | None) -> T:
+    """Return the model, which remembers the id of the request that returned it."""
+    if request_id is not None and isinstance(model, Model):
+        object.__setattr__(model, "_request_id", request_id)
+    return model
 
 
 def _fields(cls: type[Any]) -> "tuple[Attribute[Any], ...]":

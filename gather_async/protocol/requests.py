@@ -70,6 +70,8 @@ class Request:
     lookup: Callable[[], Lookup] | None = field(default=None, repr=False)
     """How a write of unknown fate can be looked up; None if it can't. A function,
     since hardly any response is lost."""
+    is_raw: bool = False
+    """Whether the whole 2xx `Response` is returned, not its JSON."""
     needs_body: bool = True
     """Whether a 2xx without a readable body is a lost response too."""
 

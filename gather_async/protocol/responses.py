@@ -14,6 +14,7 @@ from typing import Any, AnyStr, TypeVar
 from attrs import field, frozen
 
 from gather_async.errors import ResponseDecodeError
+from gather_async.models.fields import with_request_id
 from gather_async.protocol.codec import MismatchError, decode, decode_all, wire_names
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "parse_json",
     "read_error",
     "redact",
+    "request_id_of",
     "truncate",
 ]
 
@@ -44,6 +46,22 @@ class Response:
     headers: Mapping[str, str] = field(repr=False)
     """By name, in whatever case."""
     body: bytes = field(repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """``meta.requestId`` of a JSON body, for the vendor's support; None if it has none."""
+        try:
+            return request_id_of(_loads(self.body))
+        except (ValueError, RecursionError):
+            return None
+
+
+def request_id_of(payload: Any) -> str | None:
+    """Return the request id that JSON names; None if there is none."""
+    if not isinstance(payload, dict):
+        return None
+    found = _first_text(_member(payload, "meta"), _REQUEST_IDS)
+    return found or _first_text(payload, _REQUEST_IDS) or None
 
 
 def redact(text: AnyStr, secret: AnyStr) -> AnyStr:
@@ -133,7 +151,7 @@ def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool =
     """
     value, path = find_object(payload, singular, model)
     try:
-        return decode(value, model)
+        return with_request_id(decode(value, model), request_id_of(payload))
     except MismatchError as failure:
         raise _decode_error(path + failure.path, str(failure), payload, is_write=is_write) from None
 
@@ -235,9 +253,7 @@ def read_error(body: bytes) -> ErrorBody:
         code=_code({"code": inner, **error} if isinstance(inner, str) else error),
         message=message,
         details=details,
-        request_id=_first_text(_member(payload, "meta"), _REQUEST_IDS)
-        or _first_text(payload, _REQUEST_IDS)
-        or None,
+        request_id=request_id_of(payload),
         status=next((each for key in _STATUSES if _is_failure(each := error.get(key))), None),
     )
 

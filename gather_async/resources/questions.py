@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import define, field
 
-from gather_async.errors import AudioGenerationError
+from gather_async.errors import AudioGenerationError, BadRequestError
 from gather_async.models.question import Question
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
@@ -16,6 +16,11 @@ from gather_async.unset import UNSET, Unset
 from gather_async.waiting import Waits
 
 __all__ = ["Questions"]
+
+_USER_ID_ADVICE = (
+    "Pass user_id to create, or to GatherClient for all questions, or set GATHER_USER_ID: "
+    "the id of a user of the key's team, such as one that `users.list` gives."
+)
 
 
 @define(eq=False, slots=False)
@@ -78,9 +83,14 @@ class Questions(Resource[Question]):
             "narratorId": narrator_id,
             "generateAudio": generate_audio,
         }
-        return await self._endpoint.create(
-            with_extra(body, extra), timeout=timeout, idempotent=idempotent
-        )
+        try:
+            return await self._endpoint.create(
+                with_extra(body, extra), timeout=timeout, idempotent=idempotent
+            )
+        except BadRequestError as error:
+            if body["userId"] is None and "userid" in f"{error.message} {error.details}".lower():
+                error.add_note(_USER_ID_ADVICE)
+            raise
 
     def list(self, *, timeout: Timeout | Unset = UNSET, **filters: QueryValue) -> Pager[Question]:
         """List questions.
