@@ -95,7 +95,7 @@ def require_text(head: bytes, *, is_known: bool = False) -> None:
     if is_known or start.count(0) * 8 < len(start) or not start:
         return
     odd, even = start[1::2].count(0), start[::2].count(0)
-    if min(odd, even) * 4 > max(odd, even):
+    if min(odd, even) * 4 > max(odd, even) or max(odd, even) * 3 < len(start):
         raise ConfigurationError(f"The file is no text: it holds zero bytes; {_EXPORT}.")
     encoding = "utf-16-le" if odd > even else "utf-16-be"
     raise ConfigurationError(
