@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from gather_async.bulk import UnreadableRow, read_candidates
 from gather_async.bulk.candidate_file import field_of, line_of
+from gather_async.bulk.row_check import RowCheck
 from gather_async.errors import ConfigurationError
+from gather_async.models.candidate import NewCandidate
+from gather_async.phone import PhonePolicy
 
 _FIELDS = ["first_name", "last_name", "email", "phone"]
 _ZOE = {
@@ -225,3 +228,47 @@ def test_rows_carry_the_line_they_begin_on(tmp_path: Path) -> None:
     rows = list(read_candidates(_write(tmp_path / "people.jsonl", text)))
     assert [line_of(row) for row in rows] == [1, 3, 4]
     assert line_of(_ZOE) is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    count=st.integers(2, 8),
+    strays=st.lists(
+        st.tuples(st.integers(0, 7), st.integers(0, 40), st.sampled_from(['"', '""', '\\"'])),
+        min_size=1,
+        max_size=4,
+    ),
+    has_notes=st.booleans(),
+)
+def test_stray_quotes_cost_nobody_but_their_own_line(
+    tmp_path_factory: pytest.TempPathFactory,
+    count: int,
+    strays: list[tuple[int, int, str]],
+    has_notes: bool,
+) -> None:
+    """With quotes put anywhere, each line is a row, and what is read is what was meant."""
+    note = ",note" if has_notes else ""
+    lines = [f"P{n},L{n},p{n}@example.com,+1202555{n:04d}{note}" for n in range(count)]
+    for number, position, quote in strays:
+        if number < count:
+            line = lines[number]
+            lines[number] = line[:position] + quote + line[position:]
+    path = tmp_path_factory.mktemp("csv") / "people.csv"
+    path.write_text("\n".join([",".join(_FIELDS) + (",notes" if has_notes else ""), *lines]))
+    check = RowCheck(policy=PhonePolicy.E164, region=None, needs_opt_in=False)
+    read = {line_of(row): check.read(row) for row in read_candidates(path)}
+    assert list(read) == [number + 2 for number in range(count)]
+    hit = {number for number, *_ in strays}
+    for number in range(count):
+        found = read[number + 2]
+        if isinstance(found, NewCandidate):
+            plain = [value.replace('"', "").replace("\\", "") for value in values_of(found)]
+            assert plain == [f"P{number}", f"L{number}", f"p{number}@example.com", found.phone]
+            assert found.phone == f"+1202555{number:04d}"
+        else:
+            assert number in hit
+
+
+def values_of(candidate: NewCandidate) -> tuple[str, str, str, str]:
+    """Return the values that every candidate has."""
+    return candidate.first_name, candidate.last_name, candidate.email, candidate.phone
