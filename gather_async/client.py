@@ -234,7 +234,7 @@ class GatherClient(Resources):
             json: The body; None sends none.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that doing it twice does no harm, so that a lost
-                answer to a write is tried again.
+                response to a write is tried again.
             raw: Return the whole response, whose body need not be JSON.
 
         Returns:

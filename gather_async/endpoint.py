@@ -50,7 +50,7 @@ class Identified(Protocol):
 
 @frozen(kw_only=True)
 class Endpoint(Generic[T]):
-    """One collection of the API, and how its answers are read."""
+    """One collection of the API, and how its responses are read."""
 
     session: Session = field(repr=False)
     model: type[T]

@@ -152,7 +152,7 @@ class QuotaWaitError(GatherError, TimeoutError):
 
 
 class GatherConnectionError(GatherError, ConnectionError):
-    """The connection could not be made, or broke before the answer was whole.
+    """The connection could not be made, or broke before the response was whole.
 
     Attributes:
         maybe_processed: True if the request had left and may have been carried
@@ -165,7 +165,7 @@ class GatherConnectionError(GatherError, ConnectionError):
 
 
 class GatherTimeoutError(GatherError, TimeoutError):
-    """No whole answer came in time.
+    """No whole response came in time.
 
     Attributes:
         maybe_processed: True if the request had left and may have been carried
@@ -207,7 +207,7 @@ class GatherAPIError(GatherError):
         details: The error's ``details`` object; empty if there was none.
         request_id: ``meta.requestId``, for the vendor's support; None if absent.
         body: The body as text, at most its first 64 KiB.
-        headers: The answer's headers, names in lower case.
+        headers: The response's headers, names in lower case.
         maybe_processed: True if this was a write and the status leaves open
             whether it was carried out (5xx, 408).
         retry_after: Seconds from the response that the server asked to be left alone;

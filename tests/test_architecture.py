@@ -404,3 +404,19 @@ def test_a_client_of_the_fake_server_is_made_by_the_server(path: Path) -> None:
         if call.args and ast.unparse(call.args[0]) in {"fake.api_key", "fake_gather.api_key"}
     ]
     assert made == []
+
+
+# The folders whose words were gone through; each that is added stays as it is.
+WORDED = ("cli", "models", "resources", "testing")
+RIDDLES = re.compile(r"\b(told|nobody|somebody|whoever)\b|Tell whether", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for folder in WORDED for path in sorted((PACKAGE / folder).rglob("*.py"))],
+    ids=_relative,
+)
+def test_the_words_are_those_of_the_field(path: Path) -> None:
+    """Docstrings and names use the field's nouns, not persons who say or hear something."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if RIDDLES.search(line)] == []

@@ -59,7 +59,7 @@ class NewCandidate:
     email: str = field(repr=False, converter=check_email)
     phone: str = field(repr=False, converter=to_e164)
     external_id: str | None = None
-    """The caller's own reference; lets a lost answer be looked up. Recommended."""
+    """The caller's own reference; lets a lost response be looked up. Recommended."""
     timezone: str | None = None
     """An IANA name, such as ``America/New_York``."""
     sms_opt_in: bool | None = None

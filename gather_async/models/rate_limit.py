@@ -21,7 +21,7 @@ class WindowStatus(Model):
         remaining: How many could start now as far as this window goes, from 0.
         external: The part of ``used`` that isn't ours: the same key, used elsewhere.
         next_free: Seconds until it has room; 0.0 if it has, None if that depends on
-            an answer not here yet.
+            a response not here yet.
         learned: True if this limit was not configured, but learned from the server's headers.
     """
 
@@ -51,7 +51,7 @@ class RateLimitStatus(Model):
         in_flight: Requests sent, or about to be, and not answered yet.
         queued: Calls that wait.
         next_slot: Seconds until an interactive call could start if no other waited
-            already; 0.0 means now, None that it depends on an answer not here yet.
+            already; 0.0 means now, None that it depends on a response not here yet.
         held_until: The server refused a request (429) and nothing starts before then,
             aware UTC; None if there is no hold.
     """

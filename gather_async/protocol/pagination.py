@@ -30,7 +30,7 @@ class Paging:
     """The list's own name for the page size; None if none is documented."""
     max_size: int = 100
     is_paged: bool = True
-    """False: no paging is documented, so the list comes whole, unless its answer counts
+    """False: no paging is documented, so the list comes whole, unless its response counts
     more after all."""
 
     @classmethod
@@ -41,7 +41,7 @@ class Paging:
 
 @frozen(kw_only=True)
 class PageCounts:
-    """What an answer says of its place in the list; None where it doesn't say."""
+    """What a response says of its place in the list; None where it doesn't say."""
 
     page: int | None = None
     total: int | None = None
@@ -92,7 +92,7 @@ def page_query(paging: Paging, page: int) -> dict[str, int]:
 
 
 def read_counts(payload: Any) -> PageCounts:
-    """Return the counts of a list answer, from wherever it keeps them.
+    """Return the counts of a list response, from wherever it keeps them.
 
     They are documented at ``meta.pagination`` of one list, and may sit in
     ``meta``, ``data.pagination`` or ``data`` of others.
@@ -118,7 +118,7 @@ def advance(
     Args:
         paging: How the list is paged.
         before: How far it had come.
-        counts: What this page's answer said.
+        counts: What this page's response said.
         listed: Distinct items on this page.
         fresh: Those of them that were on no page before.
     """

@@ -45,9 +45,9 @@ def _words(words: object) -> frozenset[str]:
 class PollPolicy:
     """Policy of the polls of waiting calls: intervals, quota share, words of success.
 
-    The first look is made at once, the next ``first`` seconds later, then at
+    The first poll is made at once, the next ``first`` seconds later, then at
     intervals that grow by ``factor`` up to ``cap``, each up to a fifth shorter by
-    jitter. The last look is made just before the deadline. While a look at all
+    jitter. The last poll is made just before the deadline. While a poll of all
     that is awaited costs more than ``quota_share`` pays for, intervals get longer.
 
     >>> PollPolicy(ready_words={"Baked"}).ready_words
@@ -58,7 +58,7 @@ class PollPolicy:
     """
 
     first: float = field(default=1.0, validator=_SECONDS)
-    """Seconds from the first look to the second; above 0."""
+    """Seconds from the first poll to the second; above 0."""
     factor: float = field(default=1.5, validator=_FACTOR, kw_only=True)
     """How much longer each interval is than the one before; 1 or more."""
     cap: float = field(default=15.0, validator=_SECONDS, kw_only=True)
@@ -73,7 +73,7 @@ class PollPolicy:
     priority: Literal["interactive", "bulk"] = field(
         default="bulk", validator=_PRIORITY, kw_only=True
     )
-    """Whether looks go ahead of bulk work when the quota is short."""
+    """Whether polls go ahead of bulk work when the quota is short."""
 
     def __attrs_post_init__(self) -> None:
         if self.ready_words & self.failed_words:
@@ -106,8 +106,8 @@ def audio_state(question: Question, policy: PollPolicy | None = None) -> AudioSt
 def next_interval(policy: PollPolicy, *, age: float, draw: float, is_slow: bool = False) -> float:
     """Return the seconds from one poll to the next.
 
-    An interval depends on the age alone: looks at ages 0, ``first``, ``first + first
-    * factor`` and so on are what the policy describes, and a look made earlier or
+    An interval depends on the age alone: polls at ages 0, ``first``, ``first + first
+    * factor`` and so on are what the policy describes, and a poll made earlier or
     later than planned needs no bookkeeping.
 
     Args:

@@ -62,7 +62,7 @@ class Failure:
     was_sent: bool
     """Whether the request left, so that the server may have carried it out."""
     status: int | None = None
-    """The answer's status; None if no answer came."""
+    """The response's status; None if no response came."""
     reset_in: float | None = None
     """Seconds that a 429 asks to wait; None if it didn't say."""
 

@@ -1,4 +1,4 @@
-"""Creating several objects in one request, where the API's answer is undocumented.
+"""Creating several objects in one request, where the API's response is undocumented.
 
 Source: /api-reference/teams, /api-reference/users
 """
@@ -32,7 +32,7 @@ async def create_batch(
 ) -> tuple[T, ...]:
     """Create objects in one request and return them in the order given.
 
-    The server's answer is documented nowhere. Where it doesn't hold the objects,
+    The server's response is documented nowhere. Where it doesn't hold the objects,
     they are looked for in the list, by ``key``, at the cost of one request more.
 
     Args:
@@ -46,7 +46,7 @@ async def create_batch(
 
     Raises:
         InvalidRequestError: There is nothing to create.
-        ResponseDecodeError: Neither the answer nor the list shows all of them, or the
+        ResponseDecodeError: Neither the response nor the list shows all of them, or the
             list couldn't be read.
     """
     if not new:
@@ -66,7 +66,7 @@ async def create_batch(
 
 
 def _from_response(endpoint: Endpoint[T], payload: Any) -> tuple[T, ...]:
-    """Return the objects in the answer, whatever its form; none if it has none."""
+    """Return the objects in the response, whatever its form; none if it has none."""
     try:
         return decode_items(payload, endpoint.plural, endpoint.model)
     except ResponseDecodeError:

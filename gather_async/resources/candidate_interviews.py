@@ -70,7 +70,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
     ) -> CandidateInterview:
         """Link a candidate to an interview, and send the invite if asked. Costs one request.
 
-        A lost answer is looked up by candidate and interview, and the request sent
+        A lost response is looked up by candidate and interview, and the request sent
         again only if nothing new is there, so that no one is invited twice.
 
         Args:
@@ -85,7 +85,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
                 the field for a webhook of this invite alone is one.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that a second invite does no harm, so that a lost
-                answer is tried again without looking.
+                response is tried again without looking.
 
         Raises:
             InviteNotDeliverableError: ``send_invite`` without a delivery type, or the
@@ -95,7 +95,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
             GatherConnectionError: The connection failed; see ``maybe_processed``.
             GatherTimeoutError: A deadline passed; see ``maybe_processed``.
             GatherAPIError: The server answered with another error.
-            ResponseDecodeError: The answer makes no sense.
+            ResponseDecodeError: The response makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
         body = {
@@ -144,7 +144,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
         timeout: Timeout | Unset = UNSET,
         idempotent: bool = False,
     ) -> CandidateInterview:
-        """Change the status. Costs one request, two if the server's answer has no object.
+        """Change the status. Costs one request, two if the server's response has no object.
 
         Args:
             id: Its id.
@@ -152,7 +152,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that doing it twice does no harm, so that a lost
-                answer is tried again.
+                response is tried again.
 
         Raises:
             BadRequestError: The server refuses this change.
@@ -212,7 +212,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
             delivery_types: ``email``, ``sms`` or both.
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
-            idempotent: Your word that two messages do no harm, so that a lost answer
+            idempotent: Your word that two messages do no harm, so that a lost response
                 is tried again.
 
         Raises:
@@ -245,7 +245,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
         Args:
             id: The candidate interview's id.
             timeout: Seconds to wait at most; None waits as long as it takes.
-            poll: When to look; None takes the default.
+            poll: When to poll; None takes the default.
 
         Raises:
             WaitTimeoutError: The candidate had not finished in time; has the object as last read.
@@ -263,7 +263,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
         Args:
             id: The candidate interview's id.
             timeout: Seconds to wait at most; None waits as long as it takes.
-            poll: When to look; None takes the default.
+            poll: When to poll; None takes the default.
 
         Raises:
             WaitTimeoutError: The summary was not over in time; has the results as last read.
@@ -276,7 +276,7 @@ class CandidateInterviews(Resource[CandidateInterview]):
     async def _from_response_or_read(
         self, id: str, payload: Any, timeout: Timeout | Unset
     ) -> CandidateInterview:
-        """Return the object in the answer, or read it: the answer's body is undocumented."""
+        """Return the object in the response, or read it: the response's body is undocumented."""
         with suppress(ResponseDecodeError):
             shown = decode_item(payload, "candidateInterview", CandidateInterview)
             if shown.id == id:

@@ -62,7 +62,7 @@ class Candidates(Resource[Candidate]):
     ) -> Candidate:
         """Create a candidate, from its fields or from a `NewCandidate`. Costs one request.
 
-        With an ``external_id``, a lost answer is looked up, and the request sent
+        With an ``external_id``, a lost response is looked up, and the request sent
         again only if no such candidate is there. Without one, it raises with
         ``maybe_processed=True``.
 
@@ -71,7 +71,7 @@ class Candidates(Resource[Candidate]):
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that creating them twice does no harm, so that a
-                lost answer is tried again without looking.
+                lost response is tried again without looking.
             **fields: ``first_name``, ``last_name``, ``email`` and ``phone``, and maybe
                 ``external_id``, ``timezone`` and ``sms_opt_in``, as for `NewCandidate`.
                 The phone number may be in any form that the client's
@@ -86,7 +86,7 @@ class Candidates(Resource[Candidate]):
             GatherConnectionError: The connection failed; see ``maybe_processed``.
             GatherTimeoutError: A deadline passed; see ``maybe_processed``.
             GatherAPIError: The server answered with another error.
-            ResponseDecodeError: The answer makes no sense.
+            ResponseDecodeError: The response makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
         new = self._validated(candidate, fields)

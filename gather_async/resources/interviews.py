@@ -39,7 +39,7 @@ class Interviews(Resource[Interview]):
     ) -> Interview:
         """Create an interview. Costs one request.
 
-        An interview can't be looked up, so a lost answer raises with
+        An interview can't be looked up, so a lost response raises with
         ``maybe_processed=True``.
 
         Args:
@@ -55,7 +55,7 @@ class Interviews(Resource[Interview]):
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that creating it twice does no harm, so that a
-                lost answer is tried again.
+                lost response is tried again.
 
         Raises:
             InvalidRequestError: ``question_ids`` or ``keywords`` is one text.
@@ -63,7 +63,7 @@ class Interviews(Resource[Interview]):
             GatherConnectionError: The connection failed; see ``maybe_processed``.
             GatherTimeoutError: A deadline passed; see ``maybe_processed``.
             GatherAPIError: The server answered with another error.
-            ResponseDecodeError: The answer makes no sense.
+            ResponseDecodeError: The response makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
         body = {
@@ -158,7 +158,7 @@ class Interviews(Resource[Interview]):
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that doing it twice does no harm, so that a lost
-                answer is tried again.
+                response is tried again.
 
         Raises:
             InvalidRequestError: There is no id, or a list is one text.

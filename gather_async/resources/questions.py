@@ -47,7 +47,7 @@ class Questions(Resource[Question]):
         """Create an audio question. Costs one request.
 
         Audio generation ends later: see `wait_until_audio_ready`. A question can't
-        be looked up, so a lost answer raises with ``maybe_processed=True``.
+        be looked up, so a lost response raises with ``maybe_processed=True``.
 
         Args:
             title: What the dashboard shows.
@@ -61,7 +61,7 @@ class Questions(Resource[Question]):
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that creating it twice does no harm, so that a
-                lost answer is tried again.
+                lost response is tried again.
 
         Returns:
             The question as the server has it; its audio is most likely not ready yet.
@@ -71,7 +71,7 @@ class Questions(Resource[Question]):
             GatherConnectionError: The connection failed; see ``maybe_processed``.
             GatherTimeoutError: A deadline passed; see ``maybe_processed``.
             GatherAPIError: The server answered with another error.
-            ResponseDecodeError: The answer makes no sense.
+            ResponseDecodeError: The response makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
         body = {
@@ -124,7 +124,7 @@ class Questions(Resource[Question]):
         Args:
             question: The question or its id.
             timeout: Seconds to wait at most; None waits as long as it takes.
-            poll: When to look, and which words mean what; None takes the default.
+            poll: When to poll, and which words mean what; None takes the default.
 
         Raises:
             AudioGenerationError: The server says that generation failed.
@@ -150,7 +150,7 @@ class Questions(Resource[Question]):
         Args:
             questions: Questions or ids; each is waited for once.
             timeout: Seconds for all of them together; None: as long as it takes.
-            poll: When to look, and which words mean what; None takes the default.
+            poll: When to poll, and which words mean what; None takes the default.
 
         Raises:
             AudioTimeoutError: Some were not over in time.

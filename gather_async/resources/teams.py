@@ -56,15 +56,15 @@ class Teams:
     ) -> Team | tuple[Team, ...]:
         """Create one team from its fields, or several from `NewTeam` objects.
 
-        Costs one request, two if the server's answer doesn't show the teams. A team
-        can't be looked up, so a lost answer raises with ``maybe_processed=True``.
+        Costs one request, two if the server's response doesn't show the teams. A team
+        can't be looked up, so a lost response raises with ``maybe_processed=True``.
 
         Args:
             teams: Several teams; keep batches small, as their limit is undocumented.
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that creating them twice does no harm, so that a
-                lost answer is tried again.
+                lost response is tried again.
             **fields: The one team's ``name``, and maybe ``display_name``,
                 ``description`` and ``user_ids``, as for `NewTeam`.
 

@@ -61,15 +61,15 @@ class Users:
     ) -> User | tuple[User, ...]:
         """Create one user from its fields, or several from `NewUser` objects.
 
-        Costs one request, two if the server's answer doesn't show the users. A
-        lost answer raises with ``maybe_processed=True``.
+        Costs one request, two if the server's response doesn't show the users. A
+        lost response raises with ``maybe_processed=True``.
 
         Args:
             users: Several users; keep batches small, as their limit is undocumented.
             extra: Undocumented fields, merged into the body as they are.
             timeout: Seconds for each attempt; UNSET takes the client's.
             idempotent: Your word that creating them twice does no harm, so that a
-                lost answer is tried again.
+                lost response is tried again.
             **fields: The one user's ``first_name``, ``last_name``, ``email`` and
                 ``team_ids``, and maybe ``phone`` and ``create_auth0_account``, as for
                 `NewUser`. The phone number may be in any form that the client's

@@ -77,8 +77,8 @@ def test_looking_counts_nothing() -> None:
     """The headers of a refused key show the quota without using it."""
     quota = FakeQuota([RateLimit(2, per=60)])
     assert quota.arrive(0.0).remaining == 1
-    assert quota.look(1.0).remaining == 1
-    assert quota.look(1.0).reset_in == 59.0
+    assert quota.peek(1.0).remaining == 1
+    assert quota.peek(1.0).reset_in == 59.0
     assert quota.arrive(1.0).remaining == 0
 
 

@@ -84,7 +84,7 @@ def create_candidate_interview(call: FakeRequest) -> Reply:
     delivery_types = body.get("deliveryTypes", [])
     if body.get("sendInvite"):
         _check_delivery(candidate, delivery_types)
-    status = world.behaviour.duplicate_status
+    status = world.options.duplicate_status
     if status and world.candidate_interviews.find(
         candidateId=candidate_id, interviewId=interview_id
     ):
@@ -132,7 +132,7 @@ def list_candidate_interviews(call: FakeRequest) -> Reply:
     rows, counts = page_of(rows, query["page"], query["size"])
     return Reply(
         data=[{name: row[name] for name in _LISTED} for row in rows],
-        pagination=counts if world.behaviour.page_counts else None,
+        pagination=counts if world.options.page_counts else None,
     )
 
 
@@ -148,7 +148,7 @@ def get_results(call: FakeRequest) -> Reply:
     _NO_QUERY.check(call.query)
     world, link = call.world, _link(call)
     ends_at, fails = link.get("_summary", (None, False))
-    if ends_at is None and world.behaviour.early_results == "missing":
+    if ends_at is None and world.options.early_results == "missing":
         raise not_found("CandidateInterviewResults", call.id)
     results: Row = {"summary": None, "summaryStatus": "processing", "scoreCard": None}
     if ends_at is not None and ends_at <= world.clock.monotonic():
@@ -172,7 +172,7 @@ def resend_invite(call: FakeRequest) -> Reply:
 
 def complete(world: ServerState, link: Row, *, summary_fails: bool) -> None:
     """Let the candidate finish, and the summary be made."""
-    ends_at = world.clock.monotonic() + world.behaviour.summary_seconds
+    ends_at = world.clock.monotonic() + world.options.summary_seconds
     link["_summary"] = (ends_at, summary_fails)
     data = _event_data(link) | {"status": "new_response", "takenAt": world.now()}
     world.emit(CandidateInterviewCompleted.NAME, data)
@@ -229,7 +229,7 @@ _LIST = QueryRule(
 def create_candidate(call: FakeRequest) -> Reply:
     """Answer ``POST /qsi/gather/candidates``."""
     world, body = call.world, _CREATE.check(call.body)
-    status, external_id = world.behaviour.duplicate_status, body.get("externalId")
+    status, external_id = world.options.duplicate_status, body.get("externalId")
     if status and external_id and world.candidates.find(externalId=external_id):
         raise duplicate(status, "externalId")
     return Reply(status=call.created, data=public(add_candidate(world, body)))
@@ -271,5 +271,5 @@ def list_candidates(call: FakeRequest) -> Reply:
     rows, counts = page_of(rows, query["page"], query["size"])
     return Reply(
         data={"candidates": [public(row) for row in rows]},
-        pagination=counts if world.behaviour.page_counts else None,
+        pagination=counts if world.options.page_counts else None,
     )

@@ -159,7 +159,7 @@ class FaultMethods:
     in the order in which they were asked for.
     """
 
-    _exchanges: RequestHandler
+    _handler: RequestHandler
 
     def fail_next(
         self,
@@ -194,7 +194,7 @@ class FaultMethods:
             headers=headers or {},
             code=code,
         )
-        self._exchanges.faults.add(fault, times=times, path=path, method=method)
+        self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def drop_next(
         self,
@@ -220,7 +220,7 @@ class FaultMethods:
             ConfigurationError: A value is out of its range.
         """
         fault = Fault(kind=FaultKind.CUT, after_processing=after_processing)
-        self._exchanges.faults.add(fault, times=times, path=path, method=method)
+        self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def slow_next(
         self,
@@ -246,7 +246,7 @@ class FaultMethods:
         """
         _SECONDS.check("seconds", seconds)
         fault = Fault(kind=FaultKind.SLOW, seconds=seconds, after_processing=after_processing)
-        self._exchanges.faults.add(fault, times=times, path=path, method=method)
+        self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def truncate_next(
         self, *, times: float = 1, path: str | None = None, method: str | None = None
@@ -262,7 +262,7 @@ class FaultMethods:
             ConfigurationError: A value is out of its range.
         """
         fault = Fault(kind=FaultKind.TRUNCATE)
-        self._exchanges.faults.add(fault, times=times, path=path, method=method)
+        self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def html_next(
         self,
@@ -287,7 +287,7 @@ class FaultMethods:
         """
         Number(least=200, most=599, whole=True).check("status", status)
         fault = Fault(kind=FaultKind.HTML, status=status, after_processing=after_processing)
-        self._exchanges.faults.add(fault, times=times, path=path, method=method)
+        self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def chaos(
         self,
@@ -312,7 +312,7 @@ class FaultMethods:
         Raises:
             ConfigurationError: A share is negative, or they exceed 1 in sum.
         """
-        self._exchanges.faults.mix(
+        self._handler.faults.mix(
             shares_of(
                 errors_500=errors_500,
                 errors_500_after=errors_500_after,
@@ -335,9 +335,9 @@ class FaultMethods:
         """
         _SECONDS.check("low", low)
         Number(least=low, unit="seconds").check("high", high)
-        self._exchanges.latency = (low, high)
+        self._handler.latency = (low, high)
 
     def clear_faults(self) -> None:
         """Forget all faults that were asked for, the mix and the latency included."""
-        self._exchanges.faults.clear()
-        self._exchanges.latency = (0.0, 0.0)
+        self._handler.faults.clear()
+        self._handler.latency = (0.0, 0.0)

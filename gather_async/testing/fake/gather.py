@@ -114,9 +114,9 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """
         ids, chance = random.Random(seed), random.Random(~seed)  # noqa: S311 - repeatable
         self.clock: Clock = clock or SystemClock()
-        self._pauses = Sleeps(self.clock)
-        self._webhooks = Webhooks(self.clock, self._pauses)
-        behaviour = FakeOptions(
+        self._sleeps = Sleeps(self.clock)
+        self._webhooks = Webhooks(self.clock, self._sleeps)
+        options = FakeOptions(
             edition=edition,
             audio_seconds=audio_seconds,
             fail_audio_for=frozenset(fail_audio_for),
@@ -132,17 +132,17 @@ class FakeGather(FaultMethods, ScenarioMethods):
             headers_describe=headers_describe,
             count_refused=count_refused,
         )
-        self._world = ServerState(behaviour, self.clock, ids, self._webhooks.emit)
+        self._world = ServerState(options, self.clock, ids, self._webhooks.emit)
         seed_organization(self._world)
         self._api_key = f"qapi_{ids.getrandbits(96):024x}" if api_key is None else api_key
         if not self._api_key.strip():
             raise ConfigurationError("api_key must not be blank; leave it out to get one made.")
-        self._exchanges = RequestHandler(
+        self._handler = RequestHandler(
             self._world,
             self._api_key,
             ReceivedRequests(),
             FaultPlan(chance),
-            self._pauses,
+            self._sleeps,
             FakeQuota(rate_limits, headers_describe=headers_describe, count_refused=count_refused)
             if rate_limits
             else None,
@@ -161,17 +161,17 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """
         if self._server is not None:
             return self
-        self._pauses.open()
+        self._sleeps.open()
         if self._webhooks.has_targets:
             listen_for_audio(self._world)
-        self._server = await LoopbackServer.open(self._exchanges.handle, self._port)
+        self._server = await LoopbackServer.open(self._handler.handle, self._port)
         self._port = self._server.port
         return self
 
     async def aclose(self) -> None:
         """Stop listening, cut what is in progress, give up deliveries; harmless to repeat."""
         server, self._server = self._server, None
-        self._pauses.close()
+        self._sleeps.close()
         stop_timers(self._world)
         await self._webhooks.aclose()
         if server is not None:
@@ -229,18 +229,18 @@ class FakeGather(FaultMethods, ScenarioMethods):
 
     def revoke_key(self) -> None:
         """Refuse the key from now on; revocation acts at once."""
-        self._exchanges.api_key = None
+        self._handler.api_key = None
 
     # What arrived, and what came of it
 
     @property
     def requests(self) -> Sequence[ReceivedRequest]:
         """All requests in the order of arrival, those in progress as well."""
-        return tuple(self._exchanges.log.records)
+        return tuple(self._handler.log.records)
 
     def clear_requests(self) -> None:
         """Start the log of requests anew, such as after a test's preparations."""
-        self._exchanges.log.clear()
+        self._handler.log.clear()
 
     async def wait_for_requests(
         self, count: int, *, path: str | None = None, method: str | None = None
@@ -252,7 +252,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
             path: Only requests of this path count; may hold ``*``.
             method: Only requests of this method count.
         """
-        await self._exchanges.log.wait_for(count, method, path)
+        await self._handler.log.wait_for(count, method, path)
 
     @property
     def invites(self) -> Counter[tuple[str, str]]:
@@ -296,5 +296,5 @@ class FakeGather(FaultMethods, ScenarioMethods):
 
     def __repr__(self) -> str:
         state = f"on {self.base_url}" if self._server else "not listening"
-        edition, count = self._world.behaviour.edition, len(self._exchanges.log.records)
+        edition, count = self._world.options.edition, len(self._handler.log.records)
         return f"<FakeGather edition {edition}, {state}, {count} requests>"

@@ -181,7 +181,7 @@ def list_interviews(call: FakeRequest) -> Reply:
     shown: Any = [show_interview(world, row) for row in rows]
     return Reply(
         data=shown if call.edition == "A" else {"interviews": shown},
-        pagination=counts if world.behaviour.page_counts else None,
+        pagination=counts if world.options.page_counts else None,
     )
 
 
@@ -195,14 +195,14 @@ def _status_number(status: str | None) -> int | None:
 def _single(world: ServerState, interview: Row) -> Any:
     """Return ``data`` of one interview: flat in edition A, nested in edition B."""
     shown = show_interview(world, interview)
-    return shown if world.behaviour.edition == "A" else {"interview": shown}
+    return shown if world.options.edition == "A" else {"interview": shown}
 
 
 def show_interview(world: ServerState, interview: Row) -> Row:
     """Return an interview as the API shows it."""
     shown = {name: value for name, value in interview.items() if name[0] != "_"}
     status = interview["_status"]
-    shown["status"] = STATUSES[status] if world.behaviour.edition == "A" else status
+    shown["status"] = STATUSES[status] if world.options.edition == "A" else status
     shown["questions"] = [
         {"id": key, "title": world.questions.rows[key]["title"], "ordinal": ordinal}
         for ordinal, key in enumerate(interview["_questions"], start=1)

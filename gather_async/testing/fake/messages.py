@@ -72,8 +72,8 @@ class ReceivedRequests:
     def arrive(self, record: ReceivedRequest) -> int:
         """Keep a request; returns its place among all there ever were."""
         self.records.append(record)
-        for look in tuple(self._waiters):
-            look()
+        for check in tuple(self._waiters):
+            check()
         return self._forgotten + len(self.records) - 1
 
     def clear(self) -> None:
@@ -101,16 +101,16 @@ class ReceivedRequests:
         """Return once that many requests that fit have arrived since the log began."""
         enough = asyncio.get_running_loop().create_future()
 
-        def look() -> None:
+        def check() -> None:
             if not enough.done() and self.count(method, path) >= count:
                 enough.set_result(None)
 
-        look()
-        self._waiters.add(look)
+        check()
+        self._waiters.add(check)
         try:
             await enough
         finally:
-            self._waiters.discard(look)
+            self._waiters.discard(check)
 
 
 def seen_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -145,12 +145,12 @@ class FakeRequest:
     @property
     def created(self) -> int:
         """The status of a successful creation, which is documented nowhere."""
-        return self.world.behaviour.created_status
+        return self.world.options.created_status
 
     @property
     def edition(self) -> str:
         """``A`` or ``B``."""
-        return self.world.behaviour.edition
+        return self.world.options.edition
 
 
 _WORDS = {

@@ -50,10 +50,10 @@ class _Generation:
 
 def begin_audio(world: ServerState, question: Row) -> None:
     """Start generating the audio of a new question."""
-    seconds = world.behaviour.audio_seconds
+    seconds = world.options.audio_seconds
     if callable(seconds):
         seconds = seconds()
-    fails = question["title"] in world.behaviour.fail_audio_for
+    fails = question["title"] in world.options.fail_audio_for
     question["_audio"] = _Generation(world.clock.monotonic() + seconds, fails)
     _arm(world, question)
 
@@ -93,7 +93,7 @@ def show_question(world: ServerState, question: Row) -> Row:
     """Return a question as the API shows it now. Source: /api-reference/questions."""
     shown = {name: value for name, value in question.items() if name[0] != "_"}
     generation = question.get("_audio")
-    words = world.behaviour.audio_words
+    words = world.options.audio_words
     if generation is None:
         shown["transcriptionStatus"] = None
     elif generation.ends_at > world.clock.monotonic():
@@ -172,9 +172,9 @@ def _check_creator(call: FakeRequest, body: dict[str, Any]) -> None:
     """Refuse a missing or foreign creator. Editions disagree: required in A only."""
     user_id = body.get("userId")
     if user_id is None:
-        if call.world.behaviour.edition == "A":
+        if call.world.options.edition == "A":
             raise invalid("userId", "is required")
-    elif call.world.behaviour.strict_users and call.world.users.get(user_id) is None:
+    elif call.world.options.strict_users and call.world.users.get(user_id) is None:
         raise invalid("userId", "is no user of this organization and team")
 
 
@@ -189,14 +189,14 @@ def get_question(call: FakeRequest) -> Reply:
 
 def list_questions(call: FakeRequest) -> Reply:
     """Answer ``GET /qsi/gather/questions``, known from one sample call only."""
-    world, style = call.world, call.world.behaviour.questions_list
+    world, style = call.world, call.world.options.questions_list
     if style == "missing":
         raise no_such_path(call.path)
     query = (_LIST if style == "paged" else QueryRule(texts=("page",))).check(call.query)
     rows: Sequence[Row] = [] if style == "empty" else world.questions.order
     counts = None
     if style == "paged":
-        rows, page = page_of(rows, query["page"], world.behaviour.questions_page_size)
-        counts = page if world.behaviour.page_counts else None
+        rows, page = page_of(rows, query["page"], world.options.questions_page_size)
+        counts = page if world.options.page_counts else None
     shown = [show_question(world, row) for row in rows]
     return Reply(data={"questions": shown}, pagination=counts)

@@ -85,15 +85,15 @@ class FakeQuota:
         if not full or self._count_refused:
             for window in self._windows:
                 window.arrivals.append(now)
-        return self._verdict(full, now)
+        return self._decision(full, now)
 
-    def look(self, now: float) -> QuotaDecision:
+    def peek(self, now: float) -> QuotaDecision:
         """Return the same without counting anything."""
         for window in self._windows:
             window.forget(now)
-        return self._verdict([], now)
+        return self._decision([], now)
 
-    def _verdict(self, full: Sequence[_Window], now: float) -> QuotaDecision:
+    def _decision(self, full: Sequence[_Window], now: float) -> QuotaDecision:
         described = self._described()
         last = max(full, key=lambda window: window.next_room(now), default=None)
         return QuotaDecision(

@@ -116,7 +116,7 @@ class RequestHandler:
     api_key: str | None
     log: ReceivedRequests
     faults: FaultPlan
-    pauses: Sleeps
+    sleeps: Sleeps
     quota: FakeQuota | None
     rng: random.Random
     latency: tuple[float, float] = (0.0, 0.0)
@@ -127,10 +127,10 @@ class RequestHandler:
             body = await request.read()
             before, after = self._draw_latency()
             if before:
-                await self.pauses.sleep(before)
+                await self.sleeps.sleep(before)
             answer = await self._answer(request, body)
             if after:
-                await self.pauses.sleep(after)
+                await self.sleeps.sleep(after)
         except (_Cut, Closing):
             return _cut(request)
         # aiohttp's own Date would be the machine's, and its resets this server's.
@@ -212,14 +212,14 @@ class RequestHandler:
         """Return what a fault makes of the answer."""
         answer = None
         if fault.kind is FaultKind.SLOW and not fault.after_processing:
-            await self.pauses.sleep(fault.seconds)
+            await self.sleeps.sleep(fault.seconds)
         if fault.after_processing or fault.kind is FaultKind.SLOW:
             answer = self._operate(method, call)
         was_processed = answer is not None and answer.was_processed
         if fault.kind is FaultKind.CUT:
             raise _Cut(was_processed)
         if fault.kind is FaultKind.SLOW and fault.after_processing:
-            await self.pauses.sleep(fault.seconds)
+            await self.sleeps.sleep(fault.seconds)
         if fault.kind is FaultKind.TRUNCATE and answer is not None:
             answer.is_truncated = True
         if answer is None or fault.kind in {FaultKind.STATUS, FaultKind.HTML}:
@@ -268,7 +268,7 @@ class RequestHandler:
         """Return the documented headers; none where there are no limits."""
         if self.quota is None:
             return {}
-        verdict = verdict or self.quota.look(self.world.clock.monotonic())
+        verdict = verdict or self.quota.peek(self.world.clock.monotonic())
         return {
             "X-RateLimit-Limit": str(verdict.limit),
             "X-RateLimit-Remaining": str(verdict.remaining),

@@ -193,7 +193,7 @@ def _matching(rows: Iterable[Row], wanted: Mapping[str, Any]) -> Sequence[Row]:
 class ServerState:
     """The state behind one FakeGather."""
 
-    behaviour: FakeOptions
+    options: FakeOptions
     clock: Clock
     rng: random.Random
     emit: Emit

@@ -77,9 +77,9 @@ class WebhookTarget:
 class Webhooks:
     """Sends events to all targets. Its session opens with the first delivery."""
 
-    def __init__(self, clock: Clock, pauses: Sleeps) -> None:
+    def __init__(self, clock: Clock, sleeps: Sleeps) -> None:
         self._clock = clock
-        self._pauses = pauses
+        self._sleeps = sleeps
         self._targets: list[WebhookTarget] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._postings: set[asyncio.Task[int | None]] = set()
@@ -117,7 +117,7 @@ class Webhooks:
         for attempt, wait in enumerate(_WAITS, start=1):
             if wait:
                 try:
-                    await self._pauses.sleep(wait)
+                    await self._sleeps.sleep(wait)
                 except Closing:
                     return
             if target._signs_anew:  # noqa: SLF001 - an option that the target carries
