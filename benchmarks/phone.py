@@ -19,7 +19,13 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def figures() -> Iterator[Figure]:
     """Yield the cost at each policy; only the default one has a target."""
-    for label, raw in (("E.164", "+1234567890"), ("punctuated", "+1 (202) 555-0123")):
+    clean = {
+        "E.164": "+1234567890",
+        "a prefix's digit first": "+78005553535",
+        "the longest pattern": "+5491123456789",
+        "punctuated": "+1 (202) 555-0123",
+    }
+    for label, raw in clean.items():
         seconds = _seconds(partial(to_e164, raw))
         yield Figure(
             name=f"phone guard, default policy, {label}",

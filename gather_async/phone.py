@@ -89,9 +89,10 @@ _INTERNATIONAL: Final = re.compile(
 _NATIONAL: Final = re.compile(rf"[0-9 .-]*?{_GROUP}")
 # Decimals, exponents, thousands parted by commas, the negative result of a formula.
 _DECIMAL: Final = re.compile(
-    r"[+-]?[0-9]+(?:[.,][0-9]+)?[eE][+-]?[0-9]+|[+-]?[0-9]+[.,]0|[+-]?[0-9]{5,}[.,][0-9]{1,2}"
+    r"[+-]?[0-9]+(?:[.,][0-9]+)?[eE][+-]?[0-9]+|.*[0-9]{5}[.,]00?|[+-]?[0-9]{5,}[.,][0-9]{1,2}"
     r"|[+-]?[0-9]{1,3}(?:[ ,.'][0-9]{3})+[.,][0-9]{1,2}|[+-]?[0-9]{1,3}(?:[,'][0-9]{3})+|-[0-9]+"
 )
+_DECIMAL_SIGN: Final = re.compile(r"[.,'eE]|^-")
 # What a spreadsheet may hold as a number, its thousands parted or not.
 _CELL: Final = re.compile(r"[0-9]+|[0-9]{1,3}(?:[ .][0-9]{3})+")
 _EXTENSION: Final = re.compile(r"[0-9][\s.)-]*(?:x|ext|extn|extension|#|;|,|~)", re.IGNORECASE)
@@ -326,7 +327,7 @@ def _plain_text(raw: object) -> str:
     text = text.strip()
     if not text:
         _refuse("empty")
-    if _DECIMAL.fullmatch(text):
+    if _DECIMAL_SIGN.search(text) and _DECIMAL.fullmatch(text):
         _refuse("spreadsheet number")
     if _EXTENSION.search(text):
         _refuse("extension")

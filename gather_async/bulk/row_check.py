@@ -140,11 +140,9 @@ class RowCheck:
     def _new(self, row: object) -> NewCandidate:
         if isinstance(row, UnreadableRow):
             raise InvalidRequestError(row.reason)
-        if not isinstance(row, Mapping):
-            raise InvalidRequestError(
-                "A row must be a NewCandidate or a mapping of the candidate's fields."
-            )
-        values = {name: _read_value(name, value) for name, value in fields_of(row).items()}
+        values = {
+            name: _read_value(name, value) for name, value in fields_of(_mapping(row)).items()
+        }
         for name in REQUIRED:
             if values.get(name) is None:
                 raise InvalidRequestError(f"The row has no {name}.")
@@ -157,6 +155,24 @@ class RowCheck:
             timezone=_optional_text("timezone", values.get("timezone")),
             sms_opt_in=_yes_or_no(values.get("sms_opt_in")),
         )
+
+
+def _mapping(row: object) -> Mapping[Any, Any]:
+    """Return a row of names and values; databases' rows have both without being mappings.
+
+    Raises:
+        InvalidRequestError: It is something else, or has values without a name.
+    """
+    keys = getattr(row, "keys", None)
+    values: Any = row
+    if isinstance(row, type) or not callable(keys) or not hasattr(row, "__getitem__"):
+        raise InvalidRequestError(
+            "A row must be a NewCandidate or a mapping of the candidate's fields."
+        )
+    mapping = row if isinstance(row, Mapping) else {name: values[name] for name in keys()}
+    if mapping.get(None):  # where csv.DictReader puts them
+        raise InvalidRequestError("The row has more cells than the header: is a quote missing?")
+    return mapping
 
 
 _NAMES = frozenset({"first_name", "last_name"})
@@ -210,8 +226,12 @@ def _read_text(name: str, text: str) -> str | None:
         return whole[1]
     if _FORMULA_ERROR.fullmatch(text) or (name == "external_id" and _SHOWN_NUMBER.fullmatch(text)):
         raise _changed_by_spreadsheet(name)
-    if name in _NAMES:
-        _require_name(name, text)
+    if name in _NAMES and "\\" in text:
+        raise InvalidRequestError(
+            f"The row's {name} holds a backslash: an escape was not resolved."
+        )
+    if not text.isascii():
+        _require_right_encoding(name, text)
     return text
 
 
@@ -253,14 +273,8 @@ def _changed_by_spreadsheet(name: str) -> InvalidRequestError:
     )
 
 
-def _require_name(name: str, text: str) -> None:
-    """Refuse a name that was damaged on its way here."""
-    if "\\" in text:
-        raise InvalidRequestError(
-            f"The row's {name} holds a backslash: an escape was not resolved."
-        )
-    if text.isascii():
-        return
+def _require_right_encoding(name: str, text: str) -> None:
+    """Refuse UTF-8 that was read as Windows-1252; no name or id looks like that."""
     try:
         text.encode("cp1252").decode("utf-8")
     except UnicodeError:
@@ -318,7 +332,7 @@ def _yes_or_no(value: Any) -> bool | None:
 
 
 def _require_text(candidate: NewCandidate) -> None:
-    """Refuse what could not be sent as JSON, or be told apart in the journal."""
+    """Refuse what could not be sent as JSON, or be identified in the journal."""
     for name in FIELDS:
         value = getattr(candidate, name)
         if value is not None and name != "sms_opt_in" and not _is_plain(value):
@@ -342,5 +356,5 @@ def _is_plain(value: object) -> bool:
 
 
 def with_external_id(candidate: NewCandidate, external_id: str) -> NewCandidate:
-    """Return the candidate under the external id that the server will be told."""
+    """Return the candidate under the external id that is sent to the server."""
     return evolve(candidate, external_id=external_id)

@@ -146,7 +146,7 @@ def require_rows(candidates: object) -> None:
 
 
 async def count_of(candidates: CandidateSource) -> int | None:
-    """Return how many rows there will be; None if only reading them to the end could tell.
+    """Return how many rows there will be; None if they must be read to the end for it.
 
     A file is read through once for it, on a thread; a pipe is not.
     """

@@ -294,7 +294,7 @@ class CsvReader:
             return Record(first, (), fault), 1
         self._quote_line = first + opened
         self._doubtful_until = max(self._doubtful_until, first + size - 1)
-        # A note may quote whole records: what lies within it is nobody to invite.
+        # A note may quote whole records: what lies within it is no candidate.
         self._is_recovering = not is_full or self._has(_LINE_BREAK, cells or ())
         fault = f"The quote that line {self._quote_line} opens isn't closed on it, and swallows the"
         return Record(first, (), f"{fault} lines that follow: close or remove it."), opened + 1

@@ -1,5 +1,8 @@
 """Which rows can be sent, and why the others can't."""
 
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -88,6 +91,73 @@ def test_what_is_no_row_is_rejected_too() -> None:
     """A source may yield anything; nothing of it stops the job."""
     assert "mapping" in str(_CHECK.read(42))
     assert "torn" in str(_CHECK.read(UnreadableRow("The line is torn.")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("externalId", 1001.0, "1001"),
+        ("externalId", Decimal(7), "7"),
+        ("externalId", float("nan"), None),
+        ("externalId", Decimal("NaN"), None),
+        ("externalId", "<NA>", None),
+        ("externalId", "'007", "007"),
+        ("externalId", '="007"', "007"),
+        ("externalId", "\u200bX\u00a01\ufeff", "X 1"),
+        ("phone", "+12025550123.0", "+12025550123"),
+        ("phone", "'+12025550123", "+12025550123"),
+        ("email", "\ufeffada@\u200bexample.com", "ada@example.com"),
+        ("smsOptIn", 1.0, True),
+        ("smsOptIn", float("nan"), None),
+        ("last name", "Null", "Null"),
+    ],
+)
+def test_what_a_spreadsheet_or_data_frame_wrote_is_read_right(
+    name: str, value: object, expected: object
+) -> None:
+    """Whole floats, words and values for nothing, marks of text, and what can't be seen."""
+    read = _CHECK.read({**_GOOD, name: value})
+    assert isinstance(read, NewCandidate)
+    field = {"externalId": "external_id", "smsOptIn": "sms_opt_in", "last name": "last_name"}
+    assert getattr(read, field.get(name, name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("externalId", 1001.5),
+        ("externalId", 1e17),
+        ("externalId", float("inf")),
+        ("externalId", 12025600000.0),
+        ("externalId", "1001.0"),
+        ("externalId", "1.5E+05"),
+        ("externalId", "12,025"),
+        ("externalId", "#N/A"),
+        ("firstName", "#NAME?"),
+        ("phone", "1.20256E+10"),
+        ("phone", 12025600000.0),
+        ("phone", 12025550123),
+    ],
+)
+def test_what_a_spreadsheet_spoilt_is_refused_and_it_is_named(name: str, value: object) -> None:
+    """Digits that may be lost are never sent, and the reason says who lost them."""
+    found = _CHECK.read({**_GOOD, name: value})
+    assert isinstance(found, GatherError)
+    assert "spreadsheet" in str(found).casefold()
+
+
+def test_rows_of_databases_and_readers_are_rows() -> None:
+    """A row of SQLite has names too; a cell beyond the names of csv.DictReader is refused."""
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.row_factory = sqlite3.Row
+        names = "first_name, last_name, email, phone"
+        base.execute(f"CREATE TABLE people ({names})")
+        ada = ("Ada", "Lee", "a@example.com", "+12025550123")
+        base.execute("INSERT INTO people VALUES (?, ?, ?, ?)", ada)
+        read = _CHECK.read(base.execute("SELECT * FROM people").fetchone())
+    assert read == NewCandidate("Ada", "Lee", "a@example.com", "+12025550123")
+    longer: dict[Any, Any] = {**_GOOD, None: ["x"]}
+    assert "more cells" in str(_CHECK.read(longer))
 
 
 @given(

@@ -159,6 +159,7 @@ REFUSED = [
     # What spreadsheets and data frames make of numbers.
     ("+4915123456789.0", "spreadsheet number"),
     ("+4915123456789.00", "spreadsheet number"),
+    ("+49 15123456789.0", "spreadsheet number"),
     ("4915123456789,0", "spreadsheet number"),
     ("1.20256E+10", "spreadsheet number"),
     ("+1,20256e+10", "spreadsheet number"),

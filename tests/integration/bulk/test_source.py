@@ -268,3 +268,25 @@ async def test_outcomes_and_messages_name_the_line_of_the_file(
     path.write_text(head.strip() + "\n" + "\n".join(lines) + "\n")
     report = await bench.job(read_candidates(path), journal=tmp_path / "journal.db")
     assert [(each.row, each.line) for each in report.outcomes] == [(1, 2), (2, 3)]
+
+
+async def test_the_plan_says_how_the_file_is_read(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dry run's plan and the log have encoding, delimiter, columns and shapes, once."""
+    caplog.set_level("INFO", logger="gather_async.bulk")
+    lines = ["first_name\tlast_name\temail\tMobile\tNotes"]
+    lines += ["\t".join([*person.values(), "x"]) for person in people(3)]
+    path = tmp_path / "people.tsv"
+    path.write_text("\n".join(lines), encoding="utf-16")
+    report = await bench.job(read_candidates(path, columns={"Mobile": "phone"}), dry_run=True)
+    assert report.plan is not None
+    source = report.plan.source
+    assert source is not None
+    assert (source.encoding, source.delimiter, source.ignored) == ("utf-16", "\t", ("Notes",))
+    assert source.columns["Mobile"] == "phone"
+    assert [row["phone"] for row in source.sample] == ["+99999999999"] * 2
+    assert caplog.messages == [f"reading {source}"]
+    report = await bench.job(people(1), dry_run=True)
+    assert report.plan is not None
+    assert report.plan.source is None
