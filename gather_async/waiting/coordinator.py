@@ -4,8 +4,7 @@ import asyncio
 import contextvars
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from gather_async.clock import Clock, LoopOwner, wait
@@ -25,30 +24,9 @@ from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
 from gather_async.waiting.signals import RecentEvents
 
-__all__ = ["Coordinator", "as_completed"]
+__all__ = ["Coordinator"]
 
 T = TypeVar("T")
-
-
-async def as_completed(waiters: Sequence[Waiter[T]]) -> "AsyncGenerator[Waiter[T], None]":
-    """Yield each waiter once its wait is over, without a task for each.
-
-    Cancelling it ends nothing but itself.
-    """
-    over: asyncio.Queue[Waiter[T]] = asyncio.Queue()
-    by_future = {each.future: each for each in waiters}
-
-    def put(future: "asyncio.Future[T]") -> None:
-        over.put_nowait(by_future[future])
-
-    for future in by_future:
-        future.add_done_callback(put)
-    try:
-        for _ in waiters:
-            yield await over.get()
-    finally:
-        for future in by_future:
-            future.remove_done_callback(put)
 
 
 class Coordinator(Generic[T]):
@@ -105,13 +83,20 @@ class Coordinator(Generic[T]):
         Raises:
             GatherError: The wait ended badly, or its time was over.
         """
-        waiter = self._add(_split(target), _seconds(timeout), poll or PollPolicy())
+        over = asyncio.get_running_loop().create_future()
+
+        def end(_: Waiter[T]) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        waiter = self._add(_split(target), _seconds(timeout), poll or PollPolicy(), end)
         self._start()
         try:
-            return await waiter.future
+            await over
         finally:
             self._remove(waiter)
             await self.wait_idle()
+        return waiter.result()
 
     async def wait_each(
         self, targets: Iterable[T | str], *, timeout: float | None, poll: PollPolicy | None = None
@@ -124,39 +109,45 @@ class Coordinator(Generic[T]):
         """
         seconds, policy = _seconds(timeout), poll or PollPolicy()
         distinct = dict(_split(each) for each in _several(targets))
-        waiters: list[Waiter[T]] = []
+        over: asyncio.Queue[Waiter[T]] = asyncio.Queue()
+        waiting: set[Waiter[T]] = set()
         failed: list[Waiter[T]] = []
         try:
             for target in distinct.items():
-                waiters.append(self._add(target, seconds, policy))
-                if len(waiters) % CHUNK == 0:
+                waiting.add(self._add(target, seconds, policy, over.put_nowait))
+                if len(waiting) % CHUNK == 0:
                     await asyncio.sleep(0)
             self._start()
-            async with aclosing(as_completed(waiters)) as all_over:
-                async for waiter in all_over:
-                    error = waiter.future.exception()
-                    if error is None:
-                        yield waiter.future.result()
-                    elif isinstance(error, AudioGenerationError):
-                        yield error
-                    else:
-                        failed.append(waiter)
+            while waiting:
+                waiter = await over.get()
+                waiting.discard(waiter)
+                if waiter.error is None:
+                    yield waiter.result()
+                elif isinstance(waiter.error, AudioGenerationError):
+                    yield waiter.error
+                else:
+                    failed.append(waiter)
         finally:
-            for waiter in waiters:
+            for waiter in waiting:
                 self._remove(waiter)
             await self.wait_idle()
         if failed:
             raise _first_of(failed)
 
-    def _add(self, target: tuple[str, T | None], timeout: float, policy: PollPolicy) -> Waiter[T]:
+    def _add(
+        self,
+        target: tuple[str, T | None],
+        timeout: float,
+        policy: PollPolicy,
+        on_end: Callable[[Waiter[T]], object],
+    ) -> Waiter[T]:
         """Add a wait, which must be removed in the end."""
         if self._is_closed:
             raise _closed()
         target_id, seen = target
-        loop, now = self._enter_loop(), self._clock.monotonic()
-        waiter: Waiter[T] = Waiter(
-            target_id, policy, now, timeout, loop.create_future(), has_seen=seen is not None
-        )
+        self._enter_loop()
+        now = self._clock.monotonic()
+        waiter = Waiter(target_id, policy, now, timeout, on_end, has_seen=seen is not None)
         notified_at = self._recent.last(target_id, now)
         self._scheduler.add(waiter, now, notified_at=notified_at, seen=seen)
         return waiter
@@ -174,8 +165,6 @@ class Coordinator(Generic[T]):
     def _remove(self, waiter: Waiter[T]) -> None:
         """Remove a wait, however it ended."""
         self._scheduler.remove(waiter)
-        if waiter.future.done() and not waiter.future.cancelled():
-            waiter.future.exception()  # it may have come while the call was being cancelled
         if not self._registry:
             self._changed.set()
 
@@ -201,14 +190,13 @@ class Coordinator(Generic[T]):
         elif self._owner.is_elsewhere:
             self._owner.call(self._end, _closed())
 
-    def _enter_loop(self) -> asyncio.AbstractEventLoop:
+    def _enter_loop(self) -> None:
         """Move to the running loop; what was left in one that ended is forgotten."""
         if self._owner.is_elsewhere and not self._registry:
             self._owner.leave()  # nothing waits there any more
         if self._owner.enter():
             self._scheduler.clear()
             self._task, self._changed = None, asyncio.Event()
-        return asyncio.get_running_loop()
 
     def _on_event(self, ids: frozenset[str]) -> None:
         now = self._clock.monotonic()
@@ -337,8 +325,8 @@ def _seconds(timeout: float | None) -> float:
 
 def _first_of(failed: Sequence[Waiter[Any]]) -> BaseException:
     """Return the first failure; where there are several, its notes name all objects."""
-    errors = {each.id: each.future.exception() for each in failed}
-    first = next(error for error in errors.values() if error is not None)
+    errors = {each.id: each.error for each in failed if each.error is not None}
+    first = next(iter(errors.values()))
     if len(failed) > 1 and not (isinstance(first, GatherError) and is_fatal(first)):
         kinds: dict[str, list[str]] = {}
         for each, error in errors.items():

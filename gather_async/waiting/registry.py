@@ -4,13 +4,12 @@ Targets that are due stand in queues, the others in a heap of times, so that the
 poll is found without a look at each of them.
 """
 
-import asyncio
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from attrs import define, field
 
@@ -32,23 +31,35 @@ class Waiter(Generic[T]):
     policy: PollPolicy
     began: float
     timeout: float
-    future: "asyncio.Future[T]"
+    on_end: "Callable[[Waiter[T]], object]"
+    """Called once, when the wait is over."""
     has_seen: bool = False
     """Whether the caller has the object, so that it must exist."""
+    outcome: T | BaseException | None = None
+    """None while it waits."""
 
     @property
     def deadline(self) -> float:
         """When the wait is over; ``inf`` if never."""
         return self.began + self.timeout
 
-    def finish(self, outcome: "T | BaseException") -> None:
+    def finish(self, outcome: T | BaseException) -> None:
         """End the wait; harmless if it is over."""
-        if self.future.done():
-            return
-        if isinstance(outcome, BaseException):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+        if self.outcome is None:
+            self.outcome = outcome
+            self.on_end(self)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the wait badly; None otherwise."""
+        return self.outcome if isinstance(self.outcome, BaseException) else None
+
+    def result(self) -> T:
+        """Return the object of a wait that is over, or raise what ended it."""
+        assert self.outcome is not None  # noqa: S101 - it is over
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
 
     def final_poll(self, latency: float) -> float:
         """Return when to start the final poll, so that its answer comes before the deadline."""
@@ -104,8 +115,6 @@ class Target(Generic[T]):
     """Whether the bucket of first polls let it through."""
     needs_own_read: bool = False
     """Whether the list says that it is over, but shows too little of it."""
-    is_own_read_planned: bool = False
-    """Whether its next own read stands in the heap of times."""
     read_after: float = HORIZON
     """Seconds after which the list alone is no longer believed."""
     is_in_flight: bool = False
@@ -122,9 +131,6 @@ class Target(Generic[T]):
         return self.read_at + max(self.read_after, self.read_at - self.began)
 
 
-_Kind = Literal["due", "final", "own"]
-
-
 class WaiterRegistry(Generic[T]):
     """The targets, each with its waiters. Falsy while there is none.
 
@@ -139,7 +145,7 @@ class WaiterRegistry(Generic[T]):
     def __init__(self) -> None:
         self._targets: dict[str, Target[T]] = {}
         self._policies: Counter[PollPolicy] = Counter()
-        self._times: list[tuple[float, int, _Kind, Target[T] | Waiter[T]]] = []
+        self._times: list[tuple[float, int, Target[T] | Waiter[T]]] = []
         self._paced: list[tuple[float, int, Target[T]]] = []
         self._deadlines: list[tuple[float, int, Waiter[T]]] = []
         self._order = count()
@@ -184,7 +190,6 @@ class WaiterRegistry(Generic[T]):
         if target is None:
             target = Target(waiter.id, began=now, read_at=now)
             self._targets[waiter.id] = target
-            self._plan_own_read(target)
         target.waiters.add(waiter)
         self._policies[waiter.policy] += 1
         if target.last is None:
@@ -192,10 +197,8 @@ class WaiterRegistry(Generic[T]):
         if waiter.timeout < math.inf:
             heappush(self._deadlines, (waiter.deadline, next(self._order), waiter))
             # Polls may get slower until then: the time is computed again when it has come.
-            self._push(waiter.began + waiter.timeout * 0.75, "final", waiter)
-        if waiter.timeout / 2 < target.read_after:
-            target.read_after = waiter.timeout / 2
-            self._plan_own_read(target)
+            self._push(waiter.began + waiter.timeout * 0.75, waiter)
+        target.read_after = min(target.read_after, waiter.timeout / 2)
         if notified_at is not None and notified_at > target.notified_at:
             self._notify(target, notified_at, now)
         else:
@@ -223,10 +226,10 @@ class WaiterRegistry(Generic[T]):
         """Forget times of what has ended, once they are most of all: timeouts may be days."""
         alive = self._policies.total()
         if len(self._deadlines) > 2 * alive + CHUNK:
-            self._deadlines = [each for each in self._deadlines if not each[2].future.done()]
+            self._deadlines = [each for each in self._deadlines if each[2].outcome is None]
             heapify(self._deadlines)
-        if len(self._times) > 6 * alive + CHUNK:
-            self._times = [each for each in self._times if self._is_alive(each[3])]
+        if len(self._times) > 4 * alive + CHUNK:
+            self._times = [each for each in self._times if self._is_alive(each[2])]
             heapify(self._times)
 
     def _is_alive(self, each: Target[T] | Waiter[T]) -> bool:
@@ -245,7 +248,7 @@ class WaiterRegistry(Generic[T]):
         found: list[Waiter[T]] = []
         while self._deadlines and self._deadlines[0][0] <= now and len(found) < CHUNK:
             waiter = heappop(self._deadlines)[2]
-            if not waiter.future.done():
+            if waiter.outcome is None:
                 found.append(waiter)
         return found
 
@@ -261,7 +264,7 @@ class WaiterRegistry(Generic[T]):
         if at < target.due:
             target.due = at
             if at > now:
-                self._push(at, "due", target)
+                self._push(at, target)
         if at <= now:
             self.enqueue(target)
 
@@ -293,13 +296,11 @@ class WaiterRegistry(Generic[T]):
         for _ in range(CHUNK):
             if not self._times or self._times[0][0] > now:
                 break
-            at, _, kind, each = heappop(self._times)
+            at, _, each = heappop(self._times)
             if not self._is_alive(each):
                 continue
             if isinstance(each, Waiter):
                 self._advance_final(each, now, latency)
-            elif kind == "own":
-                self._advance_own(each, now)
             elif each.queue is None and at >= each.due:
                 heappush(self._paced, (each.polled_at, next(self._order), each))
         for _ in range(CHUNK):
@@ -315,33 +316,14 @@ class WaiterRegistry(Generic[T]):
     def _advance_final(self, waiter: Waiter[T], now: float, latency: float) -> None:
         target, at = self._targets[waiter.id], waiter.final_poll(latency)
         if at > now:
-            self._push(at, "final", waiter)
+            self._push(at, waiter)
         elif target.polled_at < at:
             target.due = min(target.due, now)
             self.enqueue(target, first=True)
 
-    def _advance_own(self, target: Target[T], now: float) -> None:
-        target.is_own_read_planned = False
-        if target.listed_at <= target.read_at:  # the list was not what was believed
-            target.read_at = now
-        if target.own_read_at() <= now:
-            self.own[target.id] = target
-        else:
-            self._plan_own_read(target)
-
-    def record_read(self, target: Target[T], now: float) -> None:
-        """Note a read of its own, so that the list may be believed again for a while."""
-        target.read_at = now
-        if self.own.pop(target.id, None) is not None and not target.is_own_read_planned:
-            self._plan_own_read(target)
-
-    def _plan_own_read(self, target: Target[T]) -> None:
-        target.is_own_read_planned = True
-        self._push(target.own_read_at(), "own", target)
-
-    def _push(self, at: float, kind: _Kind, each: Target[T] | Waiter[T]) -> None:
+    def _push(self, at: float, each: Target[T] | Waiter[T]) -> None:
         if at < math.inf:
-            heappush(self._times, (at, next(self._order), kind, each))
+            heappush(self._times, (at, next(self._order), each))
 
     # Events
 
@@ -354,10 +336,8 @@ class WaiterRegistry(Generic[T]):
         if not ids:
             for target in self._targets.values():
                 target.due = min(target.due, now)
-            self._times = [each for each in self._times if each[2] != "due"]
-            self._times += [
-                (now, next(self._order), "due", each) for each in self if each.queue is None
-            ]
+            self._times = [each for each in self._times if isinstance(each[2], Waiter)]
+            self._times += [(now, next(self._order), each) for each in self if each.queue is None]
             heapify(self._times)
 
     def _notify(self, target: Target[T], notified_at: float, now: float) -> None:

@@ -290,7 +290,8 @@ class Scheduler(Generic[T]):
         was_over = target.needs_own_read and self._index.probe_id != id
         self._index.record_read(poll, target, item, now)
         target.needs_own_read = target.is_in_flight = False
-        self._registry.record_read(target, now)
+        self._registry.own.pop(id, None)
+        target.read_at = now
         self._record(target, item, poll, now, self._rng.random(), is_own=True)
         if was_over and self._registry.get(id) is target:
             self._distrust(now)
@@ -359,7 +360,7 @@ class Scheduler(Generic[T]):
         if target.is_notified or target.needs_own_read:
             registry.schedule(target, now, now)
             return
-        if not is_own and target.is_final(now, latency):
+        if not is_own and (target.own_read_at() <= now or target.is_final(now, latency)):
             registry.own[target.id] = target
         is_slow = self._is_slow()
         polls = (
@@ -380,7 +381,8 @@ class Scheduler(Generic[T]):
             target = self._registry.get(poll.id)
             if target is not None:
                 target.needs_own_read = target.is_in_flight = False  # others come first
-                self._registry.record_read(target, now)
+                self._registry.own.pop(poll.id, None)
+                target.read_at = now
                 if is_permanent(error):
                     self._record_permanent(poll, target, error, now)
                     return

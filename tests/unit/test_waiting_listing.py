@@ -22,9 +22,8 @@ class Listed:
         self.scheduler = Scheduler(
             audio_ready({}), self.registry, plenty, random.Random(1), is_slow=lambda: False
         )
-        loop = asyncio.get_running_loop()
         self.waiters = [
-            Waiter[Question](f"q{number}", PollPolicy(), 0.0, math.inf, loop.create_future())
+            Waiter[Question](f"q{number}", PollPolicy(), 0.0, math.inf, print)
             for number in range(count)
         ]
         for waiter in self.waiters:
@@ -138,4 +137,4 @@ async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
     assert [poll.id for poll in polls if isinstance(poll, Poll)] == ["q0", "q1"]
     listed.read(0, "processing", 2.0)
     assert not listed.index.is_usable(2.0)
-    assert not any(waiter.future.done() for waiter in listed.waiters)
+    assert not any(waiter.outcome is not None for waiter in listed.waiters)

@@ -1,6 +1,5 @@
 """Which poll shows most: a page of the list, or a single read."""
 
-import asyncio
 import math
 import random
 from collections.abc import Sequence
@@ -68,9 +67,8 @@ class Simulated:
 
     def wait_for(self, ids: Sequence[str]) -> list[Target[Question]]:
         """Add a waiter for each id; return the targets."""
-        loop = asyncio.get_running_loop()
         for each in ids:
-            waiter = Waiter[Question](each, SELDOM, self.now, math.inf, loop.create_future())
+            waiter = Waiter[Question](each, SELDOM, self.now, math.inf, print)
             self.scheduler.add(waiter, self.now, notified_at=None, seen=None)
         return [target for target in self.registry if target.id in set(ids)]
 
