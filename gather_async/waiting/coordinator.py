@@ -263,7 +263,7 @@ class Coordinator(Generic[T]):
     def _finish(self, targets: Iterable[Target[T]], error: BaseException) -> None:
         now = self._clock.monotonic()
         for target in targets:
-            self._scheduler.finish_target(target, error, now)
+            self._scheduler.finish_each(target.waiters, error, now)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep until then, or until something changes."""

@@ -20,6 +20,7 @@ __all__ = ["CHUNK", "Target", "Waiter", "WaiterRegistry"]
 
 T = TypeVar("T")
 CHUNK = 200  # targets handled in one step of the event loop: some 2 ms
+_LONGEST_BELIEF = 3600.0  # seconds until an object is read alone again: links may expire
 _SHORTEST_LEAD = 0.5  # seconds for the final poll before the deadline
 
 
@@ -128,7 +129,7 @@ class Target(Generic[T]):
 
     def own_read_at(self) -> float:
         """Return when the list alone was believed for long enough, the later the longer."""
-        return self.read_at + max(self.read_after, self.read_at - self.began)
+        return self.read_at + max(self.read_after, min(self.read_at - self.began, _LONGEST_BELIEF))
 
 
 class WaiterRegistry(Generic[T]):

@@ -7,7 +7,7 @@ import copy
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -83,19 +83,16 @@ class Scheduler(Generic[T]):
         self.remove(waiter)
         waiter.finish(outcome)
 
-    def finish_target(self, target: Target[T], error: BaseException, now: float) -> None:
-        """End every wait for one object with an error of its own."""
-        for waiter in list(target.waiters):
-            self._fail(waiter, error, now)
-
-    def _fail(self, waiter: Waiter[T], error: BaseException, now: float) -> None:
-        own = error
-        if isinstance(error, GatherError):  # one traceback for each caller
-            own = copy.copy(error)
-            own.__cause__ = error
-        if isinstance(own, WaitTimeoutError):
-            own.waited = now - waiter.began
-        self.finish(waiter, own)
+    def finish_each(self, waiters: Iterable[Waiter[T]], error: BaseException, now: float) -> None:
+        """End waits with an error of their own."""
+        for waiter in list(waiters):
+            own = error
+            if isinstance(error, GatherError):  # one traceback for each caller
+                own = copy.copy(error)
+                own.__cause__ = error
+            if isinstance(own, WaitTimeoutError):
+                own.waited = now - waiter.began
+            self.finish(waiter, own)
 
     def clear(self) -> None:
         """Forget all waits: their event loop is gone."""
@@ -242,13 +239,13 @@ class Scheduler(Generic[T]):
 
         In one go, it would come too early for most, and leave nothing for the next.
         """
-        targets = len(self._registry)
         lost = islice(self._registry.lost.values(), CHUNK)
         if poll.is_search and any(each.polled_at == -math.inf for each in lost):
-            cost = self._index.pages_for(targets)
+            cost = self._index.pages_for(len(self._registry))
             return self._searched_at + self._budget.pace(cost, now, share) / _SPREAD - now
-        if poll.id is not None and not self._index.is_usable(now):
-            return self._read_at + self._budget.pace(targets, now, share) / targets - now
+        if poll.id is not None:
+            cost = self._index.sweep_cost(now)
+            return self._read_at + self._budget.pace(cost, now, share) / cost - now
         return 0.0
 
     def _begin(self, poll: Poll, now: float, share: float) -> Poll:
@@ -383,20 +380,21 @@ class Scheduler(Generic[T]):
                 target.needs_own_read = target.is_in_flight = False  # others come first
                 self._registry.own.pop(poll.id, None)
                 target.read_at = now
-                if is_permanent(error):
-                    self._record_permanent(poll, target, error, now)
-                    return
+                is_over = is_permanent(error)
+                if is_over:
+                    self.finish_each(_not_spared(target, error, now), error, now)
                 self._record(target, None, poll, now, self._rng.random(), is_own=True)
+                if is_over:
+                    return
         draw, policies = self._rng.random(), self._registry.policies
         self.backoff.failed(error, policies, now=now, wall=wall, draw=draw)
 
-    def _record_permanent(
-        self, poll: Poll, target: Target[T], error: GatherError, now: float
-    ) -> None:
-        """End the waits for one object, but for those that know that it was just created."""
-        for waiter in list(target.waiters):
-            is_created = waiter.has_seen and now - waiter.began < _NOT_YET
-            if not (is_created and isinstance(error, NotFoundError)):
-                self._fail(waiter, error, now)
-        if target.waiters:
-            self._record(target, None, poll, now, self._rng.random(), is_own=True)
+
+def _not_spared(target: Target[T], error: GatherError, now: float) -> Sequence[Waiter[T]]:
+    """Return the waiters that an error ends: not those that know of a recent creation."""
+    is_early = isinstance(error, NotFoundError)
+    return [
+        each
+        for each in target.waiters
+        if not (is_early and each.has_seen and now - each.began < _NOT_YET)
+    ]

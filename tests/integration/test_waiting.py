@@ -2,9 +2,7 @@
 
 import asyncio
 import math
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -33,80 +31,10 @@ from gather_async.testing.fake import routes
 from gather_async.testing.fake.questions import get_question, list_questions
 from gather_async.testing.fake.state import AudioWords
 from gather_async.waiting.scheduler import Scheduler
+from tests.waiting_world import PLENTY, World, a_world, an_invite, coordinators, uniform
 
-PLENTY = [RateLimit(1_000_000, per=60)]
-DOCUMENTED = [RateLimit(100, per=60), RateLimit(1000, per=3600)]
 LIST = "/qsi/gather/questions"
 ONE = "/qsi/gather/questions/*"
-
-
-class World:
-    """A server, a client that waits, and the questions it waits for."""
-
-    def __init__(self, fake: FakeGather, gather: GatherClient, clock: VirtualClock) -> None:
-        self.fake, self.gather, self.clock = fake, gather, clock
-        self.ids: list[str] = []
-        self.began = clock.monotonic()
-        self.requests_before = len(fake.requests)
-
-    @property
-    def polls(self) -> Sequence[Any]:
-        """What was sent since the questions were created."""
-        return self.fake.requests[self.requests_before :]
-
-    @property
-    def waited(self) -> float:
-        """Seconds since the questions were created."""
-        return self.clock.monotonic() - self.began
-
-    async def wait(self, number: int = 0, **options: Any) -> Question:
-        """Wait for one question."""
-        return await self.gather.questions.wait_until_audio_ready(self.ids[number], **options)
-
-
-@asynccontextmanager
-async def a_world(
-    count: int = 1,
-    *,
-    audio_seconds: float | Callable[[], float] = math.inf,
-    rate_limits: Sequence[RateLimit] | None = None,
-    signals: Any = None,
-    **behaviour: Any,
-) -> AsyncIterator[World]:
-    """Open a server with that many questions, and a client with the documented limits."""
-    clock = VirtualClock()
-    async with (
-        FakeGather(clock=clock, audio_seconds=audio_seconds, **behaviour) as fake,
-        fake.client(rate_limits=PLENTY) as maker,
-        fake.client(
-            rng=random.Random(5),
-            signals=signals,
-            rate_limits=DOCUMENTED if rate_limits is None else rate_limits,
-        ) as gather,
-    ):
-        world = World(fake, gather, clock)
-        made = await asyncio.gather(
-            *(
-                maker.questions.create(title=f"q{n}", question_script="Why?", user_id=fake.user_id)
-                for n in range(count)
-            )
-        )
-        world.ids = [question.id for question in made]
-        world.began, world.requests_before = clock.monotonic(), len(fake.requests)
-        yield world
-    assert clock.sleepers == 0, "a timer was left behind"
-    assert _coordinators() == 0, "a task was left behind"
-
-
-def _coordinators() -> int:
-    """Return how many tasks of waits there are."""
-    return sum(1 for task in asyncio.all_tasks() if "waiting for" in task.get_name())
-
-
-def uniform(low: float, high: float, seed: int = 1) -> Callable[[], float]:
-    """Return what draws generation times."""
-    rng = random.Random(seed)
-    return lambda: rng.uniform(low, high)
 
 
 # How much it costs
@@ -610,9 +538,9 @@ async def test_breaking_off_leaves_nothing_behind() -> None:
         iterator = world.gather.questions.wait_until_all_audio_ready(world.ids)
         async for _ in iterator:
             break
-        assert _coordinators() == 1
+        assert coordinators() == 1
         await iterator.aclose()  # type: ignore[attr-defined]  # it is a generator
-        assert _coordinators() == 0
+        assert coordinators() == 0
 
 
 async def test_one_id_alone_is_refused_where_several_belong() -> None:
@@ -642,11 +570,11 @@ async def test_the_last_wait_takes_the_task_with_it() -> None:
     async with a_world() as world:
         task = asyncio.ensure_future(world.wait())
         await world.clock.sleep(1.0)
-        assert _coordinators() == 1
+        assert coordinators() == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert _coordinators() == 0
+        assert coordinators() == 0
         before = len(world.polls)
         await world.clock.sleep(100.0)
         assert len(world.polls) == before
@@ -667,7 +595,7 @@ async def test_asyncio_timeout_and_a_task_group_work_around_it() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await together()
         assert [type(each) for each in caught.value.exceptions] == [NotFoundError]
-        assert _coordinators() == 0
+        assert coordinators() == 0
 
 
 async def test_closing_the_client_ends_all_waits() -> None:
@@ -678,7 +606,7 @@ async def test_closing_the_client_ends_all_waits() -> None:
         await world.gather.aclose()
         done = await asyncio.gather(*waits, return_exceptions=True)
         assert all(isinstance(each, ClientClosedError) for each in done)
-        assert _coordinators() == 0
+        assert coordinators() == 0
         with pytest.raises(ClientClosedError):
             await world.wait()
 
@@ -726,25 +654,6 @@ async def test_a_crash_of_the_coordinator_reaches_every_wait(
 
 
 # Candidate interviews
-
-
-@asynccontextmanager
-async def an_invite(count: int = 1, **behaviour: Any) -> AsyncIterator[World]:
-    """Open a world whose ids are candidate interviews."""
-    async with a_world(1, **behaviour) as world:
-        gather, fake = world.gather, world.fake
-        interview = await gather.interviews.create(
-            title="Engineer", display_name="Engineer", question_ids=world.ids
-        )
-        links = [
-            await gather.candidate_interviews.create(
-                candidate_id=candidate, interview_id=interview.id
-            )
-            for candidate in fake.add_candidates(count)
-        ]
-        world.ids = [link.id for link in links]
-        world.began, world.requests_before = world.clock.monotonic(), len(fake.requests)
-        yield world
 
 
 async def test_completion_returns_the_whole_candidate_interview() -> None:
