@@ -6,20 +6,31 @@ Audio takes 5 to 90 s on the virtual clock; requests are counted at FakeGather,
 under the documented rate limits. "Webhooks" means that an event tells of each
 question the moment it is ready. The plain poller is one loop per question that
 reads it every 2 s; what it needs is counted as if no rate limit stopped it.
+
+CPU and the longest step of the event loop are those of one `wait_until_all_audio_ready`
+alone: pages come from memory, the quota is plenty.
 """
 
 import asyncio
+import gc
 import math
 import random
+import selectors
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from benchmarks.figure import Figure, table
 from gather_async import PollPolicy, Question, RateLimit
+from gather_async.pager import Page
+from gather_async.quota.limiter import Priority
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener
+from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.coordinator import Coordinator
+from gather_async.waiting.pacing import PollBudget
 
 __all__ = ["figures"]
 
@@ -137,12 +148,89 @@ def _figures(count: int, *, page_size: int, webhooks: bool) -> Iterator[Figure]:
             yield Figure(f"{count} waits, plain poller: quota it needs", f"{hours + 1:.0f} hours'")
 
 
+class _TimedSelector(selectors.DefaultSelector):
+    """A selector that knows how long its event loop was busy between two selects."""
+
+    longest = 0.0
+    _began: float | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._began is not None:
+            self.longest = max(self.longest, time.thread_time() - self._began)
+        try:
+            return super().select(timeout)
+        finally:
+            self._began = time.thread_time()
+
+
+async def _wait_from_memory(count: int, selector: _TimedSelector) -> float:
+    """Wait for that many questions whose pages are at hand; return the CPU of each."""
+    clock, rng = VirtualClock(), random.Random(1)
+    ids = [f"q{number}" for number in range(count)]
+    ends = {each: clock.monotonic() + rng.uniform(_SHORTEST, _LONGEST) for each in ids}
+    unfinished = {each: Question(id=each, transcription_status="processing") for each in ids}
+    finished = {
+        each: Question(id=each, transcription_status="complete", audio_url="https://audio.invalid")
+        for each in ids
+    }
+
+    async def read(name: str, *_: object) -> Question:
+        await asyncio.sleep(0)
+        return (finished if ends[name] <= clock.monotonic() else unfinished)[name]
+
+    async def page(number: int, priority: Priority) -> Page[Question]:
+        await asyncio.sleep(0)
+        now, shown = clock.monotonic(), ids[(number - 1) * 100 : number * 100]
+        return Page(
+            items=tuple((finished if ends[each] <= now else unfinished)[each] for each in shown),
+            page=number,
+            total=count,
+            has_next=number * 100 < count,
+            fetch_next=partial(page, number + 1, priority),
+        )
+
+    coordinator = Coordinator(
+        evolve(audio_ready({}), read=read, page=page),
+        budget=PollBudget(lambda: _PLENTY),
+        clock=clock,
+        rng=rng,
+        is_alive=lambda: False,
+    )
+    gc.collect()
+    await asyncio.sleep(0)
+    selector.longest = 0.0
+    began, ended = time.process_time(), 0
+    async for _ in coordinator.wait_each(ids, timeout=3600):
+        ended += 1
+    assert ended == count
+    return (time.process_time() - began) / count
+
+
+def _growth() -> Iterator[Figure]:
+    """Yield what the number of waits does to the cost of each."""
+    each: dict[int, float] = {}
+    held: dict[int, float] = {}
+    for count in (1_000, 10_000):
+        selector = _TimedSelector()
+        with asyncio.Runner(loop_factory=partial(asyncio.SelectorEventLoop, selector)) as runner:
+            each[count] = runner.run(_wait_from_memory(count, selector))
+            held[count] = selector.longest
+    ratio = each[10_000] / each[1_000]
+    yield Figure("1000 waits: CPU each", f"{each[1_000] * 1e6:.0f} us")
+    yield Figure("10 000 waits: CPU each", f"{ratio:.2f} x 1000 waits", "<= 1.3", ratio <= 1.3)
+    longest = held[10_000] * 1000
+    yield Figure(
+        "10 000 waits: event loop held at most", f"{longest:.1f} ms", "<= 20 ms", longest <= 20.0
+    )
+
+
 def figures() -> Iterator[Figure]:
     """Yield the figures, for pages of 100; and of 50, as a server may have them."""
     for count in _COUNTS:
         for webhooks in (False, True):
             yield from _figures(count, page_size=100, webhooks=webhooks)
     yield from _figures(1000, page_size=50, webhooks=False)
+    yield from _growth()
 
 
 if __name__ == "__main__":
