@@ -1,4 +1,4 @@
-"""Invites at scale: everyone once, nobody twice, as fast as the quota allows."""
+"""Invites at scale: each person once, never twice, as fast as the quota allows."""
 
 from gather_async.bulk.candidate_file import (
     CandidateFile,

@@ -93,7 +93,7 @@ class BulkClient(Protocol):
         ...
 
     def key_digest(self, salt: bytes) -> str:
-        """Return what tells the API key from others without being it."""
+        """Return a digest of the API key under a salt."""
         ...
 
     def estimate(self, requests: int) -> timedelta:
@@ -118,7 +118,7 @@ class JobExecution:
     _gather: BulkClient
     _settings: Settings
     queue: OutcomeQueue = field(factory=OutcomeQueue)
-    stop: StopSignal = field(factory=StopSignal)
+    stop_signal: StopSignal = field(factory=StopSignal)
     statistics: JobStatistics = field(factory=JobStatistics)
     report: InviteReport | None = None
     _tracked: TrackedLimiter = field(init=False)
@@ -129,7 +129,7 @@ class JobExecution:
 
     def __attrs_post_init__(self) -> None:
         self._tracked = TrackedLimiter(
-            self._gather.limiter, self._gather.clock, lambda: self.stop.is_asked
+            self._gather.limiter, self._gather.clock, lambda: self.stop_signal.is_asked
         )
         # Bulk work waits for the quota as long as it takes, and never holds a row's place
         # for a request of unknown fate: such a row is postponed.
@@ -156,8 +156,8 @@ class JobExecution:
                     await journal.aclose()
         finally:
             self.queue.close()
-        if self.stop.error is not None:
-            raise self.stop.error
+        if self.stop_signal.error is not None:
+            raise self.stop_signal.error
         assert self.report is not None  # noqa: S101 - set by _run_with
         return self.report
 
@@ -202,7 +202,7 @@ class JobExecution:
             limits=settings.limits,
             statistics=self.statistics,
             queue=self.queue,
-            stop=self.stop,
+            stop_signal=self.stop_signal,
             progress=progress,
             tracked=self._tracked,
             clock=clock,
@@ -239,7 +239,7 @@ class JobExecution:
             invited=_invited(view, journal, invitation.interview_id),
             monotonic=self._gather.clock.monotonic,
             in_flight_until={run: now.monotonic + timeout - age for run, age in ages.items()},
-            is_stopping=lambda: self.stop.is_asked,
+            is_stopping=lambda: self.stop_signal.is_asked,
             on_change=self.statistics.change,
         )
 
@@ -255,7 +255,7 @@ class JobExecution:
             outcomes=Outcomes(connect, journal.identity.run, settings.is_dry, self.statistics.read),
             requests=self._tracked.requests,
             plan=self._plan,
-            stopped=self.stop.reason,
+            stopped=self.stop_signal.reason,
             error=runner.last_error,
         )
 

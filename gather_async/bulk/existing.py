@@ -1,4 +1,4 @@
-"""Who is there already: asked one by one, or read from the server's list once."""
+"""Index of people and invites that exist: asked one by one, or read from a list once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ class ExistingIndex:
     """Finds by key whichever way costs fewer requests, and remembers a list on disk."""
 
     kind: str
-    """Tells apart the indexes of one journal."""
+    """The name of the index in its journal."""
     journal: Journal
     look: Callable[[str], Awaitable[ExistingRecord | None]]
     """Asks the server about one key."""
@@ -42,8 +42,8 @@ class ExistingIndex:
     to_look: Callable[[], KeysLeft]
     """Returns how many keys are still to come."""
     is_all_ours: Callable[[], Awaitable[bool]] | None = None
-    """Asks, with one request, whether nobody came to be by another journal than this one,
-    so that derived keys of rows that weren't sent can't be there."""
+    """Asks, with one request, whether all that is there is known to this journal, so that
+    derived keys of rows that weren't sent can't be there."""
     choice: LookupStrategy = LookupStrategy.UNDECIDED
     looked: int = 0
     """Keys asked about one by one so far."""
@@ -56,7 +56,7 @@ class ExistingIndex:
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
     async def find(self, key: str, *, is_derived: bool = False) -> ExistingRecord | None:
-        """Return who has the key; None if it is nobody's.
+        """Return what has the key; None if nothing has.
 
         Args:
             key: What to look for.
@@ -88,7 +88,7 @@ class ExistingIndex:
             return left.own or 0
         if self.choice is LookupStrategy.EACH:
             return left.total or 0
-        # For derived keys one request tells in general that there is nothing to be found.
+        # For derived keys one request mostly shows that there is nothing to be found.
         return (left.own or 0) + bool(left.derived)
 
     async def _decide(self, is_derived: bool) -> None:
@@ -97,7 +97,7 @@ class ExistingIndex:
             return
         left = self.to_look()
         if self._may_ask(left) and await self.journal.count_invited():
-            # A job that goes on knows its own people: one request tells if there are others.
+            # A job that goes on knows its own people: one request shows if there are others.
             await self._ask_if_all_ours()
         if not (is_derived and self._all_ours):
             await self._choose(left)
@@ -111,7 +111,7 @@ class ExistingIndex:
             await self._read_on(self._page)
 
     async def _choose(self, left: KeysLeft) -> None:
-        """Choose the cheaper way; the list's first page tells how long it is."""
+        """Choose the cheaper way; the list's first page shows how long it is."""
         to_look = left.own if self._all_ours else left.total
         if self._page is None and to_look is not None and to_look <= 1:
             self.choice = LookupStrategy.EACH

@@ -72,7 +72,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             on_progress: Called in the loop, at most ten times a second.
             dry_run: Check every row and estimate; nothing is sent, and the journal's
                 file is not changed. The report's ``plan`` says what the job would cost.
-            on_existing: What to do if somebody has the row's own external id:
+            on_existing: What to do if a person has the row's own external id:
                 ``"reuse"`` invites that person, unless they are invited already;
                 ``"skip"`` leaves them alone; ``"error"`` fails the row.
             total: How many rows there are, for progress, if you know and the source
@@ -173,7 +173,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
         goes on. Harmless to repeat, and before the job runs. Not thread-safe: from a
         thread or a signal handler use ``loop.call_soon_threadsafe(job.stop)``.
         """
-        self._execution.stop.stop(StopReason.ASKED)
+        self._execution.stop_signal.stop(StopReason.ASKED)
 
     @property
     def plan(self) -> InvitePlan:
@@ -197,14 +197,14 @@ class BulkInvite(TaskCoroutine[InviteReport]):
     def _start(self) -> "asyncio.Task[InviteReport]":
         if self._task is None:
             self._task = asyncio.create_task(self._execution.run(), name="gather-async-bulk-invite")
-            # Whoever only iterates is told there; nobody should hear of it twice.
+            # A caller that only iterates gets the error there, and not a second time.
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._task
 
     async def _result(self) -> InviteReport:
         task = self._start()
         if self._reader is not None and self._reader is asyncio.current_task():
-            # The loop's body waits for the job, so nobody takes outcomes any more.
+            # The loop's body waits for the job, so no outcome is taken any more.
             self._execution.queue.detach()
         return await self._wait_for(task)
 

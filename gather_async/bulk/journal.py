@@ -47,7 +47,7 @@ class JournalScope:
     server: str
     """The base URL: staging's invites are not production's."""
     invitation: str
-    """What people are invited with, in any form that tells one from another."""
+    """What people are invited with, in any form that differs where it does."""
     key_digest: Callable[[bytes], str]
     """Returns the digest of the API key under a salt; the journal keeps no key."""
     other_key: bool
@@ -85,7 +85,7 @@ class Journal:
             path: Its file.
             scope: What it must be for, if it was begun before.
             keeps_candidates: Whether rows are written out.
-            retry_failed: Whether rows that an earlier run saw refused are opened again.
+            retry_failed: Whether rows that the server refused in an earlier run are opened again.
             owner: Names the limiter that counts the requests.
 
         Raises:

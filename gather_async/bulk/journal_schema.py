@@ -30,7 +30,7 @@ class Instant:
     """One moment on two clocks, since each may be wrong after a restart."""
 
     wall: float
-    """Unix seconds; somebody may have set the clock since."""
+    """Unix seconds; the clock may have been set since."""
     monotonic: float
     """Seconds that begin anew when the machine does."""
 
@@ -131,7 +131,7 @@ def values_of(candidate: NewCandidate) -> tuple[str | bool | None, ...]:
     )
 
 
-# Enough to tell two values of one field of one person apart.
+# Bytes; enough for two values of one field of one person.
 _FIELD_DIGEST = 6
 
 
@@ -148,20 +148,20 @@ class JournalIdentity:
     invitation: bytes = b""
     """Digest of what people are invited with; kept beside each refusal."""
     retry_failed: bool = False
-    """Whether rows that an earlier run saw refused are opened again."""
+    """Whether rows that the server refused in an earlier run are opened again."""
 
     def external_id(self, candidate: NewCandidate) -> str:
         """Return the external id of a row that has none of its own.
 
         It comes from who the person is, so that another journal finds them again, and
-        tells nothing of them.
+        shows nothing of them.
         """
         parts = (self.interview_id, candidate.email.casefold(), candidate.phone)
         text = json.dumps(parts, separators=(",", ":"))
         return f"bulk-{blake2b(text.encode(), digest_size=16, person=b'gather-invite').hexdigest()}"
 
     def digest(self, *parts: object) -> bytes:
-        """Return what tells rows and addresses apart without being them."""
+        """Return a digest that differs where its parts do, keyed with the journal's id."""
         text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
         return blake2b(text.encode(), key=self.journal_id.encode(), digest_size=16).digest()
 
@@ -204,7 +204,7 @@ def seal(connection: sqlite3.Connection) -> None:
 
 
 SCHEMA_VERSION = 2
-# Tells a journal from every other SQLite file: "GAbi".
+# Marks a journal among SQLite files: "GAbi".
 APPLICATION_ID = 0x47416269
 
 _META = """

@@ -67,7 +67,7 @@ class SourceRow:
 
 @frozen
 class _Keys:
-    """What tells who a row's person is, as digests; each kind has digests of its own."""
+    """Digests of what identifies a row's person; each kind has digests of its own."""
 
     email: bytes
     id: bytes | None

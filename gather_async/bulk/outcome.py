@@ -25,8 +25,8 @@ class LookupStrategy(StrEnum):
     """How people who are there already are found."""
 
     NONE = "none"
-    """Nobody of the source can be there: the server has nobody yet, or nobody is invited to
-    the interview but those in the journal."""
+    """No person of the source can be there: the server has none yet, or those who are
+    invited to the interview are all in the journal."""
     UNDECIDED = "undecided"
     """It depends on the length of the server's list, which isn't known yet."""
     EACH = "each"
@@ -89,7 +89,7 @@ class InvitePlan:
     """How people who are there already are found."""
     lookup_requests: int
     """Requests for that. Where it is undecided: one for each row with an external id of
-    its own, and one that may tell that no other row can be there."""
+    its own, and one that may show that no other row can be there."""
     requests: int
     """All requests to come."""
     duration: timedelta
@@ -105,7 +105,7 @@ class InviteStatus(StrEnum):
     """How a row ended, or stands."""
 
     INVITED = "invited"
-    """The server made the candidate interview and was told to send the invite."""
+    """The server made the candidate interview, and was asked to send the invite."""
 
     ALREADY_INVITED = "already_invited"
     """The person had a candidate interview for this interview before; nothing was sent."""
@@ -114,7 +114,7 @@ class InviteStatus(StrEnum):
     """The person was known to the server, and ``on_existing="skip"`` was asked for."""
 
     REJECTED = "rejected"
-    """The row is wrong, or repeats an earlier one; the server never heard of it."""
+    """The row is wrong, or repeats another one; nothing of it was sent."""
 
     FAILED = "failed"
     """The server refused the row, or could not be reached for it; the error says which.
@@ -137,8 +137,8 @@ class InviteOutcome:
     line: int | None = None
     """The line of the file that the row begins on, from 1; None if it is of no file."""
     candidate: NewCandidate | None = None
-    """The row as checked and normalised, with the external id that the server was told.
-    None if the row was rejected, or if the journal was told to keep no personal data
+    """The row as checked and normalised, with the external id that the server has.
+    None if the row was rejected, or if the journal keeps no personal data
     and the outcome was read back from it."""
     candidate_id: str | None = None
     """The server's id of the person; None if there is none yet."""

@@ -7,9 +7,9 @@
       │  (the person is known already) ─────────┘     └► already_invited ◄┘
       └► skipped            └──────────► failed ◄──────────────────────┘
 
-A ``pending`` state is committed before the request that it announces. Whoever
-finds a row in such a state doesn't know whether the request left, and so looks
-before sending again. `rejected` rows have no way on: they are read anew by the
+A ``pending`` state is committed before the request that it announces. A run that
+finds a row in such a state doesn't know whether the request left, and so looks the
+row up before sending again. `rejected` rows have no way on: they are read anew by the
 next run.
 """
 
@@ -99,7 +99,7 @@ class RowRecord:
     """The line of the file that the row begins on; None if it is of no file."""
     external_id: str | None = None
     own_id: bool = False
-    """Whether the external id is the row's own, so that somebody may have it already."""
+    """Whether the external id is the row's own, so that another person may have it already."""
     candidate_id: str | None = None
     candidate_interview_id: str | None = None
     reused: bool = False
@@ -203,7 +203,7 @@ def reopen(record: RowRecord) -> RowRecord:
 
 
 def status_of(record: RowRecord) -> InviteStatus:
-    """Return what to tell the user of a row.
+    """Return the status of a row in its outcome.
 
     A row without an end counts as failed if this run gave it up, else as unfinished.
     """

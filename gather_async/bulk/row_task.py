@@ -85,8 +85,8 @@ class RowTask:
     _in_flight_until: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        # What an earlier run came to may be an old copy of the journal: others may have
-        # invited the person since.
+        # What an earlier run came to may be an old copy of the journal: another job may
+        # have invited the person since.
         self._is_resumed = self.record.state is not RowState.SEEN
         if self.record.state is RowState.CANDIDATE_CREATED:
             self.record = evolve(self.record, reused=True)
@@ -150,7 +150,7 @@ class RowTask:
         if rule == "skip":
             await self.save(to_ended(met, RowState.SKIPPED))
         elif rule == "error":
-            problem = "Somebody has this external id already, and existing people aren't invited."
+            problem = "A person has this external id already, and existing people aren't invited."
             await self.save(to_ended(met, RowState.FAILED, error=InvalidRequestError(problem)))
         elif self._context.invitation.needs_opt_in and found.opted_in is False:
             problem = "The server's record of this person has no agreement to text messages."
@@ -214,7 +214,7 @@ class RowTask:
             await self._create_candidate()
 
     async def _take_found(self, found: ExistingRecord, *, is_ours: bool) -> None:
-        """Go on with a person whom an earlier request made, or somebody else did."""
+        """Go on with a person whom an earlier request made, or another client did."""
         if is_ours:
             await self.save(to_candidate_created(self.record, found.id, reused=self._is_resumed))
         else:

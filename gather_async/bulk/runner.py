@@ -103,7 +103,7 @@ class Runner:
     limits: JobLimits
     statistics: JobStatistics
     queue: OutcomeQueue
-    stop: StopSignal
+    stop_signal: StopSignal
     progress: ProgressNotifier
     tracked: TrackedLimiter
     clock: Clock
@@ -140,7 +140,7 @@ class Runner:
             asyncio.create_task(self._guard(self._resume_postponed)),
             asyncio.create_task(self._guard(self._note_in_flight)),
         ]
-        stopped = asyncio.create_task(self.stop.asked.wait())
+        stopped = asyncio.create_task(self.stop_signal.asked.wait())
         try:
             await asyncio.wait({producer, stopped}, return_when=asyncio.FIRST_COMPLETED)
             producer.cancel()
@@ -158,7 +158,7 @@ class Runner:
         try:
             await work()
         except Exception as error:
-            self.stop.fail(error)
+            self.stop_signal.fail(error)
 
     async def _produce(self) -> None:
         """Admit the source chunk by chunk, as fast as rows come to their end."""
@@ -235,10 +235,10 @@ class Runner:
         try:
             is_over = await self._try(row)
         except InterviewNotFound as signal:
-            self.stop.fail(signal.error)
+            self.stop_signal.fail(signal.error)
             return
         except Exception as error:
-            self.stop.fail(error)
+            self.stop_signal.fail(error)
             return
         if is_over:
             task = asyncio.current_task()
@@ -274,7 +274,7 @@ class Runner:
                 self._breaker = self._breaker.succeeded()
             else:
                 self._breaker = self._breaker.responded()
-        if row.resume_at is not None and not self.stop.is_asked:
+        if row.resume_at is not None and not self.stop_signal.is_asked:
             self._postponed.push(row, row.resume_at)
         return row.record.has_ended
 
@@ -286,9 +286,9 @@ class Runner:
                 return
             self._failed_at = self.clock.monotonic()
         self._breaker = self._breaker.failed(error)
-        if self._breaker.is_open and not self.stop.is_asked:
+        if self._breaker.is_open and not self.stop_signal.is_asked:
             self.last_error = error
-            self.stop.stop(StopReason.BREAKER)
+            self.stop_signal.stop(StopReason.BREAKER)
 
     async def _publish(
         self, record: RowRecord, candidate: NewCandidate | None, *, earlier: bool = False

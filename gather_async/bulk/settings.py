@@ -35,7 +35,7 @@ def _delivery(types: Iterable[str]) -> tuple[str, ...]:
     words = tuple(str(word) for word in types)
     if not words:
         raise InviteNotDeliverableError(
-            'Nobody can get an invite that goes nowhere: delivery_types needs "email" or "sms".'
+            'An invite must go somewhere: delivery_types needs "email" or "sms".'
         )
     if not _DELIVERY.issuperset(words):
         # The server would refuse each row's invite, after its candidate was created.
@@ -106,6 +106,6 @@ class Settings:
     total: int | None = field(validator=optional(Number(least=0, whole=True)))
     keeps_candidates: bool
     retry_failed: bool
-    """Whether rows that an earlier run saw refused are tried again."""
+    """Whether rows that the server refused in an earlier run are tried again."""
     other_key: bool
     """Whether a journal that was begun with another API key is gone on with."""

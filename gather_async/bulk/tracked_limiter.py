@@ -112,23 +112,23 @@ class TrackedLimiter:
 
 @frozen(eq=False)
 class _TrackedSlot:
-    _watch: TrackedLimiter
+    _tracked: TrackedLimiter
     _slot: Slot
     _task: int
     _number: int
 
     def resent(self) -> None:
-        self._watch.requests += 1
+        self._tracked.requests += 1
         self._slot.resent()
 
     def answered(self, quota: ServerQuota | None) -> None:
-        self._watch.end(self._task, self._number, was_sent=True)
+        self._tracked.end(self._task, self._number, was_sent=True)
         self._slot.answered(quota)
 
     def lost(self) -> None:
-        self._watch.end(self._task, self._number, was_sent=True)
+        self._tracked.end(self._task, self._number, was_sent=True)
         self._slot.lost()
 
     def returned(self) -> None:
-        self._watch.end(self._task, self._number, was_sent=False)
+        self._tracked.end(self._task, self._number, was_sent=False)
         self._slot.returned()

@@ -133,8 +133,8 @@ class Job:
         loop = asyncio.get_running_loop()
         return cls(work, loop, loop.create_future(), writes)
 
-    def settle(self) -> None:
-        """Tell the waiting task; runs in its loop."""
+    def resolve(self) -> None:
+        """Give the waiting task its result; runs in its loop."""
         if self.future.done():
             return
         if self.error is None:
@@ -178,7 +178,7 @@ class DatabaseThread:
             return True
 
     def _serve(self) -> None:
-        """Take groups of jobs until told to stop."""
+        """Run groups of jobs until the end is asked for."""
         is_last = False
         while not is_last:
             jobs, is_last = self._next_group()
@@ -255,16 +255,16 @@ def _attempt(connection: sqlite3.Connection, job: Job) -> None:
 
 
 def _resolve_all(jobs: Iterable[Job]) -> None:
-    """Tell the waiting tasks, waking each loop once."""
+    """Give the waiting tasks their results, waking each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
         by_loop.setdefault(job.loop, []).append(job)
     for loop, its_jobs in by_loop.items():
-        # A loop that was closed meanwhile has nobody left who waits.
+        # In a loop that was closed meanwhile no task waits any more.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, its_jobs)
+            loop.call_soon_threadsafe(_resolve, its_jobs)
 
 
-def _settle(jobs: Iterable[Job]) -> None:
+def _resolve(jobs: Iterable[Job]) -> None:
     for job in jobs:
-        job.settle()
+        job.resolve()

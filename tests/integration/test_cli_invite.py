@@ -285,3 +285,23 @@ async def test_pipes_are_files_too(
     out, _ = await process.communicate()
     assert process.returncode == 0
     assert b"300  ready" in out
+
+
+async def test_another_key_is_asked_about(
+    fake_gather: FakeGather,
+    interview: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A journal of another key needs --other-key; --retry-failed opens what was refused."""
+    file, journal = _rows(tmp_path, "+12025550123"), str(tmp_path / "j.db")
+    options = ["--interview", interview, "--journal", journal]
+    fake_gather.fail_next(status=400, path="/qsi/gather/candidates", method="POST")
+    assert await _invite(file, *options) == 1
+    assert await _invite(file, *options) == 1
+    assert await _invite(file, *options, "--retry-failed") == 0
+    monkeypatch.setenv("GATHER_API_KEY", "another-key")
+    assert await _invite(file, *options) != 0
+    assert "--other-key" in capsys.readouterr().err
+    assert await _invite(file, *options, "--other-key") == 0

@@ -9,8 +9,10 @@ from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 
 
-async def main(base_url: str, api_key: str, interview_id: str, journal: str, count: int) -> int:
-    """Invite ``count`` people; return how many rows are not invited yet."""
+async def main() -> int:
+    """Invite the people that the arguments tell of; return how many are not invited yet."""
+    base_url, api_key, interview_id, journal, number, timeout = sys.argv[1:]
+    count = int(number)
     rows = (
         {
             "first_name": "Person",
@@ -27,11 +29,14 @@ async def main(base_url: str, api_key: str, interview_id: str, journal: str, cou
         retry=RetryPolicy(base=0.01, in_flight_timeout=0.3),
     ) as gather:
         report = await BulkInvite(
-            gather, rows, interview_id=interview_id, journal=journal, in_flight_timeout=0.3
+            gather,
+            rows,
+            interview_id=interview_id,
+            journal=journal,
+            in_flight_timeout=float(timeout),
         )
     return min(100, report.total - report.invited)
 
 
 if __name__ == "__main__":
-    url, key, interview, file, number = sys.argv[1:]
-    sys.exit(asyncio.run(main(url, key, interview, file, int(number))))
+    sys.exit(asyncio.run(main()))

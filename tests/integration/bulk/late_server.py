@@ -42,6 +42,7 @@ class LateServer:
         factory=lambda: {"candidates": [], "candidateInterviews": []}
     )
     _writes: int = 0
+    _arrival: asyncio.Event = field(factory=asyncio.Event)
     _runner: web.AppRunner | None = None
     _port: int = 0
 
@@ -74,9 +75,16 @@ class LateServer:
         """How many candidates each email address has."""
         return Counter(item["email"] for _, item in self._made["candidates"])
 
+    async def wait_for_requests(self, total: int) -> None:
+        """Return once so many requests have arrived in all."""
+        while self.requests.total() < total:
+            self._arrival.clear()
+            await self._arrival.wait()
+
     def _handler(self, answer: Any, key: str) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.requests[f"{request.method} {key}"] += 1
+            self._arrival.set()
             response: web.StreamResponse | None = await answer(request, key)
             if response is not None:
                 return response

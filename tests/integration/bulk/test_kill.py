@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIG
 
 async def _start(bench: Bench, journal: Path, count: int) -> asyncio.subprocess.Process:
     fake = bench.fake
-    arguments = [fake.base_url, fake.api_key, bench.interview_id, str(journal), str(count)]
+    arguments = [fake.base_url, fake.api_key, bench.interview_id, str(journal), str(count), "0.3"]
     return await asyncio.create_subprocess_exec(
         sys.executable, str(_CHILD), *arguments, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     )
