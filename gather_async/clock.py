@@ -132,10 +132,12 @@ class LoopOwner:
         Raises:
             ClientClosedError: The object works in another loop.
         """
+        here = asyncio.get_running_loop()
+        if self.loop is here:
+            return False
         self.check()
-        is_new = not self.is_here
-        self.loop = asyncio.get_running_loop()
-        return is_new
+        self.loop = here
+        return True
 
     def leave(self) -> None:
         """Let any loop be entered next."""

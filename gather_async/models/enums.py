@@ -55,6 +55,12 @@ class InterviewStatus(OpenEnum):
     CLOSED = "closed"
     ARCHIVED = "archived"
 
+    @classmethod
+    def of_code(cls, code: int) -> Self:
+        """Return the status of edition B's number; of an unknown one, its digits."""
+        words = tuple(cls)
+        return words[code] if 0 <= code < len(words) else cls(str(code))
+
 
 class CandidateInterviewStatus(OpenEnum):
     """How far a candidate is. Source: /api-reference/candidate-interviews."""

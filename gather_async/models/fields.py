@@ -284,8 +284,7 @@ def _instant(value: Any) -> datetime:
 def _interview_status(value: Any) -> InterviewStatus:
     """Return the status of edition A's word or edition B's number."""
     if is_whole(value):
-        words = tuple(InterviewStatus)
-        return words[value] if 0 <= value < len(words) else InterviewStatus(str(value))
+        return InterviewStatus.of_code(value)
     return InterviewStatus(_only(lambda each: isinstance(each, str), value))
 
 

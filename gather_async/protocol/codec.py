@@ -134,8 +134,7 @@ def _enum_member(value: Any, cls: type[OpenEnum]) -> OpenEnum:
 def _interview_status(value: Any, _: Any) -> InterviewStatus:
     """Read edition A's word or edition B's number. Source: /api-reference/interviews."""
     if type(value) is int:
-        words = tuple(InterviewStatus)
-        return words[value] if 0 <= value < len(words) else InterviewStatus(str(value))
+        return InterviewStatus.of_code(value)
     return InterviewStatus(_text(value, str))
 
 

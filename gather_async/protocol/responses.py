@@ -60,6 +60,9 @@ def request_id_of(payload: Any) -> str | None:
     """Return the request id that JSON names; None if there is none."""
     if not isinstance(payload, dict):
         return None
+    meta = payload.get("meta")
+    if type(meta) is dict and type(found := meta.get("requestId")) is str and found.strip():
+        return found  # as documented, and so nearly always
     found = _first_text(_member(payload, "meta"), _REQUEST_IDS)
     return found or _first_text(payload, _REQUEST_IDS) or None
 

@@ -93,7 +93,7 @@ class Candidates(Resource[Candidate]):
         sent = with_extra(_body(new), None)
         external_id = {"externalId": new.external_id}
         return await self._endpoint.create(
-            with_extra(sent, extra),
+            {**sent, **extra} if extra else sent,
             lookup=partial(self._endpoint.lookup, external_id, sent=sent)
             if new.external_id
             else None,

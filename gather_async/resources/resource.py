@@ -42,7 +42,8 @@ def read_after_write(done: str) -> Iterator[None]:
 
 def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a body or query without what is None, and with the caller's extra as is."""
-    return {**{name: value for name, value in body.items() if value is not None}, **(extra or {})}
+    given = {name: value for name, value in body.items() if value is not None}
+    return {**given, **extra} if extra else given
 
 
 Found = TypeVar("Found", bound=Identified)
