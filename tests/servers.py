@@ -39,7 +39,7 @@ class _Server(ABC):
         # Beside pytest's own folder, which only root may enter if root runs the tests.
         self.folder = Path(tempfile.mkdtemp(prefix="gather-async-server-"))
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._user = _unprivileged() if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
@@ -99,7 +99,7 @@ class _Server(ABC):
         self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder)
 
-    def _spawn(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    def _spawn(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
         """Start a process as the unprivileged user, if this process is root."""
         if self._user is not None:
             options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": ()}

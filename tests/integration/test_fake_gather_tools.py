@@ -19,6 +19,49 @@ async def test_invite(fake_gather, gather_client):
 """
 
 
+ANY_LOOP_TESTS = """
+import pytest
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.mark.asyncio
+async def test_own_loop(fake_gather, gather_client):
+    assert (await gather_client.teams.list()).items
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_loop_of_the_session(fake_gather, gather_client):
+    assert (await gather_client.teams.list()).items
+
+@pytest.mark.anyio
+async def test_loop_of_anyio(fake_gather, gather_client):
+    assert (await gather_client.teams.list()).items
+
+@pytest.mark.asyncio
+@pytest.mark.fake_gather(edition="B", api_key="qapi_of_the_marker")
+async def test_marker(fake_gather, gather_client):
+    assert (await gather_client.teams.list()).items
+    assert fake_gather.api_key == "qapi_of_the_marker"
+"""
+
+
+def test_the_fixtures_run_in_the_loop_of_the_test(tmp_path: Path) -> None:
+    """Whatever loop runs a test, and whatever is the default for fixtures, calls are answered."""
+    (tmp_path / "test_user.py").write_text(ANY_LOOP_TESTS, encoding="utf-8")
+    options = ["-p", "no:cacheprovider", "--strict-markers", "-o", "asyncio_mode=strict"]
+    options += ["-o", "asyncio_default_fixture_loop_scope=session"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options, "test_user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert "4 passed" in run.stdout, run.stdout + run.stderr
+
+
 def test_the_plugin_works_in_a_users_project(tmp_path: Path) -> None:
     """Both fixtures work in auto mode without any set-up; the docs' tests run in strict mode."""
     (tmp_path / "test_user.py").write_text(USER_TEST, encoding="utf-8")
