@@ -104,13 +104,13 @@ async def _measure(count: int, *, page_size: int, webhooks: bool, seed: int) -> 
             async for question in gather.questions.wait_until_all_audio_ready(ids, timeout=3600):
                 assert isinstance(question, Question)
                 delays.append(clock.monotonic() - ready_at[question.id])
-        looks = [math.ceil(each / _PLAIN_INTERVAL) for each in seconds]
+        polls = [math.ceil(each / _PLAIN_INTERVAL) for each in seconds]
         return _Outcome(
             requests=len(fake.requests) - before,
             delays=delays,
-            plain_requests=sum(looks) + count,
+            plain_requests=sum(polls) + count,
             plain_delay=sum(
-                look * _PLAIN_INTERVAL - each for look, each in zip(looks, seconds, strict=True)
+                poll * _PLAIN_INTERVAL - each for poll, each in zip(polls, seconds, strict=True)
             )
             / count,
         )

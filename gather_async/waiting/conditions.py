@@ -209,7 +209,7 @@ def _expired(link: CandidateInterview, waited: float) -> GatherError:
 
 def _late(what: str) -> Callable[[str, Any, float], GatherError]:
     def late(id: str, last: Any, waited: float) -> GatherError:
-        message = f"{what} after {waited:.1f} s (candidate interview {id}): wait again, or look."
+        message = f"{what} after {waited:.1f} s (candidate interview {id}): wait again, or read it."
         return WaitTimeoutError(message, last=last, waited=waited)
 
     return late

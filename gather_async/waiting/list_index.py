@@ -18,7 +18,7 @@ from gather_async.errors import GatherError, ResponseDecodeError
 from gather_async.models.question import AudioState
 from gather_async.protocol.polling import PollPolicy
 from gather_async.waiting.conditions import Condition
-from gather_async.waiting.pacing import BRIEF, is_permanent
+from gather_async.waiting.pacing import BRIEF, PATIENCE, is_permanent
 from gather_async.waiting.registry import Target, WaiterRegistry
 
 __all__ = ["ListIndex", "Poll"]
@@ -27,7 +27,6 @@ T = TypeVar("T")
 _DEEPEST_BALANCE = 8  # pages beyond the ids found before a search is given up
 _MOST_FAILURES = 3  # of the list in a row: answers, or searches given up
 _SUSPENDED = 900.0  # seconds until a list that fails or says too little is tried again
-_LAG = 5.0  # seconds by which a list may be behind single reads and still be of use
 
 
 @frozen(eq=False, kw_only=True)
@@ -93,7 +92,7 @@ class ListIndex(Generic[T]):
         """Read single objects for a while: the list fails, says too little, or is old."""
         self._usable_from = now + seconds
         self._failed_searches = self._balance = self._failures = 0
-        self._suspect = None
+        self._suspect = self._probe = None
 
     def count_on(self, page: int) -> int:
         """Return how many targets a page holds."""
@@ -306,5 +305,5 @@ class ListIndex(Generic[T]):
         state = self._condition.judge(items[suspect.id], suspect.policy)
         if state is not AudioState.PROCESSING:
             self._suspect = None
-        elif poll.began - suspect.read_at >= _LAG:
+        elif poll.began - suspect.read_at >= PATIENCE:
             self.suspend(now, BRIEF)

@@ -24,9 +24,20 @@ from gather_async.errors import (
 from gather_async.protocol.polling import PollPolicy, next_interval
 from gather_async.protocol.rolling_windows import RateLimit
 
-__all__ = ["BRIEF", "Backoff", "HORIZON", "LeakyBucket", "PollBudget", "is_fatal", "is_permanent"]
+__all__ = [
+    "BRIEF",
+    "Backoff",
+    "HORIZON",
+    "LeakyBucket",
+    "PATIENCE",
+    "PollBudget",
+    "is_fatal",
+    "is_permanent",
+]
 
 BRIEF = 60.0  # seconds; source: /getting-started/rate-limits (a minute and an hour)
+# A page that takes longer, or is behind by more, gives way to single reads.
+PATIENCE = 5.0  # seconds
 HORIZON = 120.0  # seconds to plan ahead: what most generations take
 # Tuned with benchmarks/waiting.py: more delays 1000 waits less, and leaves later ones less.
 _PAGES = 2.0  # shares that pages may use of one brief window

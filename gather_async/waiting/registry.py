@@ -1,7 +1,7 @@
 """The waiting calls of one condition, by the object that they wait for.
 
 Targets that are due stand in queues, the others in a heap of times, so that the next
-poll is found without a look at each of them.
+poll is found without going through all of them.
 """
 
 import math

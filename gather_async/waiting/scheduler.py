@@ -16,14 +16,20 @@ from gather_async.models.question import AudioState
 from gather_async.pager import Page
 from gather_async.waiting.conditions import Condition
 from gather_async.waiting.list_index import ListIndex, Poll
-from gather_async.waiting.pacing import BRIEF, Backoff, LeakyBucket, PollBudget, is_permanent
+from gather_async.waiting.pacing import (
+    BRIEF,
+    PATIENCE,
+    Backoff,
+    LeakyBucket,
+    PollBudget,
+    is_permanent,
+)
 from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
 
 __all__ = ["MOST_IN_FLIGHT", "Scheduler"]
 
 T = TypeVar("T")
 MOST_IN_FLIGHT = 4  # polls at once: one that hangs holds up no other
-_PATIENCE = 5.0  # seconds for a page of the list; then single reads go on without it
 _SPREAD = 240.0  # pages of a first sweep in the time between two: tuned with small pages
 _FIRST_POLLS = 5  # at once, each of all that is new
 _URGENT_SHARE = 0.5  # of a brief window: what events by the hundred, or deadlines, may use
@@ -49,11 +55,8 @@ class Scheduler(Generic[T]):
         rng: random.Random,
         is_slow: Callable[[], bool],
     ) -> None:
-        self._condition = condition
-        self._registry = registry
-        self._budget = budget
-        self._rng = rng
-        self._is_slow = is_slow
+        self._condition, self._registry = condition, registry
+        self._budget, self._rng, self._is_slow = budget, rng, is_slow
         self._index = ListIndex(condition, registry)
         self._first_polls = LeakyBucket()
         self._urgent_polls = LeakyBucket()
@@ -174,7 +177,7 @@ class Scheduler(Generic[T]):
 
     def _best_located(self, now: float) -> "Iterator[tuple[Poll, Target[T]]]":
         """Yield a page that holds two or more targets, or a read of one that is alone on its."""
-        # What stands first is on few pages: a longer look would find those in flight again.
+        # What stands first is on few pages: to go on would find those in flight again.
         for target in islice(self._registry.located.values(), 2 * CHUNK):
             if target.page is None or self._index.count_on(target.page) < 2:
                 yield self._poll(target, now), target
@@ -217,7 +220,7 @@ class Scheduler(Generic[T]):
     def _until_late(self, now: float) -> float:
         """Return the seconds until a page of the list was waited for too long."""
         pages = (each.began for each in self._in_flight if each.page is not None)
-        return min(pages, default=math.inf) + _PATIENCE - now
+        return min(pages, default=math.inf) + PATIENCE - now
 
     def _delay(self, poll: Poll, now: float, share: float) -> float:
         """Return the seconds until a poll may go.
@@ -392,9 +395,6 @@ class Scheduler(Generic[T]):
 
 def _not_spared(target: Target[T], error: GatherError, now: float) -> Sequence[Waiter[T]]:
     """Return the waiters that an error ends: not those that know of a recent creation."""
-    is_early = isinstance(error, NotFoundError)
-    return [
-        each
-        for each in target.waiters
-        if not (is_early and each.has_seen and now - each.began < _NOT_YET)
-    ]
+    if not isinstance(error, NotFoundError):
+        return list(target.waiters)
+    return [each for each in target.waiters if not each.has_seen or now - each.began >= _NOT_YET]

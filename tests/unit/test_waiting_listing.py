@@ -129,6 +129,22 @@ async def test_a_list_that_catches_up_stays_in_use() -> None:
     assert listed.index.is_usable(10.0)
 
 
+async def test_a_suspended_list_needs_no_probe() -> None:
+    """Single reads go on although the list was found wrong while a probe was due."""
+    listed = Listed(3)
+    listed.show("complete", 1.0)
+    assert isinstance(listed.scheduler.plan(1.0), Poll)  # of q0, which the list calls over
+    checked = listed.registry.get("q0")
+    assert checked is not None
+    checked.polled_at = 2.0
+    listed.show(None, 2.0)
+    assert listed.index.probe_id == "q1"
+    listed.read(0, "processing", 3.0)
+    assert listed.index.probe_id is None
+    polls = [listed.scheduler.plan(3.0) for _ in range(2)]
+    assert {poll.id for poll in polls if isinstance(poll, Poll)} == {"q1", "q2"}
+
+
 async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
     """What the list calls over and a read doesn't is waited for with reads of its own."""
     listed = Listed(3)
