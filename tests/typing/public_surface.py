@@ -6,7 +6,7 @@ part of the public surface.
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from gather_async import (
     AudioGenerationError,
@@ -21,6 +21,7 @@ from gather_async import (
     Question,
     RateLimit,
     RateLimitStatus,
+    Response,
     RetryPolicy,
     to_e164,
 )
@@ -99,6 +100,19 @@ async def testing() -> None:
     async with FakeGather(edition="B", clock=clock) as fake:
         await resources(GatherClient(fake.api_key, base_url=fake.base_url, clock=clock))
         assert_type(fake.client(timeout=5.0), GatherClient)
+
+
+async def models(gather: GatherClient) -> None:
+    """A model becomes plain data and back as its own class, and knows its request."""
+    question = Question.from_dict({"id": "q"})
+    assert_type(question, Question)
+    assert_type(question.to_dict(by_alias=True, secrets=False), dict[str, Any])
+    assert_type(question.request_id, str | None)
+    assert_type((await gather.questions.list()).request_id, str | None)
+    response: Response = await gather.request("GET", "/qsi/gather/teams", raw=True)
+    assert_type(response.request_id, str | None)
+    assert_type(response.body, bytes)
+    assert_type(RateLimit(100, 60).per, float)
 
 
 def phone(raw: object) -> None:
