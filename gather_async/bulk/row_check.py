@@ -169,7 +169,8 @@ def _mapping(row: object) -> Mapping[Any, Any]:
         raise InvalidRequestError(
             "A row must be a NewCandidate or a mapping of the candidate's fields."
         )
-    mapping = row if isinstance(row, Mapping) else {name: values[name] for name in keys()}
+    names: Any = () if isinstance(row, Mapping) else keys()
+    mapping = row if isinstance(row, Mapping) else {name: values[name] for name in names}
     if mapping.get(None):  # where csv.DictReader puts them
         raise InvalidRequestError("The row has more cells than the header: is a quote missing?")
     return mapping

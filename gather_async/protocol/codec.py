@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 from cattrs import Converter
@@ -241,7 +241,7 @@ def _field_lines(
     elif kind is bool:
         yield f"if v is not True and v is not False and v is not None: {odd}"
     elif _is_array(kind):
-        scope[f"read_{name}"] = converter.get_structure_hook(kind.__args__[0])
+        scope[f"read_{name}"] = converter.get_structure_hook(get_args(kind)[0])
         yield "if v.__class__ is list:"
         yield f" try: v = tuple([read_{name}(item, None) for item in v])"
         yield f" except unreadable: odd += ({wire_name},); v = readable(v, read_{name})"

@@ -257,7 +257,7 @@ def read_error(body: bytes) -> ErrorBody:
         message=message,
         details=details,
         request_id=request_id_of(payload),
-        status=next((each for key in _STATUSES if _is_failure(each := error.get(key))), None),
+        status=next((error[key] for key in _STATUSES if _is_failure(error.get(key))), None),
     )
 
 

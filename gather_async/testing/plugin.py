@@ -93,6 +93,7 @@ def _connecting() -> _AsyncFixture:
 for _prefix, _make in (("_fake_gather", _serving), ("_gather_client", _connecting)):
     _name = f"{_prefix}_anyio"
     globals()[_name] = pytest.fixture(name=_name)(_make())
-    for _scope in () if asyncio_fixture is None else _LOOP_SCOPES:
-        _name = f"{_prefix}_{_scope}"
-        globals()[_name] = asyncio_fixture(name=_name, loop_scope=_scope)(_make())
+    if asyncio_fixture is not None:
+        for _scope in _LOOP_SCOPES:
+            _name = f"{_prefix}_{_scope}"
+            globals()[_name] = asyncio_fixture(name=_name, loop_scope=_scope)(_make())

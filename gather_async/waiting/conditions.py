@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from gather_async.endpoint import Endpoint
+from gather_async.endpoint import Endpoint, Identified
 from gather_async.errors import (
     AudioGenerationError,
     AudioTimeoutError,
@@ -26,7 +26,8 @@ from gather_async.waiting.signals import MOST_REMEMBERED
 __all__ = ["Condition", "Endpoints", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
-Endpoints = Mapping[Priority, Endpoint[T]]
+Read = TypeVar("Read", bound=Identified)
+Endpoints = Mapping[Priority, Endpoint[Read]]
 """One endpoint for each priority that polls can have."""
 
 

@@ -7,11 +7,19 @@ from typing import TypeVar
 from attrs import evolve
 
 from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
+from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.question import Question
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
 from gather_async.session import Session
-from gather_async.waiting.conditions import Condition, audio_ready, completed, summarized
+from gather_async.waiting.conditions import (
+    Condition,
+    Endpoints,
+    audio_ready,
+    completed,
+    summarized,
+)
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.pacing import PollBudget
 from gather_async.waiting.signals import Signals, subscribe_weakly
@@ -66,9 +74,13 @@ class Waits:
                 is_alive=lambda: signals is not None and signals.alive,
             )
 
-        sessions = {each: _polling(session, each) for each in _PRIORITIES}
-        questions = {each: questions_endpoint(polls) for each, polls in sessions.items()}
-        links = {each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()}
+        sessions: dict[Priority, Session] = {each: _polling(session, each) for each in _PRIORITIES}
+        questions: Endpoints[Question] = {
+            each: questions_endpoint(polls) for each, polls in sessions.items()
+        }
+        links: Endpoints[CandidateInterview] = {
+            each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()
+        }
         self.audio = coordinator(audio_ready(questions))
         self.completion = coordinator(completed(links, clock.wall))
         self.summary = coordinator(summarized(links, clock.wall))
