@@ -5,14 +5,14 @@ import logging
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from io import BufferedReader, RawIOBase
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BufferedReader, RawIOBase, UnsupportedOperation
 from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from gather_async.bulk.row_check import (
     FIELDS,
@@ -48,6 +48,8 @@ __all__ = [
 _LOG = logging.getLogger("gather_async.bulk")
 
 Row = FileRow | UnreadableRow
+_Named = list[tuple[str, str | None]]
+_Read = tuple[_Named, str | None, Iterator[Row]]
 Format = Literal["csv", "jsonl"]
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines", ".json"})
 _SAMPLE_ROWS = 2
@@ -59,9 +61,9 @@ class FileDescription:
     """How a file is read. Its text is safe to publish: of the rows it shows shapes only."""
 
     format: Format
-    encoding: str = "utf-8"
+    encoding: str
     """A codec's name."""
-    is_encoding_guessed: bool = True
+    is_encoding_guessed: bool
     """Whether it was found out from the bytes rather than given."""
     delimiter: str | None
     """What parts the cells; None for JSON Lines."""
@@ -69,7 +71,7 @@ class FileDescription:
     """The fields that are read, by the column's name in the file."""
     ignored: tuple[str, ...]
     """Names of the columns that are not read."""
-    sample: tuple[Mapping[str, str], ...] = ()
+    sample: tuple[Mapping[str, str], ...]
     """The first two rows, letters as ``x`` and digits as ``9``, by field."""
 
     def __str__(self) -> str:
@@ -113,7 +115,7 @@ class CandidateFile:
     format: Format
     encoding: str | None = None
     """None: found out from the file."""
-    columns: Mapping[str, str | None] = field(factory=dict)
+    columns: Mapping[str, str | None] = field(factory=dict, hash=False)
     """The field that a column means, by its name; None: it is ignored."""
     _reading: _Reading = field(factory=_Reading, eq=False, repr=False)
 
@@ -133,12 +135,15 @@ class CandidateFile:
         with self._opened() as (file, encoding):
             lines = physical_lines(file, encoding)
             read = _csv_rows if self.format == "csv" else _json_rows
-            description, rows = read(lines, self.columns)
+            named, delimiter, rows = read(lines, self.columns)
             first = list(islice(rows, _SAMPLE_ROWS))
-            description = evolve(
-                description,
+            description = FileDescription(
+                format=self.format,
                 encoding=encoding,
                 is_encoding_guessed=self.encoding is None,
+                delimiter=delimiter,
+                columns={name: to for name, to in named if to is not None},
+                ignored=tuple(name for name, to in named if to is None),
                 sample=tuple(_masked(row) for row in first if isinstance(row, FileRow)),
             )
             if description != self._reading.description:
@@ -159,7 +164,7 @@ class CandidateFile:
     def _opened(self) -> Iterator[tuple[BinaryIO, str]]:
         """Open the file at its start, and find its encoding out."""
         if str(self.path) == "-":
-            with self._pipe(cast("BufferedReader", sys.stdin.buffer)) as opened:
+            with _standard_input() as file, self._pipe(file) as opened:
                 yield opened
             return
         with self.path.open("rb") as file:
@@ -167,9 +172,7 @@ class CandidateFile:
                 with self._pipe(file) as opened:
                     yield opened
                 return
-            head = file.read(_BLOCK)
-            blocks = iter(lambda: file.read(_BLOCK), b"")
-            encoding = self._encoding(head, blocks)
+            encoding = self._encoding(file.read(_BLOCK), iter(lambda: file.read(_BLOCK), b""))
             file.seek(0)
             yield file, encoding
 
@@ -182,14 +185,21 @@ class CandidateFile:
             )
         self._reading.is_spent = True
         head = file.read(_HEAD)
-        encoding = self._encoding(head)
-        yield BufferedReader(_Replay(head, file)), encoding
+        yield BufferedReader(_Replay(head, file)), self._encoding(head)
 
     def _encoding(self, head: bytes, rest: Iterable[bytes] = ()) -> str:
         if self.encoding is None:
             return detect_encoding(head, rest)
         require_text(head, is_known=True)
         return self.encoding
+
+
+def _standard_input() -> AbstractContextManager[Any]:
+    try:
+        # Not sys.stdin itself: the interpreter can't end while a thread reads that.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except UnsupportedOperation:
+        return nullcontext(sys.stdin.buffer)
 
 
 _BLOCK = 1 << 20
@@ -245,8 +255,7 @@ def read_candidates(
     """
     path = Path(path)
     kind: Format = "jsonl" if path.suffix.lower() in _JSON_SUFFIXES else "csv"
-    if format is not None:
-        kind = format
+    kind = kind if format is None else format
     if kind not in {"csv", "jsonl"}:
         raise ConfigurationError("format must be 'csv' or 'jsonl'.")
     if encoding is not None:
@@ -266,44 +275,35 @@ def _checked_columns(columns: Mapping[str, str | None]) -> dict[str, str | None]
     return dict(columns)
 
 
-def _fields_by_name(
-    names: Iterable[str], columns: Mapping[str, str | None]
-) -> list[tuple[str, str | None]]:
+def _fields_by_name(names: Iterable[str], columns: Mapping[str, str | None]) -> _Named:
     """Return names of columns with the fields that they mean; None for one that isn't ours."""
     given = {letters_of(name): to for name, to in columns.items()}
     taken = set(given.values()) - {None}
-    found: list[tuple[str, str | None]] = []
-    for name in names:
-        guess = field_of(name)
-        found.append((name, given.get(letters_of(name), None if guess in taken else guess)))
-    return found
+    guesses = ((name, field_of(name)) for name in names)
+    return [
+        (name, given.get(letters_of(name), None if guess in taken else guess))
+        for name, guess in guesses
+    ]
 
 
-def _csv_rows(
-    lines: Iterator[str], columns: Mapping[str, str | None]
-) -> tuple[FileDescription, Iterator[Row]]:
-    """Return how a CSV file is read, and its rows.
+def _csv_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
+    """Return a CSV file's columns and their fields, its delimiter, and its rows.
 
     Raises:
         ConfigurationError: The header lacks a column, or names one twice.
     """
-
-    def count(names: Iterable[str]) -> int:
-        return len({to for _, to in _fields_by_name(names, columns)} - {None})
-
-    reader = CsvReader(lines, count)
+    reader = CsvReader(
+        lines, lambda names: len({to for _, to in _fields_by_name(names, columns)} - {None})
+    )
     named = _fields_by_name([name.strip() for name in reader.header], columns)
     _require_columns(named, columns)
     fields = [to for _, to in named]
     reader.used = {number for number, to in enumerate(fields) if to is not None}
     reader.email = fields.index("email")
-    description = _described(named, "csv", reader.delimiter)
-    return description, (_csv_row(fields, record) for record in reader)
+    return named, reader.delimiter, (_csv_row(fields, record) for record in reader)
 
 
-def _require_columns(
-    named: list[tuple[str, str | None]], columns: Mapping[str, str | None]
-) -> None:
+def _require_columns(named: _Named, columns: Mapping[str, str | None]) -> None:
     present = {letters_of(name) for name, _ in named}
     unknown = [name for name in columns if letters_of(name) not in present]
     if unknown:
@@ -323,17 +323,6 @@ def _require_columns(
         )
 
 
-def _described(
-    named: list[tuple[str, str | None]], format: Format, delimiter: str | None
-) -> FileDescription:
-    return FileDescription(
-        format=format,
-        delimiter=delimiter,
-        columns={name: to for name, to in named if to is not None},
-        ignored=tuple(name for name, to in named if to is None),
-    )
-
-
 def _csv_row(fields: list[str | None], record: Record) -> Row:
     cells = record.cells
     if record.fault is not None:
@@ -346,10 +335,8 @@ def _csv_row(fields: list[str | None], record: Record) -> Row:
     return FileRow(((name, cell) for name, cell in pairs if name is not None), record.line)
 
 
-def _json_rows(
-    lines: Iterator[str], columns: Mapping[str, str | None]
-) -> tuple[FileDescription, Iterator[Row]]:
-    """Return how a JSON Lines file is read, by its first object, and its rows.
+def _json_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
+    """Return the columns of a JSON Lines file's first object, no delimiter, and the rows.
 
     Raises:
         ConfigurationError: It holds an array, which is another format.
@@ -362,8 +349,8 @@ def _json_rows(
         )
     rows = [_object(line, number, columns) for number, line in [first] if line]
     names = [name for row in rows if isinstance(row, FileRow) for name in row]
-    description = _described(_fields_by_name(names, columns), "jsonl", None)
-    return description, chain(rows, (_object(line, number, columns) for number, line in numbered))
+    rest = (_object(line, number, columns) for number, line in numbered)
+    return _fields_by_name(names, columns), None, chain(rows, rest)
 
 
 def _object(line: str, number: int, columns: Mapping[str, str | None]) -> Row:

@@ -300,9 +300,11 @@ def plausible_in_windows_1252(row: FileRow | UnreadableRow) -> FileRow | Unreada
     """
     if isinstance(row, UnreadableRow):
         return row
-    for name in ("first_name", "last_name"):
-        text = row.get(name)
-        if isinstance(text, str) and not text.isascii() and _NOT_WINDOWS_1252.search(text):
+    for key, text in row.items():
+        if not isinstance(text, str) or text.isascii():
+            continue
+        name = field_of(key)
+        if name is not None and _NOT_WINDOWS_1252.search(text):
             return UnreadableRow(
                 f"The row's {name} makes no sense in Windows-1252, which was guessed: name"
                 " the file's encoding (encoding=, --encoding).",

@@ -8,14 +8,19 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Iterable,
     Iterator,
     Mapping,
 )
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager, suppress
+from concurrent.futures import Executor, Future
+from contextlib import aclosing, suppress
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar, runtime_checkable
+from weakref import finalize
 
 from attrs import define
 
@@ -25,6 +30,7 @@ from gather_async.models.candidate import NewCandidate
 
 __all__ = ["CandidateSource", "chunks_of", "count_of", "require_rows"]
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger("gather_async.bulk")
 _THREAD = "gather-async-rows"
 # Seconds. A slow source hands over what it has, rather than make its first row wait for
@@ -89,7 +95,7 @@ async def _from_blocking(rows: Iterable[object]) -> AsyncGenerator[list[object],
     source, context = _BlockingRows(rows), contextvars.copy_context()
     loop = asyncio.get_running_loop()
     is_idle = True
-    with _one_thread() as executor:
+    with _OneThread() as executor:
         try:
             while True:
                 is_idle = False
@@ -107,14 +113,42 @@ async def _from_blocking(rows: Iterable[object]) -> AsyncGenerator[list[object],
                 await asyncio.wait({asyncio.wrap_future(closing)})
 
 
-@contextmanager
-def _one_thread() -> Iterator[ThreadPoolExecutor]:
-    """Give an executor of one thread, which ends by itself when its work does."""
-    executor = ThreadPoolExecutor(1, thread_name_prefix=_THREAD)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=False)
+class _OneThread(Executor):
+    """An executor of one thread, which ends with it.
+
+    The thread is a daemon, unlike those of the standard library: a source that
+    blocks for good can't keep the program from ending.
+    """
+
+    def __init__(self) -> None:
+        work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._put = work.put
+        self._end = finalize(self, work.put, None)
+        Thread(target=_serve, args=(work.get,), name=_THREAD, daemon=True).start()
+
+    def submit(self, call: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        future: Future[_T] = Future()
+        self._put(partial(_resolve, future, partial(call, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        self._end()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+
+def _serve(take: Callable[[], Callable[[], None] | None]) -> None:
+    while (work := take()) is not None:
+        work()
+
+
+def _resolve(future: Future[_T], call: Callable[[], _T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
 
 
 CandidateSource = (
@@ -153,7 +187,7 @@ async def count_of(candidates: CandidateSource) -> int | None:
     if isinstance(candidates, _IN_MEMORY):
         return len(candidates)
     if isinstance(candidates, CandidateFile):
-        with _one_thread() as executor:
+        with _OneThread() as executor:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(executor, candidates.count)
     return None

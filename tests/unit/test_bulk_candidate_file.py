@@ -2,8 +2,12 @@
 
 import csv
 import doctest
+import io
 import json
+import os
 import re
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +209,46 @@ def test_what_the_csv_module_writes_is_read_back(
     assert [{name: cell.strip() for name, cell in row.items()} for row in read] == [
         {name: cell.strip() for name, cell in zip(_FIELDS, row, strict=True)} for row in rows
     ]
+
+
+def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of standard input come once, cannot be counted, and a second time is an error."""
+    data = f"{','.join(_FIELDS)}\n{','.join(_ZOE.values())}\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    file = read_candidates("-")
+    assert file.count() is None
+    assert list(file) == [_ZOE]
+    with pytest.raises(ConfigurationError, match="only once"):
+        list(file)
+
+
+def test_a_pipe_is_longer_than_its_head(tmp_path: Path) -> None:
+    """A named pipe is read to its end, guessed by its first bytes."""
+    path, rows = tmp_path / "pipe", [{**_ZOE, "email": f"z{n}@example.com"} for n in range(3000)]
+    os.mkfifo(path)
+    text = "\n".join([",".join(_FIELDS), *(",".join(row.values()) for row in rows)])
+    writer = threading.Thread(target=path.write_text, args=(text,), kwargs={"encoding": "cp1252"})
+    writer.start()
+    assert list(read_candidates(path)) == rows
+    writer.join()
+
+
+def test_columns_are_what_the_caller_says(tmp_path: Path) -> None:
+    """A column means the field that is given, others of that field nothing; JSON Lines too."""
+    header = "first_name,last_name,email,Mobile,Phone,Team"
+    path = _write(tmp_path / "people.csv", f"{header}\n{','.join(_ZOE.values())},x,y\n")
+    columns = {"MOBILE": "phone", "team": None}
+    assert list(read_candidates(path, columns=columns)) == [_ZOE]
+    row = {"first_name": "Zoë", "last_name": "O'Brien", "email": "zoe@example.com"}
+    row |= {"mobile": "+12025550123", "phone": "x"}
+    path = _write(tmp_path / "people.jsonl", json.dumps(row))
+    assert list(read_candidates(path, columns=columns)) == [_ZOE]
+    path = _write(tmp_path / "people.csv", f"{','.join(_FIELDS)}\n")
+    with pytest.raises(ConfigurationError, match="no column 'Mobile'"):
+        list(read_candidates(path, columns={"Mobile": "phone"}))
+    for wrong in ({"Mobile": "telephone"}, {"A": "phone", "B": "phone"}, ["phone"]):
+        with pytest.raises(ConfigurationError, match="columns"):
+            read_candidates(path, columns=wrong)  # type: ignore[arg-type] # the point
 
 
 def test_the_example_in_the_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
