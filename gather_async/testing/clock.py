@@ -189,7 +189,7 @@ class VirtualClock:
     def __init__(
         self, *, wall: datetime | float = _WALL, autojump: bool = True, grace: float = 0.0
     ) -> None:
-        self.autojump = autojump
+        self.autojump: bool = autojump
         self._grace = grace
         self._now = _START
         self._offset = 0.0
@@ -317,7 +317,7 @@ class _Timers:
         self._grace = grace
         self._heap: list[tuple[float, int, _Timer]] = []
         self._numbers = itertools.count()
-        self.pending = 0
+        self.pending: int = 0
 
     def add(
         self, loop: asyncio.AbstractEventLoop, due: float, callback: Callable[[], object]
