@@ -30,6 +30,10 @@ class LateServer:
     """Seconds by which the server behind the gateway is late."""
     lists_after: float = 0.0
     """Seconds from an object's creation until the lists show it."""
+    refuses_duplicates: bool = False
+    """Whether a second candidate with one external id gets 409."""
+    unanswered_writes: frozenset[int] = frozenset()
+    """Writes, counted from 1, that are carried out and answered with 500."""
     lost_writes: frozenset[int] = frozenset()
     """Writes, counted from 1, that are answered with 504 and never carried out."""
     late_writes: frozenset[int] = frozenset()
@@ -97,25 +101,42 @@ class LateServer:
 
     async def _write(self, request: web.Request, key: str) -> web.Response | None:
         body = await request.json()
-        self._writes += 1
-        if self._writes in self.lost_writes:
+        fate = self._fate()
+        if fate in {"late", "lost"}:
+            if fate == "late":
+                self.clock.call_later(self.commits_after, lambda: self.make(key, body))
             return web.json_response({"error": "Gateway Timeout"}, status=504)
-        fate = "done"
-        if self.rng.random() < self.faults:
-            fate = self.rng.choice(["refused", "cut before", "cut after", "500 after", "late"])
-        if fate == "late" or self._writes in self.late_writes:
-            self.clock.call_later(self.commits_after, lambda: self._make(key, body))
-            return web.json_response({"error": "Gateway Timeout"}, status=504)
-        if fate == "refused":
-            return web.json_response({"error": "Bad Gateway"}, status=502)
-        item = None if fate == "cut before" else self._make(key, body)
-        if fate == "500 after":
-            return web.json_response({"error": {"code": "INTERNAL"}}, status=500)
-        if fate != "done":
+        if self.refuses_duplicates and self._has(key, body):
+            return web.json_response({"error": {"code": "CONFLICT"}}, status=409)
+        if fate == "cut before":
             return None
-        return web.json_response({"success": True, "data": item}, status=201)
+        item = self.make(key, body)
+        if fate == "unanswered":
+            return web.json_response({"error": {"code": "INTERNAL"}}, status=500)
+        created = web.json_response({"success": True, "data": item}, status=201)
+        return None if fate == "cut after" else created
 
-    def _make(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _fate(self) -> str:
+        """Return what becomes of the next write."""
+        self._writes += 1
+        for fate, writes in (
+            ("lost", self.lost_writes),
+            ("late", self.late_writes),
+            ("unanswered", self.unanswered_writes),
+        ):
+            if self._writes in writes:
+                return fate
+        if self.rng.random() >= self.faults:
+            return "done"
+        return self.rng.choice(["lost", "late", "unanswered", "cut before", "cut after"])
+
+    def _has(self, key: str, body: Mapping[str, Any]) -> bool:
+        own_id = body.get("externalId")
+        made = self._made[key]
+        return own_id is not None and any(item["externalId"] == own_id for _, item in made)
+
+    def make(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a candidate or an invite, as a request of its own would."""
         made = self._made[key]
         item = {**body, "id": f"{key}-{len(made)}"}
         made.append((self.clock.monotonic(), item))

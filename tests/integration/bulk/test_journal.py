@@ -1,5 +1,6 @@
 """The journal's files: one job at a time, none missing, and times that survive clocks."""
 
+import asyncio
 import random
 import shutil
 import sqlite3
@@ -197,6 +198,7 @@ async def test_the_wall_clock_may_be_set_between_runs(journal: Path, step: float
         report = await _late(server, clock, journal)
         assert report.invited == 3
         assert clock.monotonic() - began <= 126.0
+        await clock.sleep(200.0)  # for what would still arrive
         assert sorted(server.invites.values()) == [1, 1, 1]
         assert sorted(server.candidates.values()) == [1, 1, 1]
 
@@ -214,6 +216,38 @@ async def test_the_time_goes_on_over_kills(journal: Path) -> None:
         # The first run looked for it after 12 s; its signs of life may be 5 s old.
         assert clock.monotonic() - began == pytest.approx(12.0 + 5.0 + 120.0)
         assert sorted(server.invites.values()) == [1, 1, 1]
+
+
+async def test_an_old_copy_of_the_journal_invites_nobody_again(bench: Bench, journal: Path) -> None:
+    """A copy that was taken while a candidate was under way finds what the job did since."""
+    copy = journal.with_name("copy.db")
+    bench.fake.slow_next(20.0, after_processing=True, path="/qsi/gather/candidates", method="POST")
+    running = asyncio.ensure_future(_awaited(bench.job(people(3), journal=journal)))
+    await bench.fake.wait_for_requests(bench.before + 2)
+    shutil.copy(journal, copy)
+    shutil.copy(f"{journal}-wal", f"{copy}-wal")
+    assert (await running).invited == 3
+    report = await bench.job(people(3), journal=copy)
+    assert report.already_invited == 3
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_request_that_hangs_keeps_its_run_alive(bench: Bench, journal: Path) -> None:
+    """While a request is in flight the journal says so, so that a crash has a time."""
+    bench.fake.slow_next(40.0, path="/qsi/gather/candidates", method="POST")
+    client = bench.client(timeout=60.0)
+    began = bench.clock.monotonic()
+    job = bench.job(people(1), journal=journal, client=client)
+    running = asyncio.ensure_future(_awaited(job))
+    await bench.clock.sleep(33.0)
+    with closing(sqlite3.connect(journal)) as connection:
+        ((alive_at,),) = connection.execute("SELECT monotonic FROM runs").fetchall()
+    assert 25.0 <= alive_at - began <= 33.0
+    assert (await running).invited == 1
+
+
+async def _awaited(job: BulkInvite) -> InviteReport:
+    return await job
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,17 @@ _FREE = [RateLimit(1_000_000, per=60)]
 
 
 async def _invite(
-    server: LateServer, clock: VirtualClock, count: int, **options: object
+    server: LateServer,
+    clock: VirtualClock,
+    rows: int | list[dict[str, Any]],
+    **options: Any,
 ) -> InviteReport:
-    """Invite people through a new client."""
+    """Invite people, or so many, through a new client."""
+    rows = people(rows) if isinstance(rows, int) else rows
     async with GatherClient(
         "key", base_url=server.base_url, clock=clock, rng=random.Random(1), rate_limits=_FREE
     ) as gather:
-        job = BulkInvite(gather, people(count), interview_id="interview", **options)  # type: ignore[arg-type]
+        job = BulkInvite(gather, rows, interview_id="interview", **options)
         return await job
 
 
@@ -70,6 +75,49 @@ async def test_other_rows_go_on_while_one_is_in_doubt() -> None:
         assert [row for row, _ in ended] == [1, *range(3, 21), 2]
         assert [at for _, at in ended] == pytest.approx([0.0] * 19 + [120.0])
         assert sorted(server.invites.values()) == [1] * 20
+
+
+async def test_a_lost_answer_is_found_early() -> None:
+    """What was carried out is found after a tenth of the time, and costs one look-up."""
+    clock = VirtualClock()
+    server = LateServer(clock, random.Random(2), faults=0.0, unanswered_writes=frozenset({4}))
+    async with server:
+        began = clock.monotonic()
+        report = await _invite(server, clock, 2, concurrency=1)
+        assert (report.invited, report.requests) == (2, 1 + 4 + 1)
+        assert clock.monotonic() - began == pytest.approx(12.0)
+        assert sorted(server.invites.values()) == [1, 1]
+
+
+async def test_a_duplicate_that_is_listed_late_is_waited_for() -> None:
+    """409 for what the row's own lost request made is no refusal, though the list lags."""
+    clock = VirtualClock()
+    server = LateServer(
+        clock,
+        random.Random(2),
+        faults=0.0,
+        lists_after=200.0,
+        refuses_duplicates=True,
+        unanswered_writes=frozenset({3}),
+    )
+    async with server:
+        report = await _invite(server, clock, 3)
+        assert (report.invited, report.failed) == (3, 0)
+        assert sorted(server.candidates.values()) == [1, 1, 1]
+        assert sorted(server.invites.values()) == [1, 1, 1]
+
+
+async def test_another_person_under_the_external_id_is_not_the_lost_one() -> None:
+    """Who has the row's own external id, and another address, is met by the caller's rule."""
+    clock = VirtualClock()
+    server = LateServer(clock, random.Random(2), faults=0.0, lost_writes=frozenset({1}))
+    async with server:
+        other = {"externalId": "own-1", "email": "other@example.com"}
+        clock.call_later(1.0, lambda: server.make("candidates", other))
+        rows = people(1, external_id="own-1")
+        report = await _invite(server, clock, rows, on_existing="skip")
+        assert (report.invited, report.skipped) == (0, 1)
+        assert server.invites.total() == 0
 
 
 async def test_a_server_that_is_away_for_minutes_costs_no_row() -> None:
