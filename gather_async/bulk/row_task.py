@@ -38,8 +38,8 @@ from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = ["RowContext", "RowTask"]
 
-# A gateway that gave up has mostly ended its work by then, and lists show it: the first of
-# at most two look-ups for a lost request. `benchmarks.bulk` has what they cost.
+# The part of the time after which most of what is carried out is listed: the first of two
+# look-ups for a lost request. `benchmarks.bulk` has what they cost.
 _FIRST_LOOK = 0.1
 
 
@@ -80,6 +80,8 @@ class RowTask:
     """Failures in a row at the step that the row has come to."""
     _is_new: bool = field(default=False, init=False)
     _is_resumed: bool = field(init=False)
+    _is_looked_early: bool = field(default=False, init=False)
+    """Whether what may be in flight was looked for early, or will be."""
     _is_late: bool = field(default=False, init=False)
     """Whether the server has refused a duplicate that its list didn't show."""
     _in_flight_until: float = field(init=False)
@@ -301,9 +303,15 @@ class RowTask:
             self._await_in_flight()
 
     def _await_in_flight(self) -> None:
-        now, timeout = self._context.monotonic(), self._context.invitation.in_flight_timeout
-        self._in_flight_until = now + timeout
-        self.resume_at = now + _FIRST_LOOK * timeout
+        now = self._context.monotonic()
+        self._in_flight_until = now + self._context.invitation.in_flight_timeout
+        self._look_early(now)
+
+    def _look_early(self, now: float) -> None:
+        """Let the row be looked up once before the end of the time."""
+        early = now + _FIRST_LOOK * self._context.invitation.in_flight_timeout
+        self.resume_at = min(early, self._in_flight_until)
+        self._is_looked_early = True
 
     async def _find_after_in_flight(self, index: ExistingIndex, key: str) -> ExistingRecord | None:
         """Look once; absence counts only if the look began when nothing was in flight.
@@ -313,7 +321,10 @@ class RowTask:
         began = self._context.monotonic()
         found = await index.look(key)
         if found is None and began < self._in_flight_until:
-            self.resume_at = self._in_flight_until
+            if self._is_looked_early:
+                self.resume_at = self._in_flight_until
+            else:
+                self._look_early(began)  # an earlier run's request may be on its way still
         return found
 
 

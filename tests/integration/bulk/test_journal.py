@@ -203,6 +203,20 @@ async def test_the_wall_clock_may_be_set_between_runs(journal: Path, step: float
         assert sorted(server.candidates.values()) == [1, 1, 1]
 
 
+async def test_a_restart_finds_early_what_was_under_way(journal: Path) -> None:
+    """What an earlier run sent is looked up at once, soon, and at the end of its time."""
+    clock = VirtualClock()
+    server = LateServer(
+        clock, random.Random(2), faults=0.0, commits_after=5.0, late_writes=frozenset({3})
+    )
+    async with server:
+        await _late(server, clock, journal, stop_at=1.0)
+        began = clock.monotonic()
+        assert (await _late(server, clock, journal)).invited == 3
+        assert clock.monotonic() - began == pytest.approx(12.0)
+        assert sorted(server.candidates.values()) == [1, 1, 1]
+
+
 async def test_the_time_goes_on_over_kills(journal: Path) -> None:
     """Runs that are stopped early don't begin the time anew: it is in the journal."""
     clock = VirtualClock()
