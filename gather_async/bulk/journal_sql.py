@@ -278,7 +278,11 @@ class _Upsert:
         record = evolve(known.record, row=entry.row, line=entry.line)
         changed = self._changed(known, candidate, digest)
         is_open = record.state is RowState.FAILED and self._is_open(known)
-        if not record.may_be_known and (changed or is_open):
+        # Version 1 derived external ids from the journal, which another one can't find again.
+        is_old = record.state is RowState.SEEN and record.external_id != self._external_id(
+            candidate
+        )
+        if not record.may_be_known and (changed or is_open or is_old):
             self._forget(known)
             return self._enter(entry, candidate, keys, digest)
         record = evolve(record, changed=changed)
@@ -299,6 +303,9 @@ class _Upsert:
         # Version 1 had one digest for all fields.
         is_same = known.digest == self._identity.digest(*values_of(candidate))
         return () if is_same else ("values",)
+
+    def _external_id(self, candidate: NewCandidate) -> str:
+        return candidate.external_id or self._identity.external_id(candidate)
 
     def _is_open(self, known: _Known) -> bool:
         """Return whether a refused row is tried again: it is asked for, or something else is sent.
@@ -336,7 +343,7 @@ class _Upsert:
             row=entry.row,
             line=entry.line,
             state=RowState.SEEN,
-            external_id=own_id or identity.external_id(candidate),
+            external_id=self._external_id(candidate),
             own_id=own_id is not None,
         )
         values = {

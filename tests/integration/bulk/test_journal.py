@@ -381,6 +381,9 @@ async def test_a_journal_of_version_1_is_carried_on(bench: Bench, journal: Path)
     assert outcomes[5].changed == ("values",)
     assert [outcomes[number].candidate_interview_id for number in (6, 5)] == ["ci-1", "ci-2"]
     assert [outcomes[number].external_id for number in (3, 4)] == ["bulk-old-4", "bulk-old-3"]
+    assert str(outcomes[1].external_id) == _identity(interview_id=bench.interview_id).external_id(
+        NewCandidate(**people(1, first=5)[0])
+    )
     # The request of row 4 may have been on its way until the journal was opened.
     assert bench.clock.monotonic() - began >= 120.0
     assert set(bench.invited.values()) == {1}
