@@ -30,6 +30,7 @@ from gather_async.settings import (
     PRODUCTION,
     Defaults,
     default_user_id,
+    proxy_for,
     validate_base_url,
     validate_key,
     validate_max_wait,
@@ -46,10 +47,13 @@ from gather_async.transport import (
     user_agent,
 )
 from gather_async.unset import UNSET, Unset
+from gather_async.validators import Number
 from gather_async.version import __version__
 from gather_async.waiting import Signals, Waits
 
 __all__ = ["GatherClient"]
+
+_BYTES = Number(least=1, whole=True)
 
 
 class GatherClient(Resources):
@@ -77,8 +81,9 @@ class GatherClient(Resources):
         max_wait: float | None = None,
         reserve: int = 5,
         pace: Pace = "burst",
-        trust_env: bool = False,
+        trust_env: bool = True,
         allow_insecure: bool = False,
+        max_response: int = 16 * 2**20,
         trace_configs: Sequence[HTTPTrace] = (),
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -104,8 +109,10 @@ class GatherClient(Resources):
             reserve: Requests of each window that bulk work never takes.
             pace: ``"burst"`` lets bulk work use what is free, ``"even"`` spreads it over
                 the longest window.
-            trust_env: Whether proxies come from the environment, as in aiohttp.
+            trust_env: Whether ``HTTPS_PROXY`` and ``NO_PROXY`` are obeyed. Loopback and
+                ``http://`` servers are always reached directly.
             allow_insecure: Whether the key may go by plain HTTP to another machine.
+            max_response: The most bytes that a response may have, unpacked, from 1.
             trace_configs: aiohttp traces of your own.
             clock: Where time comes from; None: the machine's clock.
             rng: Where the jitter comes from; None: a generator of its own.
@@ -125,8 +132,9 @@ class GatherClient(Resources):
             transport=Transport(
                 base=self._base_url,
                 borrowed=session,
-                trust_env=trust_env,
+                proxy=proxy_for(self._base_url, trust_env=trust_env, lent=session),
                 trace_configs=trace_configs,
+                max_response=_BYTES.check("max_response", max_response),
             ),
             limiter=self._limiter,
             clock=clock,

@@ -1,11 +1,13 @@
 """One collection of the API under the options of one session: read one, list, create."""
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
+from gather_async.errors import NotFoundError, ResponseDecodeError
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.models.interview import Interview
@@ -15,7 +17,14 @@ from gather_async.models.question import Question
 from gather_async.models.team import Team
 from gather_async.models.user import User
 from gather_async.pager import Page, Pager
-from gather_async.protocol.pagination import Paging, Progress, advance, page_query, read_counts
+from gather_async.protocol.pagination import (
+    PageCounts,
+    Paging,
+    Progress,
+    advance,
+    page_query,
+    read_counts,
+)
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
 from gather_async.protocol.responses import decode_item, decode_items, request_id_of
 from gather_async.session import Session
@@ -76,8 +85,23 @@ class Endpoint(Generic[T]):
     ) -> T:
         """Read one object."""
         request = Request(method="GET", path=path_below(self._root, id), query=query or {})
-        payload = await self.session.send(request, timeout=timeout)
-        return decode_item(payload, self.singular, self.model)
+        return await self.session.send(request, decode=partial(self._decode, id), timeout=timeout)
+
+    def _decode(self, id: str, payload: Any) -> T:
+        """Return the object that was asked for.
+
+        Raises:
+            ResponseDecodeError: There is none, or another one.
+        """
+        item = decode_item(payload, self.singular, self.model)
+        if item.id != id and item.id.casefold() != id.casefold():
+            raise ResponseDecodeError(
+                f"GET {self._root}: the response holds another object than the one asked for, "
+                "at $.data.id: a proxy or the server mixes up responses.",
+                body="",
+                path="$.data.id",
+            )
+        return item
 
     async def get_part(
         self,
@@ -91,23 +115,47 @@ class Endpoint(Generic[T]):
         """Read what belongs to one object, such as its ``results``."""
         path = path_to(self.path, id, name)
         request = Request(method="GET", path=path, query=query or {})
-        payload = await self.session.send(request, timeout=timeout)
-        return decode_item(payload, name, model)
+        return await self.session.send(
+            request, decode=lambda payload: decode_item(payload, name, model), timeout=timeout
+        )
 
     async def create(
         self,
         body: Mapping[str, Any],
         *,
         lookup: Callable[[], Lookup] | None = None,
+        key: Hashable = None,
         timeout: Timeout | Unset = UNSET,
         idempotent: bool = False,
     ) -> T:
-        """Create one object."""
+        """Create one object; ``key`` lets `get_created` find it again."""
         request = Request(method="POST", path=self._root, body=body, lookup=lookup)
-        payload = await self.session.send(request, timeout=timeout, idempotent=idempotent)
-        created = decode_item(payload, self.singular, self.model, is_write=True)
-        self.session.created.add(created.id)
+        created = await self.session.send(
+            request,
+            decode=lambda payload: decode_item(payload, self.singular, self.model, is_write=True),
+            timeout=timeout,
+            idempotent=idempotent,
+        )
+        self.session.created.add(created.id, None if key is None else (self.path, key))
         return created
+
+    async def get_created(self, key: Hashable, *, timeout: Timeout | Unset = UNSET) -> T | None:
+        """Read the object that this client created last under a key, before a list shows it.
+
+        Returns:
+            None if it created none, or it is gone.
+        """
+        created_id = self.session.created.find((self.path, key))
+        if created_id is None:
+            return None
+        try:
+            return await self.get(created_id, timeout=timeout)
+        except NotFoundError:
+            return None
+
+    def turn(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of those who look for an object and would create it."""
+        return self.session.created.turn((self.path, key))
 
     def lookup(
         self,
@@ -156,13 +204,14 @@ class Endpoint(Generic[T]):
         pages share it: a set of each page's own would grow with the square of the list.
         """
         number = before.page + 1
-        payload = await self.session.send(self.list_request(query, page=number), timeout=timeout)
-        listed = {item.id: item for item in decode_items(payload, self.plural, self.model)}
+        found, counts, request_id = await self.session.send(
+            self.list_request(query, page=number), decode=self._decode_page, timeout=timeout
+        )
+        listed = {item.id: item for item in found}
         # Not before this page: one that is read a second time gives the same items.
         items = tuple(
             [item for key, item in listed.items() if first_on.setdefault(key, number) >= number]
         )
-        counts = read_counts(payload)
         after = advance(self.paging, before, counts, listed=len(listed), fresh=len(items))
         return Page(
             items=items,
@@ -170,9 +219,13 @@ class Endpoint(Generic[T]):
             total=counts.total,
             has_next=after.has_next,
             is_complete=after.is_complete,
-            request_id=request_id_of(payload),
+            request_id=request_id,
             fetch_next=partial(self._page, query, timeout, after, first_on),
         )
+
+    def _decode_page(self, payload: Any) -> tuple[tuple[T, ...], PageCounts, str | None]:
+        items = decode_items(payload, self.plural, self.model)
+        return items, read_counts(payload), request_id_of(payload)
 
 
 def questions_endpoint(session: Session) -> Endpoint[Question]:

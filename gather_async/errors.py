@@ -157,11 +157,27 @@ class GatherConnectionError(GatherError, ConnectionError):
     Attributes:
         maybe_processed: True if the request had left and may have been carried
             out, so that sending it again could do it twice.
+        reason: Why, such as the certificate's fault, the name that has no address,
+            or a proxy's status.
+        host: The server that was asked for; None if unknown.
+        is_permanent: True if trying again can't help: the certificate, a proxy that
+            refuses, a URL that can't be used.
     """
 
-    def __init__(self, message: str, *, maybe_processed: bool) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        maybe_processed: bool,
+        reason: str = "",
+        host: str | None = None,
+        is_permanent: bool = False,
+    ) -> None:
         super().__init__(message)
         self.maybe_processed = maybe_processed
+        self.reason = reason
+        self.host = host
+        self.is_permanent = is_permanent
 
 
 class GatherTimeoutError(GatherError, TimeoutError):
@@ -170,7 +186,10 @@ class GatherTimeoutError(GatherError, TimeoutError):
     Attributes:
         maybe_processed: True if the request had left and may have been carried
             out, so that sending it again could do it twice.
+        is_permanent: True if a response came, and was longer than the time allowed.
     """
+
+    is_permanent: bool = False
 
     def __init__(self, message: str, *, maybe_processed: bool) -> None:
         super().__init__(message)

@@ -1,7 +1,9 @@
 """Look-ups of a write whose fate is unknown."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from attrs import define, frozen
 
@@ -18,10 +20,11 @@ from gather_async.protocol.reconciliation import LookupResult, Reconciliation, V
 from gather_async.protocol.requests import Request
 from gather_async.protocol.retry import backoff
 
-__all__ = ["LostWrite", "Reconciler", "Result"]
+__all__ = ["CreatedObjects", "LostWrite", "Reconciler", "Result"]
 
 _FIRST_PAUSE = 0.5
 """Seconds: most lost responses are of writes that were carried out at once."""
+_MOST_CREATED = 1024  # more than the longest window lets a client create
 _LONGEST_PAUSE = 16.0
 """Seconds: with doubling, seven look-ups fit into the default `RetryPolicy.in_flight_timeout`."""
 
@@ -35,6 +38,40 @@ class Result:
 
     def __repr__(self) -> str:
         return "<Result>"
+
+
+class CreatedObjects:
+    """The last objects that this client's writes returned, by id and by what they were made of."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Hashable] = {}  # by id, in order of entry
+        self._ids: dict[Hashable, str] = {}
+        self._turns: WeakValueDictionary[tuple[int, Hashable], asyncio.Lock] = WeakValueDictionary()
+
+    def add(self, id: str, key: Hashable = None) -> None:
+        """Record an object, and forget the oldest beyond 1024."""
+        self._keys[id] = key
+        if key is not None:
+            self._ids[key] = id
+        if len(self._keys) > _MOST_CREATED:
+            oldest = next(iter(self._keys))
+            if self._ids.get(dropped := self._keys.pop(oldest)) == oldest:
+                del self._ids[dropped]
+
+    def find(self, key: Hashable) -> str | None:
+        """Return the id of the last object under a key; None if there is none."""
+        return self._ids.get(key)
+
+    def turn(self, key: Hashable) -> asyncio.Lock:
+        """Return the running loop's lock of a key."""
+        place = (id(asyncio.get_running_loop()), key)
+        lock = self._turns.get(place)
+        if lock is None:
+            lock = self._turns[place] = asyncio.Lock()
+        return lock
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._keys
 
 
 @frozen(kw_only=True)

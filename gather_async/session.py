@@ -4,9 +4,9 @@ import json
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from attrs import define, field, frozen
@@ -25,11 +25,11 @@ from gather_async.errors import (
 from gather_async.protocol.api_errors import api_error, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
 from gather_async.protocol.reconciliation import Reconciliation
-from gather_async.protocol.requests import Request
+from gather_async.protocol.requests import Request, unfit_for_json
 from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
 from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
 from gather_async.quota.limiter import Limiter, Priority, Slot
-from gather_async.reconciler import LostWrite, Reconciler, Result
+from gather_async.reconciler import CreatedObjects, LostWrite, Reconciler, Result
 from gather_async.transport import (
     ClientTimeout,
     SendState,
@@ -40,12 +40,18 @@ from gather_async.transport import (
 )
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["CreatedIds", "Options", "Session"]
+__all__ = ["Options", "Session"]
 
 _LOG = logging.getLogger("gather_async")
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_MOST_CREATED = 1024  # more than the longest window lets a client create
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
+
+
+T = TypeVar("T")
+
+
+def _as_it_is(payload: Any) -> Any:
+    return payload
 
 
 @frozen(kw_only=True)
@@ -71,6 +77,7 @@ class _Call:
     repeatable: bool
     """Whether carrying it out twice does no harm."""
     body: bytes | None = field(default=None, repr=False)
+    decode: Callable[[Any], Any] = _as_it_is
     lookup_time: float = math.inf
     """Seconds in which a write of unknown fate is looked up at most."""
     attempt: int = 0
@@ -92,22 +99,6 @@ class _Call:
         )
 
 
-class CreatedIds:
-    """Ids of the last objects that this client's writes returned."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, None] = {}  # in order of entry
-
-    def add(self, id: str) -> None:
-        """Record an id, and forget the oldest beyond 1024."""
-        self._ids[id] = None
-        if len(self._ids) > _MOST_CREATED:
-            del self._ids[next(iter(self._ids))]
-
-    def __contains__(self, id: object) -> bool:
-        return id in self._ids
-
-
 @define(eq=False, kw_only=True, repr=False)
 class Session:
     """Sends requests of one API key. Views of it share everything but their options."""
@@ -117,7 +108,7 @@ class Session:
     clock: Clock
     options: Options
     cancel_scope: CancelScope = field(factory=CancelScope)
-    created: CreatedIds = field(factory=CreatedIds)
+    created: CreatedObjects = field(factory=CreatedObjects)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -130,6 +121,7 @@ class Session:
         headers = {
             "x-api-key": self._api_key,  # Source: /getting-started/authentication
             "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",  # what `BodyBuffer` unpacks within bounds
             "User-Agent": self._user_agent,
         }
         self._headers = request_headers(headers)
@@ -144,15 +136,22 @@ class Session:
         return blake2b(self._key_bytes, key=salt, digest_size=16).hexdigest()
 
     async def send(
-        self, request: Request, *, timeout: Timeout | Unset = UNSET, idempotent: bool = False
-    ) -> Any:
-        """Return the JSON of the response; None if a 2xx had no body. A raw request's is whole.
+        self,
+        request: Request,
+        *,
+        decode: Callable[[Any], T] = _as_it_is,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> T:
+        """Return what a response's JSON says; by default the JSON, None if a 2xx has no body.
 
         A failure is tried again as the retry policy says. A write of unknown fate is
         looked up before it is sent again, if its request says how.
 
         Args:
             request: What to send.
+            decode: Makes the result of the JSON; a `ResponseDecodeError` of it counts as a
+                response that makes no sense.
             timeout: Seconds for each attempt, and in all for looking up a write of unknown
                 fate; UNSET takes the option's, which bounds each attempt alone.
             idempotent: The caller's word that carrying it out twice does no harm.
@@ -171,10 +170,16 @@ class Session:
             timeout=self.options.timeout if timeout is UNSET else client_timeout(timeout),
             retry=self.options.retry,
             repeatable=idempotent or not request.is_write,
+            decode=decode,
         )
         if timeout is not UNSET:
             call.lookup_time = call.timeout.total or math.inf
-        return (await self._send(call)).payload
+        try:
+            result: T = (await self._send(call)).payload
+        except BaseException as error:
+            # Error reporters print the locals of frames; those below hold the key and persons.
+            raise _without_frames(error)  # noqa: B904 - the same error
+        return result
 
     async def _send(self, call: "_Call") -> Result:
         """Send a call until it succeeds, or nothing is left to try."""
@@ -183,7 +188,7 @@ class Session:
             slot = await self._slot(after=call.error)
             began = self.clock.monotonic()
             try:
-                return await self._attempt(call.request, call.body, slot, call.timeout)
+                return await self._attempt(call, slot)
             except (
                 GatherConnectionError,
                 GatherTimeoutError,
@@ -243,9 +248,10 @@ class Session:
         reconciler = Reconciler(clock=self.clock, read=read, sleep=self._sleep)
         evidence = Reconciliation(call.request.lookup(), claimed=self.created)
         try:
-            return await reconciler.find(evidence, lost)
+            found = await reconciler.find(evidence, lost)
         finally:
             call.elapsed += self.clock.monotonic() - given_up
+        return None if found is None else Result(call.decode(found.payload), found.headers)
 
     async def _slot(self, *, after: GatherError | None) -> Slot:
         """Return leave to send; a refusal names the failure that made this a second try."""
@@ -270,57 +276,62 @@ class Session:
         self.cancel_scope.raise_if_closed()
         await self.cancel_scope.run(self.clock.sleep(seconds))
 
-    async def _attempt(
-        self, request: Request, body: bytes | None, slot: Slot, timeout: ClientTimeout
-    ) -> Result:
-        """Send once, settle the slot whatever happens, and read a 2xx answer's JSON."""
-        sending = SendState(slot.resent)
-        answer: Response | None = None
+    async def _attempt(self, call: "_Call", slot: Slot) -> Result:
+        """Send once, settle the slot whatever happens, and read a 2xx response."""
+        state = SendState(slot.resent, may_resend=call.repeatable)
+        response: Response | None = None
         try:
-            answer = received = await self.transport.exchange(
-                request.method,
-                request.target,
-                headers=self._headers if body is None else self._headers_with_body,
-                body=body,
-                timeout=timeout,
-                sending=sending,
+            response = received = await self.transport.exchange(
+                call.request.method,
+                call.request.target,
+                headers=self._headers if call.body is None else self._headers_with_body,
+                body=call.body,
+                timeout=call.timeout,
+                state=state,
             )
         finally:
-            if answer is not None:
-                slot.answered(self._quota(answer))
-            elif sending.was_sent:
+            if response is not None:
+                slot.answered(self._quota(response))
+            elif state.was_sent:
                 slot.lost()
             else:
                 slot.returned()
-        return self._read(request, received)
+        try:
+            return self._read(call, received)
+        except ResponseDecodeError:
+            # What came may belong to another request, and so might all that follows it.
+            state.close_connection()
+            raise
 
-    def _read(self, request: Request, answer: Response) -> Result:
-        """Return what a 2xx answer holds; raise what any other means."""
-        _LOG.debug("%s: %d", request, answer.status)
-        if not 200 <= answer.status < 300:
-            raise self._api_error(request, answer)
-        body = answer.body
+    def _read(self, call: "_Call", response: Response) -> Result:
+        """Return what a 2xx response holds; raise what any other means."""
+        request = call.request
+        _LOG.debug("%s: %d", request, response.status)
+        if not 200 <= response.status < 300:
+            raise self._api_error(request, response)
+        body = response.body
         if self._key_bytes in body:
             body = redact(body, self._key_bytes)
         if request.is_raw:
-            return Result(attrs.evolve(answer, body=body), answer.headers)
+            return Result(call.decode(attrs.evolve(response, body=body)), response.headers)
         payload = parse_json(body, is_write=request.is_write)
         if is_error_envelope(payload):
-            raise self._api_error(request, answer)
+            raise self._api_error(request, response)
         if payload is None and request.needs_body:
             raise ResponseDecodeError(
-                f"{request}: the server said {answer.status}, but there is no body, nothing at $.",
+                f"{request}: the server said {response.status}, but there is no body, "
+                "nothing at $.",
                 body="",
                 path="$",
                 maybe_processed=request.is_write,
             )
-        return Result(payload, answer.headers)
+        return Result(call.decode(payload), response.headers)
 
-    def _api_error(self, request: Request, answer: Response) -> GatherAPIError:
-        now = server_time(answer.headers)
+    def _api_error(self, request: Request, response: Response) -> GatherAPIError:
+        now = server_time(response.headers)
         now = self.clock.wall() if now is None else now
         return api_error(
-            answer, str(request), is_write=request.is_write, now=now, secret=self._api_key
+            response, str(request), is_write=request.is_write, now=now, secret=self._api_key
         )
 
     def _failure(self, error: GatherError) -> Failure:
@@ -329,14 +340,17 @@ class Session:
             return Failure(was_sent=True, status=error.status, reset_in=error.retry_after)
         if isinstance(error, ResponseDecodeError):
             return Failure(was_sent=True, status=200)
-        return Failure(was_sent=bool(getattr(error, "maybe_processed", False)))
+        return Failure(
+            was_sent=bool(getattr(error, "maybe_processed", False)),
+            is_permanent=bool(getattr(error, "is_permanent", False)),
+        )
 
-    def _quota(self, answer: Response) -> ServerQuota | None:
+    def _quota(self, response: Response) -> ServerQuota | None:
         """Return what the headers say of the quota, its reset by our own clock."""
-        quota = read_rate_headers(answer.headers)
+        quota = read_rate_headers(response.headers)
         if quota is None or quota.reset_at is None:
             return quota
-        server_now = server_time(answer.headers)
+        server_now = server_time(response.headers)
         skew = 0.0 if server_now is None else server_now - self.clock.wall()
         if -_FORGIVEN_SKEW <= skew <= _FORGIVEN_SKEW:
             return quota
@@ -348,7 +362,22 @@ def _encode(body: Any) -> bytes | None:
         return None
     try:
         return _JSON.encode(body).encode()
+    except TypeError:
+        what = unfit_for_json(body)
     except (ValueError, RecursionError):
-        raise InvalidRequestError(
-            "The body can't be JSON: it holds NaN, an infinity, a lone surrogate or a cycle."
-        ) from None
+        what = "it holds NaN, an infinity, a lone surrogate or a cycle"
+    raise InvalidRequestError(f"The body can't be JSON: {what}.") from None
+
+
+B = TypeVar("B", bound=BaseException)
+
+
+def _without_frames(error: B) -> B:
+    """Return the error without the frames that it, and what caused it, passed through."""
+    each: BaseException | None = error
+    seen: set[int] = set()  # a chain may be a circle
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from attrs import field, frozen
 from attrs.converters import optional
@@ -15,6 +16,7 @@ from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.limiter import Priority, check_priority
+from gather_async.transport import HTTPSession
 from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number
 
@@ -25,6 +27,7 @@ __all__ = [
     "PRODUCTION",
     "STAGING",
     "default_user_id",
+    "proxy_for",
     "validate_base_url",
     "validate_key",
     "validate_max_wait",
@@ -77,6 +80,37 @@ def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
             "allow_insecure=True lifts this."
         )
     return raw.rstrip("/")
+
+
+def proxy_for(base_url: str, *, trust_env: bool, lent: HTTPSession | None) -> str | None:
+    """Return the proxy that the environment names for a server; None if there is none.
+
+    aiohttp's own ``trust_env`` would ask a thread for it with each request, and send what
+    ``.netrc`` says of the host. A request to an ``http://`` server would show the key to
+    its proxy, so it goes through none, and neither does one to loopback.
+
+    Raises:
+        ConfigurationError: The session that was lent would send the key in the clear to a
+            proxy, or the proxy is of a kind that can't be used.
+    """
+    url = urlsplit(base_url)
+    host, proxies = url.hostname or "", getproxies()
+    bypasses = proxy_bypass(url.netloc) or proxy_bypass(host)
+    if lent is not None:
+        if url.scheme == "http" and lent.trust_env and proxies.get("http") and not bypasses:
+            raise ConfigurationError(
+                "The aiohttp session that was lent would send the API key in the clear to the "
+                "environment's proxy: add the host to NO_PROXY, or make it without trust_env."
+            )
+        return None
+    proxy = proxies.get("https") or proxies.get("all")
+    if not trust_env or url.scheme == "http" or bypasses or _is_loopback(host) or not proxy:
+        return None
+    if urlsplit(proxy).scheme not in {"http", "https"}:
+        raise ConfigurationError(
+            "HTTPS_PROXY must be an http:// or https:// URL: other proxies are not supported."
+        )
+    return proxy
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,7 +16,9 @@ from gather_async.errors import (
     ClientClosedError,
     GatherConnectionError,
     GatherTimeoutError,
+    ResponseDecodeError,
 )
+from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
 from gather_async.validators import Number
 
@@ -47,26 +49,47 @@ class SendState:
 
     on_resent: Callable[[], None]
     """Called when aiohttp sends the request once more on its own."""
+    may_resend: bool = True
+    """Whether aiohttp may: it does so for a GET, PUT or DELETE whose connection broke."""
     sends: int = 0
     """How often the request left."""
+    has_response: bool = False
+    """Whether a response has begun."""
+    _connection: asyncio.BaseTransport | None = field(default=None, init=False, repr=False)
 
     @property
     def was_sent(self) -> bool:
         """Whether the server may have the request."""
         return self.sends > 0
 
-    def leave(self) -> None:
-        """Note that the request is leaving."""
+    def check_resend(self) -> None:
+        """Stop aiohttp from sending a write twice.
+
+        Raises:
+            ClientConnectionError: It was sent before, and may not be again.
+        """
+        if self.sends and not self.may_resend:
+            raise aiohttp.ClientConnectionError("the connection broke before a response came")
+
+    def mark_sent(self, connection: asyncio.BaseTransport | None = None) -> None:
+        """Record that the request leaves."""
+        self.check_resend()
+        self._connection = connection
         self.sends += 1
         if self.sends > 1:
             self.on_resent()
+
+    def close_connection(self) -> None:
+        """Close the connection, whose responses can't be trusted any more."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 _SENDING: ContextVar[SendState | None] = ContextVar("gather_async_sending", default=None)
 
 
 class _CountingConnector(aiohttp.TCPConnector):
-    """Tells exactly whether a request left; the classes of aiohttp's errors don't.
+    """Tells exactly whether a request was sent; the classes of aiohttp's errors don't.
 
     A connection is asked for once for each time a request is sent, and the
     headers are written in the same step of the loop as it is given. aiohttp's
@@ -74,24 +97,29 @@ class _CountingConnector(aiohttp.TCPConnector):
     """
 
     async def connect(self, *args: Any, **options: Any) -> Any:
+        state = _SENDING.get()
+        if state is not None:
+            state.check_resend()
         connection = await super().connect(*args, **options)
-        _note_leaving()
+        # A response that nothing asked for came while it was idle: it would be taken for
+        # the next request's, and each later one for the one after that.
+        while connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            connection = await super().connect(*args, **options)
+        if state is not None:
+            state.mark_sent(connection.transport)
         return connection
 
 
 async def _headers_sent(_: Any, __: Any, ___: aiohttp.TraceRequestHeadersSentParams) -> None:
-    _note_leaving()
-
-
-def _note_leaving() -> None:
-    """Tell the exchange of this task, if it is one of ours, that its request leaves."""
-    sending = _SENDING.get()
-    if sending is not None:
-        sending.leave()
+    """Record that the exchange of this task, if it is one of ours, sends its request."""
+    state = _SENDING.get()
+    if state is not None:
+        state.mark_sent()  # before anything is written, so that it can still stop it
 
 
 def _sending_trace() -> aiohttp.TraceConfig:
-    """Build the trace that tells what a borrowed session sends."""
+    """Return the trace that records what a borrowed session sends."""
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_headers_sent)
     trace.freeze()
@@ -107,7 +135,8 @@ class Transport:
 
     _base: str = field(alias="base")
     _borrowed: aiohttp.ClientSession | None = field(default=None, alias="borrowed")
-    _trust_env: bool = field(default=False, alias="trust_env")
+    _proxy: str | None = field(default=None, alias="proxy", repr=False)
+    _max_response: int = field(default=16 * 2**20, alias="max_response")
     _trace_configs: Sequence[aiohttp.TraceConfig] = field(default=(), alias="trace_configs")
     _trace: aiohttp.TraceConfig = field(factory=_sending_trace, init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
@@ -129,9 +158,9 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
-        sending: SendState,
+        state: SendState,
     ) -> Response:
-        """Send one request and read the whole answer. Redirects are not followed.
+        """Send one request and read the whole response. Redirects are not followed.
 
         At most 100 requests are under way at once; the time spent waiting for
         room doesn't count towards the timeout.
@@ -140,12 +169,15 @@ class Transport:
             ClientClosedError: The transport is closed, or busy in another loop.
             GatherConnectionError: The connection failed.
             GatherTimeoutError: A deadline passed.
+            ResponseDecodeError: The response is larger than ``max_response``, or
+                packed in a way that was not asked for.
         """
         session = await self._session_here()
         room = self._room
         await room.acquire()
-        mark = _SENDING.set(sending)
+        mark = _SENDING.set(state)
         try:
+            # What a lent session has as its own defaults is said here, so that it changes nothing.
             async with session.request(
                 method,
                 URL(self._base + target, encoded=True),
@@ -153,38 +185,74 @@ class Transport:
                 headers=headers,
                 allow_redirects=False,
                 timeout=timeout,
+                raise_for_status=False,
+                auto_decompress=False,
+                proxy=self._proxy,
             ) as response:
-                return Response(response.status, response.headers, await response.read())
-        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-            raise self._mapped(error, method, sending, timeout) from _publishable(error)
+                state.has_response = True
+                content = await self._read(response, method)
+                return Response(response.status, response.headers, content)
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError, ValueError) as error:
+            raise self._mapped(error, method, state, timeout) from _publishable(error)
         finally:
             _SENDING.reset(mark)
             room.release()
 
+    async def _read(self, response: aiohttp.ClientResponse, method: str) -> bytes:
+        """Return the whole body, unpacked.
+
+        Raises:
+            ResponseDecodeError: It is too large, or can't be unpacked.
+        """
+        packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+        length, limit = response.content_length, self._max_response
+        if packing == "identity" and length is not None and length <= limit:
+            return await response.read()
+        body = BodyBuffer(packing, limit)
+        async for piece in response.content.iter_any():
+            if not body.feed(piece):
+                break
+        else:
+            if body.finish():
+                return body.content
+        response.close()  # or the connection would be read to the end of the body
+        raise ResponseDecodeError(
+            f"The response to a {method} request to {self._host}, with status "
+            f"{response.status}, {body.problem}.",
+            body="",
+            path="$",
+            maybe_processed=method != "GET",
+        )
+
     async def aclose(self) -> None:
-        """Close what was opened here; harmless to repeat."""
+        """Close what was opened here; harmless to repeat, and from several tasks at once."""
         self._is_closed = True
         if self._borrowed is not None and self._trace in self._borrowed.trace_configs:
             self._borrowed.trace_configs.remove(self._trace)
-        if self._owner.is_here and self._lifetime is not None:
-            await self._lifetime.aclose()
+        lifetime, is_here = self._lifetime, self._owner.is_here
         self._forget_session()
+        if is_here and lifetime is not None:
+            await lifetime.aclose()
 
     def _mapped(
-        self, error: Exception, method: str, sending: SendState, timeout: aiohttp.ClientTimeout
+        self, error: Exception, method: str, state: SendState, timeout: aiohttp.ClientTimeout
     ) -> Exception:
         """Return the error of this package that one of aiohttp's means."""
         if isinstance(error, TimeoutError):
-            return _timed_out(method, sending, timeout)
+            return _timed_out(method, self._host, state, timeout)
         if isinstance(error, aiohttp.ClientError | OSError):
-            return _broken(method, sending, type(error).__name__)
-        if self._is_closed and sending.was_sent:  # aiohttp 3.12.0 asserts a live connection
-            return _broken(method, sending, "the client was closed")
+            return _broken(method, self._host, state, error)
+        if self._is_closed and state.was_sent:  # aiohttp 3.12.0 asserts a live connection
+            return _broken(method, self._host, state, error, reason="the client was closed")
         if self._is_closed:
             return ClientClosedError("This client is closed: make a new GatherClient.")
         if self._borrowed is not None and self._borrowed.closed:
             return ClientClosedError("The aiohttp session that was lent is closed.")
         return error
+
+    @property
+    def _host(self) -> str:
+        return URL(self._base).host or ""
 
     async def _session_here(self) -> aiohttp.ClientSession:
         """Return the session of the running loop, opened if need be."""
@@ -210,7 +278,6 @@ class Transport:
             connector=_CountingConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[*self._trace_configs],
-            trust_env=self._trust_env,
         ) as session:
             self._session = session
             yield
@@ -261,28 +328,64 @@ def _publishable(error: Exception) -> Exception | None:
 
 
 def _timed_out(
-    method: str, sending: SendState, timeout: aiohttp.ClientTimeout
+    method: str, host: str, state: SendState, timeout: aiohttp.ClientTimeout
 ) -> GatherTimeoutError:
-    return GatherTimeoutError(
-        f"A {method} request timed out {_when(sending)} (timeout: {timeout.total} s). "
-        + _advice(method, sending),
-        maybe_processed=sending.was_sent and method != "GET",
+    what = f"A {method} request to {host} timed out {_when(state)} (timeout: {timeout.total} s)."
+    if state.has_response:
+        what = f"The response to a {method} request to {host} took longer than its timeout."
+    error = GatherTimeoutError(
+        f"{what} {_advice(method, state)}",
+        maybe_processed=state.was_sent and method != "GET",
     )
+    error.is_permanent = state.has_response
+    return error
 
 
-def _broken(method: str, sending: SendState, what: str) -> GatherConnectionError:
+def _broken(
+    method: str, host: str, state: SendState, error: Exception, *, reason: str = ""
+) -> GatherConnectionError:
+    is_permanent = _is_permanent(error)
+    reason = reason or _reason(error)
+    advice = "Trying again can't help." if is_permanent else _advice(method, state)
     return GatherConnectionError(
-        f"The connection of a {method} request failed {_when(sending)}: {what}. "
-        + _advice(method, sending),
-        maybe_processed=sending.was_sent and method != "GET",
+        f"The connection of a {method} request to {host} failed {_when(state)}: {reason}. {advice}",
+        maybe_processed=state.was_sent and method != "GET",
+        reason=reason,
+        host=host,
+        is_permanent=is_permanent,
     )
 
 
-def _when(sending: SendState) -> str:
-    return "after it was sent" if sending.was_sent else "before it was sent"
+def _is_permanent(error: Exception) -> bool:
+    """Return whether an error can't mend itself."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status < 500
+    return isinstance(
+        error,
+        aiohttp.ClientSSLError | aiohttp.ServerFingerprintMismatch | aiohttp.InvalidURL,
+    )
 
 
-def _advice(method: str, sending: SendState) -> str:
-    if sending.was_sent and method != "GET":
-        return "It may have been carried out: look before you send it again."
+def _reason(error: Exception) -> str:
+    """Return why a connection failed, without anything of the request."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status} {error.message}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        return type(error).__name__  # its text has the request's headers
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _when(state: SendState) -> str:
+    return "after it was sent" if state.was_sent else "before it was sent"
+
+
+def _advice(method: str, state: SendState) -> str:
+    if state.was_sent and method != "GET":
+        return "It may have been carried out: read it before you send it again."
     return "It is safe to try again."

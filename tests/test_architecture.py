@@ -33,6 +33,8 @@ ERROR_ARGUMENTS: dict[str, Any] = {
     "reason": WebhookFailure.TOO_OLD,
     "available_at": datetime(2025, 6, 1, tzinfo=UTC),
     "wait": 1.5,
+    "host": "api.example",
+    "is_permanent": True,
     "maybe_processed": True,
     "status": 418,
     "code": "TEAPOT",

@@ -11,7 +11,17 @@ from attrs import field, frozen
 from gather_async.errors import InvalidRequestError
 from gather_async.validators import is_number
 
-__all__ = ["Lookup", "PREFIX", "QueryValue", "Request", "path_below", "path_to", "raw_path"]
+__all__ = [
+    "Lookup",
+    "PREFIX",
+    "QueryValue",
+    "Request",
+    "path_below",
+    "path_to",
+    "raw_path",
+    "unfit_for_json",
+    "validate_id",
+]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
 QueryValue = str | int | float | bool | UUID | None
@@ -123,7 +133,8 @@ def _encoded(segment: str) -> str:
     """Return one checked segment; ids as the API makes them need nothing more."""
     if isinstance(segment, str) and _PLAIN.fullmatch(segment):
         return segment
-    if not isinstance(segment, str) or not segment.strip() or segment in {".", ".."}:
+    validate_id("An id", segment)
+    if not segment.strip() or segment in {".", ".."}:
         raise InvalidRequestError("An id must be non-empty text: pass the `id` of a model.")
     if not _UNSAFE.isdisjoint(segment) or not segment.isprintable():
         raise InvalidRequestError(
@@ -160,5 +171,46 @@ def _text(value: Any) -> str:
     if is_number(value) or isinstance(value, UUID):
         return str(value)
     raise InvalidRequestError(
-        "A query parameter is one value: text, a number or a boolean; of a model, pass the `id`."
+        f"A query parameter is one value, not {_kind(value)}: text, a number or a boolean; "
+        "of a model, pass its `.id`."
     )
+
+
+def validate_id(name: str, value: Any) -> None:
+    """Let only text be an id.
+
+    Raises:
+        InvalidRequestError: It is something else.
+    """
+    if not isinstance(value, str):
+        advice = _advice(value, "pass the `id` of a model")
+        raise InvalidRequestError(f"{name} must be text, not {_kind(value)}: {advice}.")
+
+
+def unfit_for_json(value: Any, place: str = "$") -> str:
+    """Return what of a value can't be JSON and where, without showing it; empty if all can."""
+    if value is None or isinstance(value, str | int | float):
+        return ""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return f"{place} has a key that is not text"
+        inner = [(f"{place}.{key}", each) for key, each in value.items()]
+    elif isinstance(value, list | tuple):
+        inner = [(f"{place}[{index}]", each) for index, each in enumerate(value)]
+    else:
+        return f"{place} is {_kind(value)}: {_advice(value, 'pass text, such as `str()` of it')}"
+    return next(filter(None, (unfit_for_json(each, at) for at, each in inner)), "")
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def _advice(value: Any, otherwise: str) -> str:
+    """Return what to pass instead."""
+    if isinstance(getattr(value, "id", None), str):
+        return "pass its `.id`"
+    if hasattr(value, "isoformat"):
+        return "pass its `.isoformat()`"
+    return otherwise

@@ -64,7 +64,9 @@ class Failure:
     status: int | None = None
     """The response's status; None if no response came."""
     reset_in: float | None = None
-    """Seconds that a 429 asks to wait; None if it didn't say."""
+    """Seconds that the response asks to wait; None if it didn't say."""
+    is_permanent: bool = False
+    """Whether another attempt would fail alike."""
 
     @property
     def is_ambiguous(self) -> bool:
@@ -127,7 +129,7 @@ def decide(
         elapsed: Seconds since the first, without waits for the quota.
         draw: A random number from 0 to 1.
     """
-    if attempt >= policy.attempts or not _is_transient(failure):
+    if attempt >= policy.attempts or failure.is_permanent or not _is_transient(failure):
         return None
     if failure.is_ambiguous and not repeatable:
         return None

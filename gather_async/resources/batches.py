@@ -4,6 +4,7 @@ Source: /api-reference/teams, /api-reference/users
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from gather_async.endpoint import Endpoint, Identified
@@ -24,6 +25,7 @@ async def create_batch(
     endpoint: Endpoint[T],
     new: Sequence[New],
     *,
+    model: type[New],
     body: Callable[[New], Mapping[str, Any]],
     key: str,
     extra: Mapping[str, Any] | None,
@@ -38,6 +40,7 @@ async def create_batch(
     Args:
         endpoint: The collection.
         new: What to create, as models.
+        model: Their class.
         body: Returns one of them as the wire has it; entries that are None are not sent.
         key: The attribute by which a created object is recognised.
         extra: Undocumented fields of the request's body.
@@ -51,14 +54,20 @@ async def create_batch(
     """
     if not new:
         raise InvalidRequestError(f"There are no {endpoint.plural} to create.")
+    if not all(isinstance(item, model) for item in new):
+        raise InvalidRequestError(f"Each of the {endpoint.plural} must be a {model.__name__}.")
     request = Request(
         method="POST",
         path=path_to(endpoint.path),
         body=with_extra({endpoint.plural: [with_extra(body(item), None) for item in new]}, extra),
         needs_body=False,
     )
-    payload = await endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
-    shown = _from_response(endpoint, payload)
+    shown = await endpoint.session.send(
+        request,
+        decode=partial(_from_response, endpoint),
+        timeout=timeout,
+        idempotent=idempotent,
+    )
     if len(shown) != len(new):
         with read_after_write(f"the {endpoint.plural} were created"):
             shown = tuple([item async for item in endpoint.list(timeout=timeout)])

@@ -3,7 +3,7 @@
 Source: /api-reference/candidate-interviews, /guides/sending-invites
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ def validate_delivery(
 
     Source: quickstart, common issues
     """
-    if isinstance(delivery_types, str):
+    if isinstance(delivery_types, str) or not isinstance(delivery_types, Iterable | None):
         raise InviteNotDeliverableError('delivery_types must be a list, such as ["email"].')
     if send_invite and not delivery_types:
         raise InviteNotDeliverableError(
@@ -83,7 +83,8 @@ class CandidateInterviews(Resource[CandidateInterview]):
             external_redirect_uri: Where the candidate lands after finishing.
             extra: Undocumented fields, merged into the body as they are; the name of
                 the field for a webhook of this invite alone is one.
-            timeout: Seconds for each attempt; UNSET takes the client's.
+            timeout: Seconds for each attempt, and in all for looking up a lost response;
+                UNSET takes the client's for each attempt.
             idempotent: Your word that a second invite does no harm, so that a lost
                 response is tried again without looking.
 
@@ -112,9 +113,72 @@ class CandidateInterviews(Resource[CandidateInterview]):
                 self._endpoint.lookup,
                 {"candidateId": candidate_id, "interviewId": interview_id},
             ),
+            key=(candidate_id, interview_id),
             timeout=timeout,
             idempotent=idempotent,
         )
+
+    async def get_or_create(
+        self,
+        *,
+        candidate_id: str,
+        interview_id: str,
+        send_invite: bool | None = None,
+        delivery_types: Sequence[DeliveryType | str] | None = None,
+        expiry_days: int | None = None,
+        external_redirect_uri: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: Timeout | Unset = UNSET,
+        idempotent: bool = False,
+    ) -> CandidateInterview:
+        """Return the candidate's link to the interview, created and sent if there is none.
+
+        Two calls make one invite. Costs one request if there is a link, in whatever
+        status, two if not. Calls of one client take turns, and know what they created even
+        before a list shows it; two processes at the same moment may still create two.
+
+        Args:
+            candidate_id: Whom.
+            interview_id: To what.
+            send_invite: As for `create`, and so are the remaining arguments; none of them
+                changes a link that exists.
+            delivery_types: How.
+            expiry_days: Days until the link dies.
+            external_redirect_uri: Where the candidate lands after finishing.
+            extra: Undocumented fields.
+            timeout: Seconds for each attempt; UNSET takes the client's.
+            idempotent: As for `create`.
+
+        Raises:
+            ResponseDecodeError: The list came short of what the server counts, so that a
+                link may exist; nothing was sent.
+            GatherError: As for `create`.
+        """
+        pair = {"candidateId": candidate_id, "interviewId": interview_id}
+        with_extra(pair, None)  # an id that is none is refused before it is looked for
+        key = (candidate_id, interview_id)
+        async with self._endpoint.turn(key):
+            found = await self._endpoint.get_created(key, timeout=timeout)
+            if found is None:
+                listed = self.list(
+                    candidate_id=candidate_id, interview_id=interview_id, timeout=timeout
+                )
+                found = await listed.find(
+                    lambda item: (item.candidate_id, item.interview_id) == key
+                )
+            if found is not None:
+                return found
+            return await self.create(
+                candidate_id=candidate_id,
+                interview_id=interview_id,
+                send_invite=send_invite,
+                delivery_types=delivery_types,
+                expiry_days=expiry_days,
+                external_redirect_uri=external_redirect_uri,
+                extra=extra,
+                timeout=timeout,
+                idempotent=idempotent,
+            )
 
     def list(
         self,
@@ -166,7 +230,9 @@ class CandidateInterviews(Resource[CandidateInterview]):
             body=with_extra({"status": status}, extra),
             needs_body=False,
         )
-        payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
+        payload: Any = await self._endpoint.session.send(
+            request, timeout=timeout, idempotent=idempotent
+        )
         return await self._from_response_or_read(id, payload, timeout)
 
     async def results(

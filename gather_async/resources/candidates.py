@@ -6,11 +6,12 @@ from typing import Any, overload
 
 from attrs import define, evolve
 
-from gather_async.errors import BadRequestError, ConflictError
+from gather_async.errors import BadRequestError, ConflictError, InvalidRequestError
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
-from gather_async.resources.resource import Resource, with_extra
+from gather_async.protocol.requests import validate_id
+from gather_async.resources.resource import Private, Resource, make, with_extra
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -69,7 +70,8 @@ class Candidates(Resource[Candidate]):
         Args:
             candidate: The candidate, instead of the fields.
             extra: Undocumented fields, merged into the body as they are.
-            timeout: Seconds for each attempt; UNSET takes the client's.
+            timeout: Seconds for each attempt, and in all for looking up a lost response;
+                UNSET takes the client's for each attempt.
             idempotent: Your word that creating them twice does no harm, so that a
                 lost response is tried again without looking.
             **fields: ``first_name``, ``last_name``, ``email`` and ``phone``, and maybe
@@ -78,7 +80,8 @@ class Candidates(Resource[Candidate]):
                 ``phone_policy`` and ``default_region`` allow.
 
         Raises:
-            TypeError: Both were passed, or a field is unknown or missing.
+            InvalidRequestError: Both were passed, or a field is unknown, missing or of the
+                wrong type; nothing was sent.
             InvalidPhoneNumberError: The phone number is refused; nothing was sent.
             InvalidEmailError: The email address is refused; nothing was sent.
             ConflictError: The server knows this candidate already.
@@ -89,14 +92,15 @@ class Candidates(Resource[Candidate]):
             ResponseDecodeError: The response makes no sense.
             QuotaWaitError: The quota has no room within ``max_wait``.
         """
-        new = self._validated(candidate, fields)
+        given = Private(fields)
+        del fields  # error reporters print the locals of frames
+        new = self._validated(candidate, given)
         sent = with_extra(_body(new), None)
-        external_id = {"externalId": new.external_id}
+        wanted = {"externalId": new.external_id}
         return await self._endpoint.create(
-            {**sent, **extra} if extra else sent,
-            lookup=partial(self._endpoint.lookup, external_id, sent=sent)
-            if new.external_id
-            else None,
+            with_extra(sent, extra),
+            lookup=partial(self._endpoint.lookup, wanted, sent=sent) if new.external_id else None,
+            key=new.external_id,
             timeout=timeout,
             idempotent=idempotent,
         )
@@ -172,8 +176,9 @@ class Candidates(Resource[Candidate]):
         """Return the candidate with this ``external_id``, created if need be.
 
         Costs one request if they exist, two if not. What the server answers to a
-        duplicate is undocumented: 409, or a 400, is looked up once more. Two
-        callers at the same moment may still create two.
+        duplicate is undocumented: 409, or a 400, is looked up once more. Calls of one
+        client take turns, and know what they created even before a list shows it; two
+        processes at the same moment may still create two.
 
         Args:
             candidate: The candidate, instead of the fields of `create`.
@@ -183,32 +188,40 @@ class Candidates(Resource[Candidate]):
             **fields: As for `create`; ``external_id`` is required.
 
         Raises:
-            TypeError: There is no ``external_id`` to look for.
+            InvalidRequestError: There is no ``external_id`` to look for; nothing was sent.
             GatherError: As for `create`.
         """
-        new = self._validated(candidate, fields)
-        if new.external_id is None:
-            raise TypeError("get_or_create needs an external_id: it is what is looked for.")
-        found = await self.find_by_external_id(new.external_id, timeout=timeout)
-        if found is not None:
-            return found
-        try:
-            return await self.create(new, extra=extra, timeout=timeout, idempotent=idempotent)
-        except (ConflictError, BadRequestError):
-            found = await self.find_by_external_id(new.external_id, timeout=timeout)
-            if found is None:
-                raise
-            return found
+        given = Private(fields)
+        del fields
+        new = self._validated(candidate, given)
+        external_id = new.external_id
+        if not external_id:
+            raise InvalidRequestError("get_or_create looks for an external_id: pass one.")
+        validate_id("external_id", external_id)
+        async with self._endpoint.turn(external_id):
+            found = await self._endpoint.get_created(external_id, timeout=timeout)
+            found = found or await self.find_by_external_id(external_id, timeout=timeout)
+            if found is not None:
+                return found
+            try:
+                return await self.create(new, extra=extra, timeout=timeout, idempotent=idempotent)
+            except (ConflictError, BadRequestError):
+                found = await self.find_by_external_id(external_id, timeout=timeout)
+                if found is None:
+                    raise
+                return found
 
-    def _validated(self, candidate: NewCandidate | None, fields: Mapping[str, Any]) -> NewCandidate:
+    def _validated(self, candidate: NewCandidate | None, fields: Private) -> NewCandidate:
         """Return the candidate with its phone as the client's policy has it."""
+        return make(lambda: self._new(candidate, fields))
+
+    def _new(self, candidate: NewCandidate | None, fields: Private) -> NewCandidate:
         if candidate is None:
-            phone = fields.get("phone")
-            if phone is not None:
-                fields = {**fields, "phone": self._e164(phone)}
+            if fields.get("phone") is not None:
+                fields = Private(fields, phone=self._e164(fields["phone"]))
             return NewCandidate(**fields)
-        if fields:
-            raise TypeError("Pass a NewCandidate or its fields, not both.")
+        if fields or not isinstance(candidate, NewCandidate):
+            raise InvalidRequestError("Pass a NewCandidate or its fields, not both.")
         phone = self._e164(candidate.phone)
         return candidate if phone == candidate.phone else evolve(candidate, phone=phone)
 

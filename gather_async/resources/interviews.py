@@ -1,6 +1,6 @@
 """Interviews. Source: /api-reference/interviews, /api-reference/interviews-bulk-update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import define
@@ -187,12 +187,16 @@ class Interviews(Resource[Interview]):
             path=path_to("interviews", "bulk-update"),
             body=with_extra(body, extra),
         )
-        payload = await self._endpoint.session.send(request, timeout=timeout, idempotent=idempotent)
-        return decode_item(payload, "result", BulkUpdateResult, is_write=True)
+        return await self._endpoint.session.send(
+            request,
+            decode=lambda payload: decode_item(payload, "result", BulkUpdateResult, is_write=True),
+            timeout=timeout,
+            idempotent=idempotent,
+        )
 
 
 def _texts(name: str, values: Sequence[str] | None) -> "list[str] | None":
     """Return a JSON array. One text is refused: it would be sent letter by letter."""
-    if isinstance(values, str):
-        raise InvalidRequestError(f"{name} must be a list of texts, not one text.")
+    if isinstance(values, str) or not (values is None or isinstance(values, Iterable)):
+        raise InvalidRequestError(f"{name} must be a list of texts, not one value.")
     return None if values is None else [*values]

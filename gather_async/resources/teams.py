@@ -6,9 +6,11 @@ from typing import Any, overload
 from attrs import define, field
 
 from gather_async.endpoint import Endpoint
+from gather_async.errors import InvalidRequestError
 from gather_async.models.team import NewTeam, Team
 from gather_async.pager import Pager
 from gather_async.resources.batches import create_batch
+from gather_async.resources.resource import make
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -72,18 +74,19 @@ class Teams:
             The team, or the teams in the order given.
 
         Raises:
-            TypeError: Both were passed, or a field is unknown or missing.
-            InvalidRequestError: There is no team to create.
+            InvalidRequestError: There is no team to create, both were passed, or a field is
+                unknown, missing or of the wrong type; nothing was sent.
             BadRequestError: The server refused a field.
             ResponseDecodeError: The server doesn't show what it created.
             GatherError: The request failed.
         """
         if teams is not None and fields:
-            raise TypeError("Pass teams or the fields of one, not both.")
-        new = [NewTeam(**fields)] if teams is None else [*teams]
+            raise InvalidRequestError("Pass teams or the fields of one, not both.")
+        new = make(lambda: [NewTeam(**fields)] if teams is None else [*teams])
         created = await create_batch(
             self._endpoint,
             new,
+            model=NewTeam,
             body=_body,
             key="name",
             extra=extra,

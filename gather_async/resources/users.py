@@ -6,10 +6,12 @@ from typing import Any, overload
 from attrs import define, field
 
 from gather_async.endpoint import Endpoint
+from gather_async.errors import InvalidRequestError
 from gather_async.models.user import NewUser, User
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.resources.batches import create_batch
+from gather_async.resources.resource import Private, make
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
@@ -79,20 +81,23 @@ class Users:
             The user, or the users in the order given.
 
         Raises:
-            TypeError: Both were passed, or a field is unknown or missing.
-            InvalidRequestError: There is no user to create.
+            InvalidRequestError: There is no user to create, both were passed, or a field is
+                unknown, missing or of the wrong type; nothing was sent.
             InvalidPhoneNumberError: The phone number is refused; nothing was sent.
             InvalidEmailError: The email address is refused; nothing was sent.
             BadRequestError: The server refused a field, such as a foreign team.
             ResponseDecodeError: The server doesn't show what it created.
             GatherError: The request failed.
         """
-        if users is not None and fields:
-            raise TypeError("Pass users or the fields of one, not both.")
-        new = [self._new(fields)] if users is None else [*users]
+        given = Private(fields)
+        del fields  # error reporters print the locals of frames
+        if users is not None and given:
+            raise InvalidRequestError("Pass users or the fields of one, not both.")
+        new = make(lambda: [self._new(given)] if users is None else [*users])
         created = await create_batch(
             self._endpoint,
             new,
+            model=NewUser,
             body=_body,
             key="email",
             extra=extra,
@@ -118,12 +123,11 @@ class Users:
         query = {"teamId": team_id, "includeTeams": include_teams}
         return self._endpoint.list(query, timeout=timeout)
 
-    def _new(self, fields: Mapping[str, Any]) -> NewUser:
-        phone = fields.get("phone")
-        if phone is None:
-            return NewUser(**fields)
-        e164 = to_e164(phone, self._default_region, self._phone_policy)
-        return NewUser(**{**fields, "phone": e164})
+    def _new(self, fields: Private) -> NewUser:
+        if fields.get("phone") is not None:
+            phone = to_e164(fields["phone"], self._default_region, self._phone_policy)
+            fields = Private(fields, phone=phone)
+        return NewUser(**fields)
 
 
 def _body(new: NewUser) -> dict[str, Any]:

@@ -136,6 +136,9 @@ async def invite(gather: Any, fake: FakeGather, candidate: Candidate, interview:
         expiry_days=7,
         external_redirect_uri="https://example.com/thanks",
     )
+    there = await gather.candidate_interviews.get_or_create(
+        candidate_id=candidate.id, interview_id=interview.id
+    )
     resent = await gather.candidate_interviews.resend_invite(link.id, delivery_types=["sms"])
     bare = await gather.candidate_interviews.resend_invite(link.id)
     fake.complete_interview(link.id)
@@ -147,7 +150,7 @@ async def invite(gather: Any, fake: FakeGather, candidate: Candidate, interview:
     listed = gather.candidate_interviews.list(
         candidate_id=candidate.id, interview_id=interview.id, status="hired"
     )
-    links = [link, resent, bare, done, hired, again, *(await listed).items]
+    links = [link, there, resent, bare, done, hired, again, *(await listed).items]
     return [*links, summarized, results]
 
 

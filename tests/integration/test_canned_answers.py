@@ -370,3 +370,15 @@ async def test_jobs_can_be_given_to_tasks(gather: GatherClient) -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(job)
     assert task.result() is await job
+
+
+async def test_another_object_than_the_one_asked_for_is_refused(
+    gather: GatherClient, can: Can
+) -> None:
+    """A response to another request is no answer to this one; an id's case doesn't matter."""
+    can("GET", "candidates/a", payload={"data": {"id": "b", "email": "eve@example.com"}})
+    with pytest.raises(ResponseDecodeError, match="another object") as caught:
+        await gather.candidates.get("a")
+    assert caught.value.path == "$.data.id"
+    can("GET", "candidates/a", payload={"data": {"id": "A"}})
+    assert (await gather.candidates.get("a")).id == "A"

@@ -1,14 +1,18 @@
 """What is refused before anything is sent, and what is looked for before it is created."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from gather_async import (
     BadRequestError,
     Candidate,
+    CandidateInterview,
     GatherClient,
     InvalidEmailError,
     InvalidPhoneNumberError,
@@ -89,22 +93,90 @@ async def test_phone_numbers_follow_the_clients_policy_and_region(
         await strict.candidates.create(NewCandidate("A", "D", "a@example.com", "+12345"))
 
 
-async def test_arguments_that_exclude_each_other_are_a_type_error(gather: GatherClient) -> None:
-    """An object and its fields, or neither, is a mistake of the program."""
+async def test_arguments_that_exclude_each_other_are_refused(gather: GatherClient) -> None:
+    """An object and its fields, or neither, is a mistake of the program, refused as ours."""
     untyped: Any = gather
     new = NewCandidate("Ada", "Doe", "ada@example.com", "+12025550123")
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidRequestError):
         await untyped.candidates.create(new, first_name="Ada")
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidRequestError):
         await untyped.candidates.create(**ADA)
-    with pytest.raises(TypeError, match="external_id"):
+    with pytest.raises(InvalidRequestError, match="external_id"):
         await untyped.candidates.get_or_create(new)
     teams = [NewTeam("a")]
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidRequestError):
         await untyped.teams.create(teams, name="b")
     users = [NewUser("A", "D", "a@example.com", ["t"])]
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidRequestError):
         await untyped.users.create(users, email="b@example.com")
+
+
+WRONG_IDS = [UUID(int=1), datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Candidate(id="c"), ["c"], 7]
+
+
+@pytest.mark.parametrize("wrong", WRONG_IDS, ids=lambda wrong: type(wrong).__name__)
+async def test_what_is_no_id_is_refused_wherever_an_id_belongs(
+    gather: GatherClient, fake: FakeGather, wrong: Any
+) -> None:
+    """In paths, bodies and filters: our error, with what to pass instead; nothing is sent."""
+    calls = [
+        lambda: gather.candidates.get(wrong),
+        lambda: gather.candidate_interviews.create(candidate_id=wrong, interview_id="i"),
+        lambda: gather.candidate_interviews.get_or_create(candidate_id="c", interview_id=wrong),
+        lambda: gather.interviews.create(title="t", question_ids=[wrong]),
+        lambda: gather.interviews.bulk_update([wrong], mode="merge", title="t"),
+        lambda: gather.questions.create(title="t", narrator_id=wrong),
+        lambda: gather.users.create(
+            first_name="A", last_name="B", email="a@example.com", team_ids=[wrong]
+        ),
+        lambda: gather.candidates.get_or_create(**ADA, phone="+12025550123", external_id=wrong),
+        lambda: gather.request("POST", "/x", json={"list": [{"id": wrong}]}),
+    ]
+    if isinstance(wrong, int | list):
+        calls.pop()  # they are JSON
+    for call in calls:
+        with pytest.raises(InvalidRequestError) as caught:
+            await call()  # type: ignore[no-untyped-call]  # they differ in what they return
+        if isinstance(wrong, Candidate):
+            assert "`.id`" in str(caught.value)
+    assert not fake.requests
+
+
+@pytest.mark.parametrize("wrong", WRONG_IDS[1:5], ids=lambda wrong: type(wrong).__name__)
+async def test_what_is_no_value_is_refused_as_a_filter(
+    gather: GatherClient, fake: FakeGather, wrong: Any
+) -> None:
+    """A filter that can't be one value never lists what wasn't asked for."""
+    with pytest.raises(InvalidRequestError):
+        await gather.candidate_interviews.list(candidate_id=wrong)
+    with pytest.raises(InvalidRequestError):
+        await gather.candidates.find_by_external_id(wrong)
+    assert not fake.requests
+
+
+async def test_arguments_of_the_wrong_type_are_refused(gather: GatherClient) -> None:
+    """Neither TypeError nor AttributeError comes out of a call."""
+    untyped: Any = gather
+    calls = [
+        lambda: untyped.candidates.get_or_create(**ADA, phone="+12025550123", external_id=None),
+        lambda: untyped.candidates.create({"first_name": "A"}),
+        lambda: untyped.candidates.create(**ADA, phone=12025550123),
+        lambda: untyped.candidates.create(**ADA, phone="+12025550123", nickname="Ada"),
+        lambda: untyped.users.create([{"first_name": "A"}]),
+        lambda: untyped.users.create(5),
+        lambda: untyped.teams.create(5),
+        lambda: untyped.teams.create(nickname="A"),
+        lambda: untyped.interviews.create(title="t", question_ids=5),
+        lambda: untyped.candidate_interviews.create(
+            candidate_id="c", interview_id="i", delivery_types=5
+        ),
+        lambda: untyped.candidate_interviews.create(
+            candidate_id="c", interview_id="i", expiry_days=Decimal(7)
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidRequestError):
+            await call()  # type: ignore[no-untyped-call]  # they differ in what they return
 
 
 async def test_empty_batches_and_lone_texts_are_refused(
@@ -154,9 +226,10 @@ async def test_two_at_once_get_the_same_candidate_where_the_server_refuses_doubl
     """Both look, both create, one is refused: it gets what the other one made."""
     async with (
         FakeGather(duplicate_status=status) as fake,
-        fake.client() as gather,
+        fake.client() as first,
+        fake.client() as second,
     ):
-        one, other = await asyncio.gather(get_or_create(gather), get_or_create(gather))
+        one, other = await asyncio.gather(get_or_create(first), get_or_create(second))
         posts = [request for request in fake.requests if request.method == "POST"]
         assert one.id == other.id
         assert sorted(request.status or 0 for request in posts) == [201, status]
@@ -169,3 +242,25 @@ async def test_refusal_that_no_candidate_explains_is_raised(
     fake.fail_next(400, method="POST")
     with pytest.raises(BadRequestError):
         await get_or_create(gather)
+
+
+async def test_get_or_create_makes_one_invite_of_any_number_of_calls(
+    gather: GatherClient, fake: FakeGather
+) -> None:
+    """Calls one after another, at once, and of another client all get the same invite."""
+    interview = (await gather.interviews.create(title="t")).id
+    candidate = (await gather.candidates.create(**ADA, phone="+12025550123")).id
+
+    def get_or_create(client: GatherClient) -> Awaitable[CandidateInterview]:
+        return client.candidate_interviews.get_or_create(
+            candidate_id=candidate,
+            interview_id=interview,
+            send_invite=True,
+            delivery_types=["email"],
+        )
+
+    together = await asyncio.gather(*(get_or_create(gather) for _ in range(5)))
+    async with fake.client() as other:
+        made = [*together, await get_or_create(gather), await get_or_create(other)]
+    assert len({each.id for each in made}) == 1
+    assert fake.invites == {(candidate, interview): 1}

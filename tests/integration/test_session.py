@@ -1,9 +1,12 @@
 """Retries and lost answers, over real sockets."""
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from itertools import pairwise
+from traceback import TracebackException
 
 import pytest
 
@@ -465,3 +468,45 @@ async def test_failure_to_read_back_never_looks_like_a_failed_write(
             await gather.candidate_interviews.resend_invite(invite_id, delivery_types=["email"])
     assert caught.value.maybe_processed
     assert isinstance(caught.value.__cause__, QuotaWaitError if max_wait else ServerError)
+
+
+@pytest.mark.parametrize("fault", ["cut", "500", "garbage", "timeout", "refused"])
+async def test_frames_of_an_error_show_no_key_and_no_person(fake: FakeGather, fault: str) -> None:
+    """What reporters print with the locals of frames holds nothing that must stay private."""
+    person = {"email": "private@example.com", "phone": "+12025550142"}
+    async with fake.client(retry=RetryPolicy(attempts=1)) as gather:
+        create = partial(gather.candidates.create, first_name="A", last_name="B", **person)
+        if fault == "cut":
+            fake.drop_next()
+        elif fault == "500":
+            fake.fail_next(500)
+        elif fault == "garbage":
+            fake.html_next(200)
+        elif fault == "refused":
+            create = partial(create, extra={"unknown": 1})
+        else:
+            fake.slow_next(math.inf)
+            create = partial(create, timeout=0.05)
+        try:
+            await create()
+            pytest.fail("it did not fail")
+        except GatherError as error:
+            del person, create  # this frame's own
+            report = TracebackException.from_exception(error, capture_locals=True)
+    shown = "".join(report.format())
+    assert fake.api_key not in shown
+    assert "private@" not in shown
+    assert "2025550142" not in shown
+
+
+async def test_cancelled_call_shows_no_key_either(fake: FakeGather) -> None:
+    """A caller's own deadline cuts the call without its inner frames."""
+    async with fake.client() as gather:
+        fake.slow_next(math.inf)
+        try:
+            async with asyncio.timeout(0.05):
+                await gather.teams.list()
+            pytest.fail("it did not time out")
+        except TimeoutError as error:
+            report = TracebackException.from_exception(error, capture_locals=True)
+    assert fake.api_key not in "".join(report.format())

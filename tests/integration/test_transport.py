@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import gzip
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
@@ -12,6 +15,7 @@ from gather_async.errors import (
     ConfigurationError,
     GatherConnectionError,
     GatherTimeoutError,
+    ResponseDecodeError,
 )
 from gather_async.protocol.responses import Response
 from gather_async.transport import SendState, Transport, client_timeout
@@ -65,7 +69,7 @@ async def exchange(
         headers={"x-api-key": "qapi_secret"},
         body=None if method == "GET" else b"{}",
         timeout=timeout or client_timeout(5.0),
-        sending=sending or fresh(),
+        state=sending or fresh(),
     )
 
 
@@ -121,6 +125,207 @@ async def test_write_cut_after_its_headers_may_have_been_processed(method: str) 
             await exchange(transport, method, sending=sending)
     assert caught.value.maybe_processed is True
     assert (sending.sends, len(heads)) == (1, 1)
+
+
+@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
+async def test_write_is_never_sent_twice_by_aiohttp(method: str, lent: bool) -> None:
+    """A write on a kept connection that breaks isn't repeated, unless that does no harm."""
+    heads: list[bytes] = []
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(OK)
+        await writer.drain()
+        heads.append(await read_head(reader))
+
+    async with contextlib.AsyncExitStack() as stack:
+        base = await stack.enter_async_context(serving(answer_once))
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if lent else None
+        transport = await stack.enter_async_context(transport_to(base, borrowed=session))
+        await exchange(transport)
+        state = fresh()
+        state.may_resend = False
+        with pytest.raises(GatherConnectionError) as caught:
+            await exchange(transport, method, sending=state)
+    assert caught.value.maybe_processed
+    assert (len(heads), state.sends) == (1, 1)
+
+
+async def test_response_that_nothing_asked_for_is_not_taken_for_the_next() -> None:
+    """What arrives on an idle connection ends it, instead of shifting every later response."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            writer.write(OK)
+            await writer.drain()
+            writer.write(OK.replace(b"{}", b"[]"))
+            await writer.drain()
+
+    async with serving(talk) as base, transport_to(base) as transport:
+        for _ in range(3):
+            assert (await exchange(transport)).body == b"{}"
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+
+def responding(head: str, body: bytes) -> Talk:
+    """Return what answers a request with this and ends the connection."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    return talk
+
+
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+PACKED = {
+    "gzip": gzip.compress(b"{}" * 500),
+    "x-gzip": gzip.compress(b"{}" * 400) + gzip.compress(b"{}" * 100),
+    "deflate": zlib.compress(b"{}" * 500),
+    "Deflate": RAW.compress(b"{}" * 500) + RAW.flush(),
+    "identity": b"{}" * 500,
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("has_length", [True, False])
+async def test_body_is_unpacked_up_to_the_limit(packing: str, has_length: bool) -> None:
+    """A body may have as many bytes as the limit, unpacked, and not one more."""
+    body = PACKED[packing]
+    head = f"Content-Encoding: {packing}"
+    head += f"\r\nContent-Length: {len(body)}" if has_length else ""
+    async with serving(responding(head, body)) as base:
+        async with transport_to(base, max_response=1000) as transport:
+            assert (await exchange(transport)).body == b"{}" * 500
+        async with transport_to(base, max_response=999) as transport:
+            with pytest.raises(ResponseDecodeError, match=r"max_response \(999 bytes\)") as caught:
+                await exchange(transport, "POST")
+    assert caught.value.maybe_processed
+
+
+async def test_packed_bomb_takes_no_memory() -> None:
+    """A body that would unpack to a thousand times its size is refused early."""
+    bomb = gzip.compress(bytes(64 * 2**20))
+    async with (
+        serving(responding("Content-Encoding: gzip", bomb)) as base,
+        transport_to(base, max_response=2**20) as transport,
+    ):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ResponseDecodeError, match="max_response"):
+                await exchange(transport)
+            assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("packing", "body", "problem"),
+    [
+        ("gzip", gzip.compress(b"{}")[:-4], "ends before"),
+        ("gzip", b"plain text", "can't be unpacked"),
+        ("br", b"\x0b", "not asked for"),
+    ],
+)
+async def test_body_that_cannot_be_unpacked_says_so(
+    packing: str, body: bytes, problem: str
+) -> None:
+    """A packing that is broken or wasn't asked for is a response that makes no sense."""
+    async with (
+        serving(responding(f"Content-Encoding: {packing}", body)) as base,
+        transport_to(base) as transport,
+    ):
+        with pytest.raises(ResponseDecodeError, match=problem):
+            await exchange(transport)
+
+
+async def test_slow_body_ends_with_the_deadline_for_good() -> None:
+    """A body that trickles in is given up at the deadline, and needs no second attempt."""
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await reader.read()
+
+    async with serving(trickle) as base, transport_to(base) as transport:
+        with pytest.raises(GatherTimeoutError, match="longer than its timeout") as caught:
+            await exchange(transport, timeout=aiohttp.ClientTimeout(total=0.05))
+    assert caught.value.is_permanent
+
+
+async def test_error_says_host_and_reason() -> None:
+    """A failed connection names the server and why, as text and as attributes."""
+    async with serving(answer_all) as base:
+        pass
+    async with transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError, match=r"127\.0\.0\.1 .*[Cc]onnect") as caught:
+            await exchange(transport)
+    error = caught.value
+    assert error.host == "127.0.0.1"
+    assert error.reason in str(error)
+    assert not error.is_permanent
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(407, True), (403, True), (503, False)])
+async def test_proxy_that_refuses_is_named_with_its_status(status: int, permanent: bool) -> None:
+    """What the proxy answered is the reason; only its own failures may mend themselves."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status)
+        await writer.drain()
+
+    async with (
+        serving(refuse) as proxy,
+        transport_to("https://gather.example", proxy=proxy) as transport,
+    ):
+        with pytest.raises(GatherConnectionError, match=f"proxy answered {status}") as caught:
+            await exchange(transport)
+    assert caught.value.is_permanent is permanent
+    assert caught.value.maybe_processed is False
+
+
+async def test_lent_session_gives_the_same_results() -> None:
+    """A lent session's own defaults change neither what is sent nor what is returned."""
+    heads: list[bytes] = []
+
+    async def not_found(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+        body = gzip.compress(b"{}")
+        writer.write(
+            b"HTTP/1.1 404 Not Found\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
+        writer.write(body)
+        await writer.drain()
+
+    async with (
+        serving(not_found) as base,
+        aiohttp.ClientSession(
+            base_url="https://elsewhere.example/",
+            raise_for_status=True,
+            headers={"x-api-key": "theirs", "Accept-Encoding": "br"},
+            timeout=aiohttp.ClientTimeout(total=1e-9),
+            auto_decompress=False,
+        ) as session,
+        transport_to(base, borrowed=session) as transport,
+    ):
+        response = await exchange(transport)
+    assert (response.status, response.body) == (404, b"{}")
+    assert b"x-api-key: qapi_secret" in heads[0]
+    assert b"theirs" not in heads[0]
+
+
+async def test_closing_from_several_tasks_at_once_is_harmless() -> None:
+    """Each of several tasks may close the transport, whoever comes first."""
+    async with serving(answer_all) as base, transport_to(base) as transport:
+        await exchange(transport)
+        await asyncio.gather(*(transport.aclose() for _ in range(3)))
 
 
 async def test_aiohttp_resend_of_a_read_is_counted() -> None:
