@@ -1,6 +1,5 @@
 """The async session layer: wait for the quota, send, read, then return, retry or raise."""
 
-import json
 import logging
 import math
 import random
@@ -18,17 +17,16 @@ from gather_async.errors import (
     GatherConnectionError,
     GatherError,
     GatherTimeoutError,
-    InvalidRequestError,
     QuotaWaitError,
     ResponseDecodeError,
 )
 from gather_async.protocol.api_errors import api_error, server_time
-from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
+from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after
 from gather_async.protocol.reconciliation import Reconciliation
-from gather_async.protocol.requests import Request, unfit_for_json
+from gather_async.protocol.requests import Request, encode_body
 from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
-from gather_async.protocol.retry import Failure, Retry, RetryPolicy, decide
-from gather_async.quota.limiter import Limiter, Priority, Slot
+from gather_async.protocol.retry import LONGEST_HOLD, Failure, Retry, RetryPolicy, backoff, decide
+from gather_async.quota.limiter import HoldNotice, Limiter, Priority, Slot
 from gather_async.reconciler import CreatedObjects, LostWrite, Reconciler, Result
 from gather_async.transport import (
     ClientTimeout,
@@ -43,7 +41,9 @@ from gather_async.unset import UNSET, Unset
 __all__ = ["Options", "Session"]
 
 _LOG = logging.getLogger("gather_async")
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_HOLD_SLACK = 60.0  # seconds: skewed clocks
+_UNKNOWN_RESET = 5.0  # seconds, doubled by each refusal: four attempts outlast a minute's window
+_SHORTEST_RESET = 0.5  # seconds; a reset in the past was rounded, or is of another clock
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
 
 
@@ -87,6 +87,10 @@ class _Call:
     """When the first attempt of unknown fate began, monotonic seconds."""
     error: GatherError | None = None
     """How the last attempt failed."""
+    is_held: bool = False
+    """Whether it failed because the quota is used up."""
+    held: float = 0.0
+    """Seconds waited for that reason."""
 
     @property
     def can_be_looked_up(self) -> bool:
@@ -109,6 +113,7 @@ class Session:
     options: Options
     cancel_scope: CancelScope = field(factory=CancelScope)
     created: CreatedObjects = field(factory=CreatedObjects)
+    notice: HoldNotice = field(factory=HoldNotice)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -166,7 +171,7 @@ class Session:
         """
         call = _Call(
             request=request,
-            body=_encode(request.body),
+            body=encode_body(request.body),
             timeout=self.options.timeout if timeout is UNSET else client_timeout(timeout),
             retry=self.options.retry,
             repeatable=idempotent or not request.is_write,
@@ -185,8 +190,11 @@ class Session:
         """Send a call until it succeeds, or nothing is left to try."""
         while True:
             call.attempt += 1
+            asked = self.clock.monotonic()
             slot = await self._slot(after=call.error)
             began = self.clock.monotonic()
+            if call.is_held:
+                call.held += began - asked
             try:
                 return await self._attempt(call, slot)
             except (
@@ -198,6 +206,7 @@ class Session:
                 error = call.error = caught
             call.elapsed += self.clock.monotonic() - began
             failure = self._failure(error)
+            call.is_held = failure.status == 429
             if failure.is_ambiguous and call.can_be_looked_up:
                 # What an earlier attempt made late counts as well: so the first one's time.
                 call.began = began if call.began is None else call.began
@@ -212,13 +221,14 @@ class Session:
                 attempt=call.attempt,
                 elapsed=call.elapsed,
                 draw=self._rng.random(),
+                hold_left=self._longest_hold() - call.held if call.is_held else 0.0,
             )
             if retry is None:
                 raise error
             _LOG.info(
                 "%s: attempt %d: %s; trying again", call.request, call.attempt, type(error).__name__
             )
-            call.elapsed += await self._pause(retry)
+            call.elapsed += await self._pause(call, retry)
 
     async def _reconcile(self, call: "_Call", began: float, failure: Failure) -> Result | None:
         """Return what a write of unknown fate made; None if it is proven absent.
@@ -264,13 +274,19 @@ class Session:
         except QuotaWaitError as refused:
             raise refused from after
 
-    async def _pause(self, retry: Retry) -> float:
+    async def _pause(self, call: "_Call", retry: Retry) -> float:
         """Wait before the next attempt; return the seconds that count as elapsed."""
+        self.notice.log(str(call.request), call.error, retry.wait, now=self.clock.wall())
         if retry.hold:
             self.limiter.hold(self.clock.wall() + retry.wait)
             return 0.0
         await self._sleep(retry.wait)
         return retry.wait
+
+    def _longest_hold(self) -> float:
+        """Return the seconds that a call may wait in all because the server refuses it."""
+        periods = [window.period for window in self.limiter.status().windows]
+        return max(periods, default=LONGEST_HOLD - _HOLD_SLACK) + _HOLD_SLACK
 
     async def _sleep(self, seconds: float) -> None:
         self.cancel_scope.raise_if_closed()
@@ -291,7 +307,7 @@ class Session:
             )
         finally:
             if response is not None:
-                slot.answered(self._quota(response))
+                slot.answered(self._quota(call, response))
             elif state.was_sent:
                 slot.lost()
             else:
@@ -337,7 +353,10 @@ class Session:
     def _failure(self, error: GatherError) -> Failure:
         """Describe what went wrong as the retry decision wants it."""
         if isinstance(error, GatherAPIError):
-            return Failure(was_sent=True, status=error.status, reset_in=error.retry_after)
+            reset_in = error.retry_after
+            if error.status == 429 and reset_in is not None:
+                reset_in = min(reset_in, self._longest_hold())
+            return Failure(was_sent=True, status=error.status, reset_in=reset_in)
         if isinstance(error, ResponseDecodeError):
             return Failure(was_sent=True, status=200)
         return Failure(
@@ -345,28 +364,24 @@ class Session:
             is_permanent=bool(getattr(error, "is_permanent", False)),
         )
 
-    def _quota(self, response: Response) -> ServerQuota | None:
+    def _quota(self, call: "_Call", response: Response) -> ServerQuota | None:
         """Return what the headers say of the quota, its reset by our own clock."""
         quota = read_rate_headers(response.headers)
-        if quota is None or quota.reset_at is None:
-            return quota
+        if quota is None:
+            return None
+        if response.status == 429:
+            wait = self._api_error(call.request, response).retry_after
+            # Without a hint, a whole window would be a guess, and an hour's a bad one.
+            wait = backoff(call.attempt, base=_UNKNOWN_RESET, cap=60.0) if wait is None else wait
+            return attrs.evolve(quota, reset_at=self.clock.wall() + max(wait, _SHORTEST_RESET))
+        if quota.reset_at is None:
+            wait = read_reset_after(response.headers)
+            return quota if wait is None else attrs.evolve(quota, reset_at=self.clock.wall() + wait)
         server_now = server_time(response.headers)
         skew = 0.0 if server_now is None else server_now - self.clock.wall()
         if -_FORGIVEN_SKEW <= skew <= _FORGIVEN_SKEW:
             return quota
         return attrs.evolve(quota, reset_at=quota.reset_at - skew)
-
-
-def _encode(body: Any) -> bytes | None:
-    if body is None:
-        return None
-    try:
-        return _JSON.encode(body).encode()
-    except TypeError:
-        what = unfit_for_json(body)
-    except (ValueError, RecursionError):
-        what = "it holds NaN, an infinity, a lone surrogate or a cycle"
-    raise InvalidRequestError(f"The body can't be JSON: {what}.") from None
 
 
 B = TypeVar("B", bound=BaseException)

@@ -1,7 +1,8 @@
 """From a response that says no to the right error. Source: /guides/error-handling."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -19,12 +20,13 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.codec import MismatchError, decode
-from gather_async.protocol.rate_headers import read_reset
+from gather_async.protocol.rate_headers import read_reset, read_reset_after, read_retry_after
 from gather_async.protocol.responses import ErrorBody, Response, read_error, redact, truncate
 
 __all__ = ["api_error", "seconds_until_reset", "server_time"]
 
 _SHOWN = 300
+_LONGEST_CREDIBLE = 3660.0  # seconds: the longest documented window, and skewed clocks
 _LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 86_400
 _ERRORS: Mapping[int, type[GatherAPIError]] = {
     400: BadRequestError,
@@ -97,7 +99,11 @@ def api_error(
         headers={name.lower(): redact(value, secret) for name, value in answer.headers.items()},
     )
     failure.maybe_processed = maybe_processed
-    wait = seconds_until_reset(answer.headers, said.details, now=now) if status >= 429 else None
+    if isinstance(failure, RateLimitedError):
+        wait = seconds_until_reset(answer.headers, said.details, now=now)
+    else:
+        # Each response tells the quota's reset; only a refusal's means that one must wait for it.
+        wait = _longest_credible(_retry_after(answer.headers, now=now))
     failure.retry_after = wait
     if isinstance(failure, RateLimitedError) and wait is not None:
         failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
@@ -116,16 +122,26 @@ def seconds_until_reset(
 ) -> float | None:
     """Return how long a 429 asks to wait, in seconds, at least 0; None if it doesn't say.
 
-    ``X-RateLimit-Reset`` goes before ``details.resetAt``, and that before
-    ``Retry-After``. Source: /getting-started/rate-limits
+    Of ``X-RateLimit-Reset``, ``details.resetAt`` and ``Retry-After``, the one that names the
+    longest wait within reason: to come back too early is to be refused again.
+    Source: /getting-started/rate-limits
     """
-    reset_at = read_reset(headers)
+    hints = _retry_after(headers, now=now)
+    reset_at, reset_after = read_reset(headers), read_reset_after(headers)
     if reset_at is not None:
-        return max(0.0, reset_at - now)
-    try:
-        return max(0.0, decode(details.get("resetAt"), datetime).timestamp() - now)
-    except MismatchError:
-        return _retry_after(headers.get("retry-after"), now=now)
+        hints.append(reset_at - now)
+    if reset_after is not None:
+        hints.append(reset_after)
+    with suppress(MismatchError):
+        hints.append(decode(details.get("resetAt"), datetime).timestamp() - now)
+    return _longest_credible(hints)
+
+
+def _longest_credible(hints: Sequence[float]) -> float | None:
+    """Return the longest hint that can be meant; if none can, the shortest."""
+    waits = [max(0.0, hint) for hint in hints]
+    credible = [wait for wait in waits if wait <= _LONGEST_CREDIBLE]
+    return max(credible) if credible else min(waits, default=None)
 
 
 def server_time(headers: Mapping[str, str]) -> float | None:
@@ -145,14 +161,13 @@ def _http_date(date: str) -> float | None:
     return (parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed).timestamp()
 
 
-def _retry_after(value: str | None, *, now: float) -> float | None:
-    """Read seconds or an HTTP date; None if it is neither."""
-    if value is None:
-        return None
-    if value.strip().isdecimal() and len(value) < 12:
-        return float(value)
-    date = _http_date(value)
-    return None if date is None else max(0.0, date - now)
+def _retry_after(headers: Mapping[str, str], *, now: float) -> list[float]:
+    """Return what ``Retry-After`` and its like ask for, in seconds; empty if nothing."""
+    seconds, text = read_retry_after(headers)
+    if seconds is None and text:
+        date = _http_date(text)
+        seconds = None if date is None else date - now
+    return [] if seconds is None else [seconds]
 
 
 def _text_in(mapping: Mapping[str, Any], key: str) -> str | None:

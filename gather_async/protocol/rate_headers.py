@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import attrs
 
-__all__ = ["ServerQuota", "read_rate_headers", "read_reset"]
+__all__ = ["ServerQuota", "read_rate_headers", "read_reset", "read_reset_after", "read_retry_after"]
 
 _COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
 _SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
@@ -54,6 +54,33 @@ def read_rate_headers(headers: Mapping[str, str]) -> ServerQuota | None:
 def read_reset(headers: Mapping[str, str]) -> float | None:
     """Return ``X-RateLimit-Reset`` in Unix seconds; None if it is absent or senseless."""
     return _unix_seconds(_find(headers, "X-RateLimit-Reset"))
+
+
+def read_retry_after(headers: Mapping[str, str]) -> tuple[float | None, str]:
+    """Return the seconds of ``retry-after-ms`` or ``Retry-After``, else the latter's text.
+
+    A gateway in front of the API may send either, on any status. Source: RFC 9110, 10.2.3
+    """
+    millis = _seconds(_find(headers, "retry-after-ms"))
+    text = _find(headers, "Retry-After") or ""
+    seconds = _seconds(text)
+    if millis is not None:
+        return max(millis / 1000, seconds or 0.0), ""
+    return seconds, text
+
+
+def read_reset_after(headers: Mapping[str, str]) -> float | None:
+    """Return ``X-RateLimit-Reset`` in seconds from now, if it is too small for a date.
+
+    The documented one is a date, but gateways' own limits are commonly relative.
+    """
+    seconds = _seconds(_find(headers, "X-RateLimit-Reset"))
+    return seconds if seconds is not None and seconds < _SMALLEST_UNIX else None
+
+
+def _seconds(value: str | None) -> float | None:
+    match = _SECONDS.fullmatch(value) if value else None
+    return float(match[1]) if match else None
 
 
 def _find(headers: Mapping[str, str], name: str) -> str | None:

@@ -1,5 +1,6 @@
 """A request as a value, and the look-up that settles its fate when the response is lost."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,10 +17,10 @@ __all__ = [
     "PREFIX",
     "QueryValue",
     "Request",
+    "encode_body",
     "path_below",
     "path_to",
     "raw_path",
-    "unfit_for_json",
     "validate_id",
 ]
 
@@ -27,6 +28,7 @@ PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
 QueryValue = str | int | float | bool | UUID | None
 """A query parameter; None is not sent."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNSAFE = frozenset("/\\?#%;")
 
 
@@ -109,6 +111,23 @@ class Request:
         return f"{self.method} {self.path}"
 
 
+def encode_body(body: Any) -> bytes | None:
+    """Return a request's body as JSON; None if it has none.
+
+    Raises:
+        InvalidRequestError: It can't be JSON; the message says where.
+    """
+    if body is None:
+        return None
+    try:
+        return _JSON.encode(body).encode()
+    except TypeError:
+        what = _unfit_for_json(body)
+    except (ValueError, RecursionError):
+        what = "it holds NaN, an infinity, a lone surrogate or a cycle"
+    raise InvalidRequestError(f"The body can't be JSON: {what}.")
+
+
 def path_to(*segments: str) -> str:
     """Return the API path of these segments, each percent-encoded.
 
@@ -187,7 +206,7 @@ def validate_id(name: str, value: Any) -> None:
         raise InvalidRequestError(f"{name} must be text, not {_kind(value)}: {advice}.")
 
 
-def unfit_for_json(value: Any, place: str = "$") -> str:
+def _unfit_for_json(value: Any, place: str = "$") -> str:
     """Return what of a value can't be JSON and where, without showing it; empty if all can."""
     if value is None or isinstance(value, str | int | float):
         return ""
@@ -199,7 +218,7 @@ def unfit_for_json(value: Any, place: str = "$") -> str:
         inner = [(f"{place}[{index}]", each) for index, each in enumerate(value)]
     else:
         return f"{place} is {_kind(value)}: {_advice(value, 'pass text, such as `str()` of it')}"
-    return next(filter(None, (unfit_for_json(each, at) for at, each in inner)), "")
+    return next(filter(None, (_unfit_for_json(each, at) for at, each in inner)), "")
 
 
 def _kind(value: Any) -> str:

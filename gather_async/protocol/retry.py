@@ -12,10 +12,10 @@ from attrs.validators import optional
 
 from gather_async.validators import Number
 
-__all__ = ["Failure", "Retry", "RetryPolicy", "backoff", "decide"]
+__all__ = ["Failure", "LONGEST_HOLD", "Retry", "RetryPolicy", "backoff", "decide"]
 
 _RETRIED_STATUSES = frozenset({408, 429})
-_LONGEST_RESET = 3600.0  # the longest documented window; a reset beyond it is a mistake
+LONGEST_HOLD = 3660.0  # the longest documented window, and a minute for skewed clocks
 
 
 _COUNT = Number(least=1, whole=True, owner="RetryPolicy")
@@ -117,6 +117,7 @@ def decide(
     attempt: int,
     elapsed: float,
     draw: float,
+    hold_left: float = LONGEST_HOLD,
 ) -> Retry | None:
     """Return how to go on after a failure; None to give up.
 
@@ -128,16 +129,20 @@ def decide(
         attempt: Requests made so far, at least 1.
         elapsed: Seconds since the first, without waits for the quota.
         draw: A random number from 0 to 1.
+        hold_left: Seconds that the call may still wait because the quota is used up.
     """
     if attempt >= policy.attempts or failure.is_permanent or not _is_transient(failure):
         return None
     if failure.is_ambiguous and not repeatable:
         return None
     pause = backoff(attempt, base=policy.base, cap=policy.cap, draw=draw)
+    asked = failure.reset_in or 0.0
     if failure.status == 429:
         # The jitter keeps many clients of one key from coming back together.
-        return Retry(wait=min(failure.reset_in or 0.0, _LONGEST_RESET) + pause, hold=True)
-    return None if elapsed + pause > policy.total else Retry(wait=pause, hold=False)
+        is_left = min(asked, LONGEST_HOLD) <= hold_left
+        return Retry(wait=min(asked + pause, hold_left), hold=True) if is_left else None
+    wait = asked + pause if asked else pause
+    return None if elapsed + wait > policy.total else Retry(wait=wait, hold=False)
 
 
 def _is_transient(failure: Failure) -> bool:

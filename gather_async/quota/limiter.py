@@ -1,14 +1,29 @@
 """The limiter protocol, and the slot of our own limiters."""
 
+import logging
+import math
 from abc import abstractmethod
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, get_args
+
+from attrs import define, field
 
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.validators import Choice
 
-__all__ = ["Limiter", "LimiterSlot", "Priority", "Slot", "SlotOwner", "check_priority"]
+__all__ = [
+    "HoldNotice",
+    "Limiter",
+    "LimiterSlot",
+    "Priority",
+    "Slot",
+    "SlotOwner",
+    "check_priority",
+]
+
+_LOG = logging.getLogger("gather_async")
+_NOTABLE = 10.0  # seconds; a shorter wait is over before anyone has read of it
 
 
 class SlotOwner(Protocol):
@@ -129,3 +144,31 @@ class Limiter(Protocol):
     @abstractmethod
     def estimate(self, requests: int, *, priority: Priority) -> timedelta:
         """Return how long until that many more requests could have been sent."""
+
+
+@define(eq=False)
+class HoldNotice:
+    """The warning of a long wait that the server asked for, logged once for all its calls."""
+
+    _until: float = field(default=-math.inf, init=False)
+
+    def log(self, call: str, error: object, wait: float, *, now: float) -> None:
+        """Warn of a wait of more than ten seconds, unless an earlier warning covers it.
+
+        Args:
+            call: Method and path.
+            error: How the server refused; its ``status`` is named.
+            wait: Seconds from now.
+            now: Wall time in Unix seconds.
+        """
+        if wait <= _NOTABLE or now + wait <= self._until + _NOTABLE:
+            return
+        self._until = now + wait
+        _LOG.warning(
+            "%s: the server answered %s and asks to wait: nothing is tried again for %.0f s, "
+            "until %s UTC",
+            call,
+            getattr(error, "status", "nothing"),
+            wait,
+            datetime.fromtimestamp(self._until, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        )

@@ -144,6 +144,82 @@ async def test_endless_429_is_raised_with_its_reset(gather: GatherClient, fake: 
     assert len(fake.requests) == 4
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_retry_after_of_a_failed_server_is_waited_for(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, status: int
+) -> None:
+    """The next attempt comes no earlier than the server named."""
+    fake.fail_next(status, headers={"Retry-After": "6.5"})
+    began = clock.monotonic()
+    await gather.teams.list()
+    assert 6.5 <= clock.monotonic() - began < 7.5
+
+
+async def test_longer_retry_after_than_the_total_is_raised_at_once(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock
+) -> None:
+    """A maintenance that outlasts the call is the caller's to wait for."""
+    fake.fail_next(503, headers={"Retry-After": "600"})
+    began = clock.monotonic()
+    with pytest.raises(ServerError) as caught:
+        await gather.teams.list()
+    assert caught.value.retry_after == 600.0
+    assert clock.monotonic() == began
+
+
+async def test_look_ups_wait_as_told(
+    gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made
+) -> None:
+    """A server that asks to be left alone isn't asked what became of a write either."""
+    fake.clear_requests()
+    fake.fail_next(503, headers={"Retry-After": "20"}, path=INVITES, after_processing=True)
+    began = clock.wall()
+    await invite(gather, made)
+    looks = [each.at - began for each in fake.requests if each.method == "GET"]
+    assert looks == [pytest.approx(20.0)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"Retry-After": "3"}, 3.0),
+        ({"X-RateLimit-Reset": "3"}, 3.0),
+        ({"retry-after-ms": "2500"}, 2.5),
+        ({}, 0.0),
+    ],
+)
+async def test_429_without_a_date_is_no_whole_window(
+    gather: GatherClient,
+    fake: FakeGather,
+    clock: VirtualClock,
+    headers: dict[str, str],
+    wait: float,
+) -> None:
+    """A quota that is used up comes back when the server says, or soon enough to ask."""
+    spent = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0"}
+    fake.fail_next(429, headers={**spent, **headers})
+    began = clock.monotonic()
+    await gather.teams.list()
+    assert wait <= clock.monotonic() - began < 10.0
+
+
+async def test_endless_refusals_stall_no_call_for_longer_than_a_window(
+    fake: FakeGather, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All waits that 429s ask for are one window and a minute together, and warned of once."""
+    fake.fail_next(429, times=math.inf, headers={"Retry-After": "55"})
+    began = clock.monotonic()
+    async with fake.client(rate_limits=[RateLimit(100, per=60)]) as gather:
+        calls = [gather.teams.list() for _ in range(3)]
+        with caplog.at_level("WARNING", logger="gather_async"):
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(error, RateLimitedError) for error in ended)
+    assert 55.0 < clock.monotonic() - began <= 121.0
+    warned = [each.getMessage() for each in caplog.records if "429" in each.getMessage()]
+    assert 1 <= len(warned) <= 2
+    assert "until 2026-" in warned[0]
+
+
 async def test_ambiguous_write_without_a_look_up_is_not_sent_twice(
     gather: GatherClient, fake: FakeGather, made: Made
 ) -> None:

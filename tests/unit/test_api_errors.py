@@ -391,19 +391,27 @@ def test_a_huge_message_takes_no_quadratic_time(text: str) -> None:
         (quota(NOW + 30), {}, 30.0),
         (quota(int(NOW * 1000) + 30_000), {}, 30.0),
         (quota(NOW - 30), {}, 0.0),
-        # The first that says anything decides.
-        (quota(NOW + 30, **{"retry-after": "5"}), {"resetAt": iso(50)}, 30.0),
+        # The longest that can be meant decides.
+        (quota(NOW + 30, **{"retry-after": "5"}), {"resetAt": iso(50)}, 50.0),
+        (quota(NOW + 30, **{"retry-after": "90"}), {"resetAt": iso(50)}, 90.0),
         (quota("soon", **{"retry-after": "5"}), {"resetAt": iso(50)}, 50.0),
-        ({"x-ratelimit-reset": str(NOW + 30)}, {"resetAt": iso(50)}, 30.0),
+        (quota(NOW + 9e6, **{"retry-after": "5"}), {"resetAt": iso(-50)}, 5.0),
+        (quota(NOW + 9e6, **{"retry-after": "8000"}), {}, 8000.0),
+        ({"x-ratelimit-reset": str(NOW + 30)}, {"resetAt": iso(20)}, 30.0),
+        # A small number is no date in 1970, but seconds from now.
+        (quota(3), {}, 3.0),
+        (quota("3.5", **{"retry-after": "2"}), {}, 3.5),
         ({"retry-after": "5"}, {"resetAt": iso(50)}, 50.0),
-        ({"retry-after": "5"}, {"resetAt": iso(-50)}, 0.0),
+        ({"retry-after": "5"}, {"resetAt": iso(-50)}, 5.0),
         ({"retry-after": "5"}, {"resetAt": "soon"}, 5.0),
         ({"retry-after": "5"}, {"resetAt": None}, 5.0),
         ({"retry-after": "5"}, {"resetAt": 12}, 5.0),
         ({"retry-after": " 7 "}, {}, 7.0),
         ({"retry-after": "0"}, {}, 0.0),
+        ({"retry-after": "1.5"}, {}, 1.5),
+        ({"retry-after-ms": "1500"}, {}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, {}, 2.0),
         ({"retry-after": "-5"}, {}, None),
-        ({"retry-after": "1.5"}, {}, None),
         ({"retry-after": "\u00b2"}, {}, None),
         ({"retry-after": "9" * 400}, {}, None),
         ({"retry-after": ""}, {}, None),
@@ -415,12 +423,32 @@ def test_a_huge_message_takes_no_quadratic_time(text: str) -> None:
 def test_a_429_says_when_to_come_back(
     headers: dict[str, str], details: dict[str, Any], wait: float | None
 ) -> None:
-    """``X-RateLimit-Reset``, then ``details.resetAt``, then ``Retry-After``."""
+    """``X-RateLimit-Reset``, ``details.resetAt`` or ``Retry-After``: the longest within reason."""
     assert seconds_until_reset(headers, details, now=NOW) == wait
     error = failed(429, envelope(code="RATE_LIMIT_EXCEEDED", details=details), headers)
     assert isinstance(error, RateLimitedError)
     expected = None if wait is None else datetime.fromtimestamp(NOW + wait, UTC)
     assert error.reset_at == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "6"}, 6.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "Sun, 01 Mar 2026 12:00:09 GMT"}, 9.0),
+        # The quota's reset comes with each response, and isn't why the server failed.
+        (quota(NOW + 30), None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
+def test_a_5xx_may_say_when_to_come_back(
+    status: int, headers: dict[str, str], wait: float | None
+) -> None:
+    """``Retry-After`` counts on any failure of the server."""
+    assert failed(status, b"", headers).retry_after == wait
 
 
 def test_a_reset_beyond_the_calendar_is_its_end() -> None:

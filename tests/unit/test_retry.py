@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.protocol.retry import Failure, Retry, RetryPolicy, backoff, decide
-
-HOUR = 3600.0
+from gather_async.protocol.retry import LONGEST_HOLD, Failure, Retry, RetryPolicy, backoff, decide
 
 seconds = st.floats(min_value=0, max_value=1e9)
 positive = st.floats(min_value=1e-6, max_value=1e308)
@@ -107,9 +105,11 @@ def test_a_decision_stays_within_attempts_cap_and_total(
     assert math.isfinite(decision.wait)
     assert decision.hold is (failure.status == 429)
     if decision.hold:
-        assert 0 <= decision.wait <= min(failure.reset_in or 0, HOUR) + policy.cap
+        assert 0 <= decision.wait <= min(failure.reset_in or 0, LONGEST_HOLD) + policy.cap
+        assert decision.wait <= LONGEST_HOLD
     else:
-        assert 0 <= decision.wait <= policy.cap
+        asked = failure.reset_in or 0
+        assert asked <= decision.wait <= asked + policy.cap
         assert elapsed + decision.wait <= policy.total
 
 
@@ -183,7 +183,45 @@ def test_a_429_waits_for_the_reset_and_then_some_whatever_has_elapsed() -> None:
 
     assert wait(None) == Retry(wait=0.25, hold=True)
     assert wait(40.0) == Retry(wait=40.25, hold=True)
-    assert wait(1e9) == Retry(wait=HOUR + 0.25, hold=True)
+    assert wait(1e9) == Retry(wait=LONGEST_HOLD, hold=True)
+
+
+def test_a_call_that_was_held_for_long_gives_up() -> None:
+    """All holds of a call share one time: a server that refuses for ever stalls no one for ever."""
+    failure = Failure(was_sent=True, status=429, reset_in=50.0)
+
+    def decided(hold_left: float) -> Retry | None:
+        return decide(
+            RetryPolicy(),
+            failure,
+            repeatable=False,
+            attempt=1,
+            elapsed=0.0,
+            draw=0.0,
+            hold_left=hold_left,
+        )
+
+    assert decided(50.0) == Retry(wait=50.0, hold=True)
+    assert decided(49.0) is None
+
+
+@pytest.mark.parametrize("status", [408, 500, 503, 599])
+def test_what_a_failed_server_asks_for_is_waited_for_within_the_total(status: int) -> None:
+    """``Retry-After`` of a 5xx makes the pause longer, never shorter, or the last."""
+    policy = RetryPolicy(total=60.0)
+
+    def wait(reset_in: float) -> Retry | None:
+        failure = Failure(was_sent=True, status=status, reset_in=reset_in)
+        return decide(policy, failure, repeatable=True, attempt=1, elapsed=30.0, draw=0.5)
+
+    assert wait(0.0) == Retry(wait=0.25, hold=False)
+    assert wait(6.0) == Retry(wait=6.25, hold=False)
+    assert wait(31.0) is None
+
+
+def test_what_cannot_mend_itself_is_not_tried_again() -> None:
+    """A certificate or a proxy that refuses is no better the second time."""
+    assert given_up(Failure(was_sent=False, is_permanent=True), repeatable=True)
 
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.0, True, None, "4"])
