@@ -129,7 +129,7 @@ def list_candidate_interviews(call: FakeRequest) -> Reply:
         interviewId=query.get("interviewId"),
         status=query.get("status"),
     )
-    rows, counts = page_of(rows, query["page"], query["size"])
+    rows, counts = page_of(world.listed(rows), query["page"], query["size"])
     return Reply(
         data=[{name: row[name] for name in _LISTED} for row in rows],
         pagination=counts if world.options.page_counts else None,
@@ -268,7 +268,7 @@ def list_candidates(call: FakeRequest) -> Reply:
     world, query = call.world, _LIST.check(call.query)
     rows = world.candidates.find(externalId=query.get("externalId"))
     rows = world.candidates.visible(rows, archived=query["archived"])
-    rows, counts = page_of(rows, query["page"], query["size"])
+    rows, counts = page_of(world.listed(rows), query["page"], query["size"])
     return Reply(
         data={"candidates": [public(row) for row in rows]},
         pagination=counts if world.options.page_counts else None,

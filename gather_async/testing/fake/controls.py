@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 from gather_async.errors import ConfigurationError
 from gather_async.testing.fake.candidates import add_candidate, complete
@@ -169,6 +170,7 @@ class FaultMethods:
         path: str | None = None,
         method: str | None = None,
         after_processing: bool = False,
+        commit_after: float | None = None,
         headers: Mapping[str, str] | None = None,
         code: str | None = None,
     ) -> None:
@@ -180,6 +182,8 @@ class FaultMethods:
             path: Only requests of this path.
             method: Only requests of this method.
             after_processing: Whether the request is carried out nonetheless.
+            commit_after: Seconds after the answer at which it is carried out nonetheless,
+                as behind a gateway that gives up early; None: by ``after_processing``.
             headers: Sent along, such as ``{"Retry-After": "2"}``.
             code: The error code; None takes the documented one.
 
@@ -190,7 +194,8 @@ class FaultMethods:
         fault = Fault(
             kind=FaultKind.STATUS,
             status=status,
-            after_processing=after_processing,
+            after_processing=after_processing and commit_after is None,
+            commit_after=_commit_after(commit_after),
             headers=headers or {},
             code=code,
         )
@@ -200,18 +205,21 @@ class FaultMethods:
         self,
         *,
         after_processing: bool = True,
+        commit_after: float | None = None,
         times: float = 1,
         path: str | None = None,
         method: str | None = None,
     ) -> None:
         """Cut the connection of the next requests instead of answering.
 
-        aiohttp's client sends a GET, PUT or DELETE whose connection was cut once
-        more by itself, so a lost answer to a read takes ``times=2`` to be noticed.
+        aiohttp's client sends a GET whose connection was cut once more by itself, so a
+        lost answer to a read takes ``times=2`` to be noticed.
 
         Args:
             after_processing: True: the request is carried out and its answer is
                 lost; False: nothing is carried out.
+            commit_after: Seconds after the cut at which it is carried out nonetheless; None:
+                by ``after_processing``.
             times: How many requests.
             path: Only requests of this path.
             method: Only requests of this method.
@@ -219,7 +227,11 @@ class FaultMethods:
         Raises:
             ConfigurationError: A value is out of its range.
         """
-        fault = Fault(kind=FaultKind.CUT, after_processing=after_processing)
+        fault = Fault(
+            kind=FaultKind.CUT,
+            after_processing=after_processing and commit_after is None,
+            commit_after=_commit_after(commit_after),
+        )
         self._handler.faults.add(fault, times=times, path=path, method=method)
 
     def slow_next(
@@ -337,7 +349,23 @@ class FaultMethods:
         Number(least=low, unit="seconds").check("high", high)
         self._handler.latency = (low, high)
 
+    def set_list_lag(self, seconds: float) -> None:
+        """Let lists show a new object only some time after it was created; reads show it at once.
+
+        Args:
+            seconds: On the server's clock, from 0; 0 ends it.
+
+        Raises:
+            ConfigurationError: A value is out of its range.
+        """
+        self._handler.world.list_lag = _SECONDS.check("seconds", seconds)
+
     def clear_faults(self) -> None:
-        """Forget all faults that were asked for, the mix and the latency included."""
+        """Forget all faults that were asked for, the mix, the latency and the lag included."""
         self._handler.faults.clear()
         self._handler.latency = (0.0, 0.0)
+        self._handler.world.list_lag = 0.0
+
+
+def _commit_after(seconds: float | None) -> float | None:
+    return None if seconds is None else cast("float", _SECONDS.check("commit_after", seconds))

@@ -37,6 +37,8 @@ class Fault:
     Attributes:
         kind: What happens to the answer.
         after_processing: True if the request is carried out first.
+        commit_after: Seconds after the answer at which it is carried out nonetheless, on the
+            server's clock, as behind a gateway that gives up early; None: never.
         status: For ``STATUS`` and ``HTML``.
         seconds: For ``SLOW``, on the server's clock.
         headers: Sent along, such as ``Retry-After``.
@@ -45,6 +47,7 @@ class Fault:
 
     kind: FaultKind
     after_processing: bool = True
+    commit_after: float | None = None
     status: int = 500
     seconds: float = 0.0
     headers: Mapping[str, str] = field(factory=dict, hash=False)
@@ -53,6 +56,8 @@ class Fault:
     def __str__(self) -> str:
         """Return a short name for the log of requests."""
         when = "after" if self.after_processing else "before"
+        if self.commit_after is not None:
+            when = f"{self.commit_after} s before"
         if self.kind in {FaultKind.STATUS, FaultKind.HTML}:
             return f"{self.kind} {self.status} {when} processing"
         if self.kind is FaultKind.SLOW:

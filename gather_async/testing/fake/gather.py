@@ -173,6 +173,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         server, self._server = self._server, None
         self._sleeps.close()
         stop_timers(self._world)
+        self._handler.cancel_late()
         await self._webhooks.aclose()
         if server is not None:
             await server.aclose()

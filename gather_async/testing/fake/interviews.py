@@ -177,7 +177,7 @@ def list_interviews(call: FakeRequest) -> Reply:
         interviewType=query.get("interviewType"), _status=_status_number(query.get("status"))
     )
     rows = world.interviews.visible(rows, archived=query["archived"])
-    rows, counts = page_of(rows, query["page"], query["size"])
+    rows, counts = page_of(world.listed(rows), query["page"], query["size"])
     shown: Any = [show_interview(world, row) for row in rows]
     return Reply(
         data=shown if call.edition == "A" else {"interviews": shown},

@@ -193,7 +193,7 @@ def list_questions(call: FakeRequest) -> Reply:
     if style == "missing":
         raise no_such_path(call.path)
     query = (_LIST if style == "paged" else QueryRule(texts=("page",))).check(call.query)
-    rows: Sequence[Row] = [] if style == "empty" else world.questions.order
+    rows: Sequence[Row] = [] if style == "empty" else world.listed(world.questions.order)
     counts = None
     if style == "paged":
         rows, page = page_of(rows, query["page"], world.options.questions_page_size)

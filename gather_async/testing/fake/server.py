@@ -7,11 +7,13 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from attrs import define, field
 
+from gather_async.clock import Timer
 from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan
 from gather_async.testing.fake.messages import (
     FakeRequest,
@@ -120,6 +122,14 @@ class RequestHandler:
     quota: FakeQuota | None
     rng: random.Random
     latency: tuple[float, float] = (0.0, 0.0)
+    _late: list[Timer] = field(factory=list, init=False)
+    """Requests that are carried out after their answer."""
+
+    def cancel_late(self) -> None:
+        """Forget what would be carried out later."""
+        for timer in self._late:
+            timer.cancel()
+        self._late.clear()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, or cut its connection. aiohttp calls this."""
@@ -213,7 +223,10 @@ class RequestHandler:
         answer = None
         if fault.kind is FaultKind.SLOW and not fault.after_processing:
             await self.sleeps.sleep(fault.seconds)
-        if fault.after_processing or fault.kind is FaultKind.SLOW:
+        if fault.commit_after is not None:
+            operate = partial(self._operate, method, call)
+            self._late.append(self.world.clock.call_later(fault.commit_after, operate))
+        elif fault.after_processing or fault.kind is FaultKind.SLOW:
             answer = self._operate(method, call)
         was_processed = answer is not None and answer.was_processed
         if fault.kind is FaultKind.CUT:

@@ -214,6 +214,8 @@ class ServerState:
     invite_counts: Counter[tuple[str, str]] = field(factory=Counter)
     has_listeners: bool = False
     """True once events have a target, so that timers are worth their cost."""
+    list_lag: float = 0.0
+    """Seconds until a list shows a new object."""
 
     def new_id(self) -> str:
         """Return a random UUID; the same ones for the same seed."""
@@ -228,7 +230,14 @@ class ServerState:
     def stamps(self) -> Row:
         """Return the two times that a new object has."""
         now = self.now()
-        return {"createdAt": now, "updatedAt": now}
+        return {"createdAt": now, "updatedAt": now, "_made": self.clock.monotonic()}
+
+    def listed(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows that are old enough for a list to show them."""
+        if not self.list_lag:
+            return rows
+        newest = self.clock.monotonic() - self.list_lag
+        return [row for row in rows if row["_made"] <= newest]
 
     def count_invite(self, link: Row, delivery_types: Sequence[str], *, is_resend: bool) -> None:
         """Record an invitation as sent."""
