@@ -190,7 +190,7 @@ class Session:
         """Send a call until it succeeds, or nothing is left to try."""
         while True:
             call.attempt += 1
-            asked = self.clock.monotonic()
+            asked = self.clock.monotonic() if call.is_held else 0.0
             slot = await self._slot(after=call.error)
             began = self.clock.monotonic()
             if call.is_held:

@@ -73,7 +73,6 @@ class SendState:
 
     def mark_sent(self, connection: asyncio.BaseTransport | None = None) -> None:
         """Record that the request leaves."""
-        self.check_resend()
         self._connection = connection
         self.sends += 1
         if self.sends > 1:
@@ -96,16 +95,16 @@ class _CountingConnector(aiohttp.TCPConnector):
     tracing tells the same at several times the cost: see benchmarks/calls.py.
     """
 
-    async def connect(self, *args: Any, **options: Any) -> Any:
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         state = _SENDING.get()
-        if state is not None:
+        if state is not None and state.sends:
             state.check_resend()
-        connection = await super().connect(*args, **options)
+        connection = await super().connect(req, traces, timeout)
         # A response that nothing asked for came while it was idle: it would be taken for
         # the next request's, and each later one for the one after that.
         while connection.protocol is not None and connection.protocol.should_close:
             connection.close()
-            connection = await super().connect(*args, **options)
+            connection = await super().connect(req, traces, timeout)
         if state is not None:
             state.mark_sent(connection.transport)
         return connection
@@ -115,7 +114,8 @@ async def _headers_sent(_: Any, __: Any, ___: aiohttp.TraceRequestHeadersSentPar
     """Record that the exchange of this task, if it is one of ours, sends its request."""
     state = _SENDING.get()
     if state is not None:
-        state.mark_sent()  # before anything is written, so that it can still stop it
+        state.check_resend()  # nothing is written yet
+        state.mark_sent()
 
 
 def _sending_trace() -> aiohttp.TraceConfig:
@@ -190,8 +190,10 @@ class Transport:
                 proxy=self._proxy,
             ) as response:
                 state.has_response = True
-                content = await self._read(response, method)
-                return Response(response.status, response.headers, content)
+                headers, length = response.headers, response.content_length
+                if length is None or length > self._max_response or "Content-Encoding" in headers:
+                    return Response(response.status, headers, await self._read(response, method))
+                return Response(response.status, headers, await response.read())
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError, ValueError) as error:
             raise self._mapped(error, method, state, timeout) from _publishable(error)
         finally:
@@ -205,10 +207,7 @@ class Transport:
             ResponseDecodeError: It is too large, or can't be unpacked.
         """
         packing = response.headers.get("Content-Encoding", "identity").strip().lower()
-        length, limit = response.content_length, self._max_response
-        if packing == "identity" and length is not None and length <= limit:
-            return await response.read()
-        body = BodyBuffer(packing, limit)
+        body = BodyBuffer(packing, self._max_response)
         async for piece in response.content.iter_any():
             if not body.feed(piece):
                 break
@@ -375,7 +374,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error) or type(error).__name__
+        reason = error.os_error.strerror or str(error.os_error) or type(error).__name__
+        is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+        return f"the proxy can't be reached: {reason}" if is_proxy else reason
     if isinstance(error, aiohttp.ClientResponseError):
         return type(error).__name__  # its text has the request's headers
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

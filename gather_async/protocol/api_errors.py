@@ -67,24 +67,24 @@ _UNPRINTABLE = re.compile(
 
 
 def api_error(
-    answer: Response, call: str, *, is_write: bool, now: float, secret: str = ""
+    response: Response, call: str, *, is_write: bool, now: float, secret: str = ""
 ) -> GatherAPIError:
     """Return the error that a response means.
 
     Args:
-        answer: The response: outside 2xx, or an error envelope under 2xx.
+        response: The response: outside 2xx, or an error envelope under 2xx.
         call: Method and path, for the message.
         is_write: Whether the request was a write, which a 5xx may have carried out.
         now: Wall time in Unix seconds.
         secret: The API key, which the error leaves out even if the server repeats it.
     """
-    body = redact(answer.body, secret.encode())
+    body = redact(response.body, secret.encode())
     said = read_error(body)
-    status = _status(answer.status, said)
+    status = _status(response.status, said)
     maybe_processed = is_write and (status >= 500 or status == 408)
     failure = _class_for(status)(
         _summary(
-            answer.status,
+            response.status,
             call,
             said.code,
             _server_message(status, said.message, said.details),
@@ -96,14 +96,14 @@ def api_error(
         details=said.details,
         request_id=said.request_id,
         body=truncate(body),
-        headers={name.lower(): redact(value, secret) for name, value in answer.headers.items()},
+        headers={name.lower(): redact(value, secret) for name, value in response.headers.items()},
     )
     failure.maybe_processed = maybe_processed
     if isinstance(failure, RateLimitedError):
-        wait = seconds_until_reset(answer.headers, said.details, now=now)
+        wait = seconds_until_reset(response.headers, said.details, now=now)
     else:
         # Each response tells the quota's reset; only a refusal's means that one must wait for it.
-        wait = _longest_credible(_retry_after(answer.headers, now=now))
+        wait = _longest_credible(_retry_after(response.headers, now=now))
     failure.retry_after = wait
     if isinstance(failure, RateLimitedError) and wait is not None:
         failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
@@ -189,14 +189,14 @@ def _phrase(status: int) -> str:
 
 def _server_message(status: int, message: str, details: Mapping[str, Any]) -> str:
     """Return what the server says went wrong."""
-    told = [message or _phrase(status)]
-    told += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]
-    return "; ".join(told)
+    parts = [message or _phrase(status)]
+    parts += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]
+    return "; ".join(parts)
 
 
-def _summary(status: int, call: str, code: str | None, told: str, *, next_step: str) -> str:
+def _summary(status: int, call: str, code: str | None, message: str, *, next_step: str) -> str:
     """Write the message that `str` shows: what, why, and what to do."""
-    said = _redacted(told)
+    said = _redacted(message)
     if not said.endswith((".", "!", "?")):
         said += "."
     kind = _redacted(code or _phrase(status))

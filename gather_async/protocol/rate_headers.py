@@ -1,7 +1,7 @@
-"""What an answer's headers say about the quota.
+"""Quota headers of a response.
 
 Source: /getting-started/rate-limits (names; reset in Unix seconds; sent with
-every answer). Which of the windows they describe is stated nowhere.
+every response). Which of the windows they describe is stated nowhere.
 """
 
 import math
@@ -21,7 +21,7 @@ _SMALLEST_MILLIS = 1e11  # the year 5138 in seconds, 1973 in milliseconds
 
 @attrs.frozen
 class ServerQuota:
-    """One window as the server sees it, for one answer.
+    """One window as the server sees it, for one response.
 
     Attributes:
         limit: Requests the window allows, from 1.

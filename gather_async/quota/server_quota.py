@@ -1,9 +1,9 @@
 """What the server's headers add to our own count of the quota.
 
-Each answer says how many requests the server counted when it stamped this one.
+Each response says how many requests the server counted when it stamped this one.
 How many of them can have been ours is known within bounds; the rest is the
 same key used elsewhere. That number of `Window.external` is moved only as far as
-an answer proves it wrong, so it never grows while the key is ours alone, and
+a response proves it wrong, so it never grows while the key is ours alone, and
 it falls as soon as the other use ends.
 
 Pure: instants are parameters.
@@ -85,12 +85,12 @@ class ServerQuotaTracker:
     def observe(
         self, quota: ServerQuota, *, sent_at: float, now: float, reset_in: float | None
     ) -> None:
-        """Take in one answer's headers, while its request still counts as in flight.
+        """Record one response's headers, while its request still counts as in flight.
 
         Args:
             quota: What the headers said.
             sent_at: When the request was let go.
-            now: When its answer came.
+            now: When its response came.
             reset_in: Seconds from now until the reset; None if not said.
         """
         latency = now - sent_at
@@ -109,7 +109,7 @@ class ServerQuotaTracker:
     def _correct(
         self, window: Window, counted: int, *, sent_at: float, now: float, reset_in: float | None
     ) -> None:
-        """Move the external use into the bounds that this answer proves."""
+        """Move the external use into the bounds that this response proves."""
         since = sent_at - window.period - _ROUNDING
         most_of_ours = self._windows.in_flight + self._windows.count(since)
         least_of_ours = self._certain(window, sent_at, now)

@@ -98,7 +98,7 @@ class Candidates(Resource[Candidate]):
         sent = with_extra(_body(new), None)
         wanted = {"externalId": new.external_id}
         return await self._endpoint.create(
-            with_extra(sent, extra),
+            with_extra(sent, extra) if extra else sent,
             lookup=partial(self._endpoint.lookup, wanted, sent=sent) if new.external_id else None,
             key=new.external_id,
             timeout=timeout,

@@ -74,13 +74,15 @@ def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Priv
     """
     given = Private()
     for name, value in body.items():
-        if value is not None:
+        if value is None:
+            continue
+        if type(value) is not str:  # text is a good id, and nearly always what there is
             if name.endswith("Id"):
                 validate_id(name, value)
             elif name.endswith("Ids"):
                 for each in value:
                     validate_id(f"Each of {name}", each)
-            given[name] = value
+        given[name] = value
     if extra:
         given.update(extra)
     return given

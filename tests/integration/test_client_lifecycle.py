@@ -5,6 +5,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import aiohttp
@@ -20,6 +21,7 @@ from gather_async import (
     GatherTimeoutError,
     NewCandidate,
     RateLimit,
+    ResponseDecodeError,
     RetryPolicy,
 )
 from gather_async.resources import Pager
@@ -298,3 +300,18 @@ async def test_default_user_is_sent_unless_told_otherwise() -> None:
         sent = [request.json for request in fake.requests]
     assert sent[0]["userId"] == fake.user_id
     assert "userId" not in sent[1]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "16 MiB"])
+def test_senseless_max_response_is_refused(size: Any) -> None:
+    """The most bytes of a response are a whole number from 1."""
+    with pytest.raises(ConfigurationError, match="max_response"):
+        GatherClient("qapi_test", max_response=size)
+
+
+async def test_response_above_max_response_is_refused_and_asked_for_once() -> None:
+    """What is too large once is too large again: it isn't tried a second time."""
+    async with FakeGather() as fake, fake.client(max_response=10) as gather:
+        with pytest.raises(ResponseDecodeError, match="max_response"):
+            await gather.teams.list()
+        assert len(fake.requests) == 1

@@ -271,6 +271,34 @@ async def test_error_says_host_and_reason() -> None:
     assert not error.is_permanent
 
 
+async def test_server_without_tls_is_no_use_to_try_again() -> None:
+    """A failed handshake can't mend itself, and says what failed."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"this is no TLS")
+        await writer.drain()
+
+    async with (
+        serving(greet) as base,
+        transport_to(base.replace("http:", "https:")) as transport,
+    ):
+        with pytest.raises(GatherConnectionError, match="can't help") as caught:
+            await exchange(transport, "POST")
+    assert "SSL" in caught.value.reason
+    assert caught.value.is_permanent
+    assert not caught.value.maybe_processed
+
+
+async def test_proxy_that_is_not_there_is_the_reason() -> None:
+    """A proxy that refuses connections is told from a server that does."""
+    async with serving(answer_all) as gone:
+        pass
+    async with transport_to("https://gather.example", proxy=gone) as transport:
+        with pytest.raises(GatherConnectionError, match="proxy can't be reached") as caught:
+            await exchange(transport)
+    assert caught.value.host == "gather.example"
+
+
 @pytest.mark.parametrize(("status", "permanent"), [(407, True), (403, True), (503, False)])
 async def test_proxy_that_refuses_is_named_with_its_status(status: int, permanent: bool) -> None:
     """What the proxy answered is the reason; only its own failures may mend themselves."""

@@ -2,12 +2,13 @@
 
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.settings import PRODUCTION, validate_base_url
+from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,63 @@ def test_any_text_is_refused_or_names_a_host_over_https(raw: str) -> None:
     assert url.username is None
     assert not checked.endswith("/")
     assert checked.isascii()
+
+
+PROXY = "http://user:secret@proxy.example:3128"
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Start from an environment that names no proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "proxy"),
+    [
+        (PRODUCTION, {}, None),
+        (PRODUCTION, {"HTTPS_PROXY": PROXY}, PROXY),
+        (PRODUCTION, {"https_proxy": PROXY}, PROXY),
+        (PRODUCTION, {"ALL_PROXY": PROXY}, PROXY),
+        (PRODUCTION, {"HTTP_PROXY": PROXY}, None),
+        (PRODUCTION, {"HTTPS_PROXY": PROXY, "NO_PROXY": "api.prod.qualifi.hr"}, None),
+        (PRODUCTION, {"HTTPS_PROXY": PROXY, "NO_PROXY": ".qualifi.hr,other"}, None),
+        (PRODUCTION, {"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, None),
+        ("https://gather.example:8443", {"HTTPS_PROXY": PROXY, "NO_PROXY": "gather.example"}, None),
+        # The key would go in the clear to the proxy.
+        ("http://gather.example", {"HTTP_PROXY": PROXY, "HTTPS_PROXY": PROXY}, None),
+        ("http://127.0.0.1:8080", {"HTTP_PROXY": PROXY, "ALL_PROXY": PROXY}, None),
+        ("https://localhost", {"HTTPS_PROXY": PROXY}, None),
+    ],
+)
+def test_proxy_of_the_environment(
+    no_proxies: pytest.MonkeyPatch, url: str, environment: dict[str, str], proxy: str | None
+) -> None:
+    """An https server is reached through the environment's proxy, any other directly."""
+    for name, value in environment.items():
+        no_proxies.setenv(name, value)
+    assert proxy_for(url, trust_env=True, lent=None) == proxy
+    assert proxy_for(url, trust_env=False, lent=None) is None
+
+
+def test_proxy_that_cannot_be_used_is_refused(no_proxies: pytest.MonkeyPatch) -> None:
+    """A kind of proxy that isn't supported is named at construction, and its secret isn't."""
+    no_proxies.setenv("HTTPS_PROXY", "socks5://user:secret@proxy.example")
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as caught:
+        proxy_for(PRODUCTION, trust_env=True, lent=None)
+    assert "secret" not in str(caught.value)
+
+
+async def test_lent_session_shows_no_proxy_the_key(no_proxies: pytest.MonkeyPatch) -> None:
+    """A session that would send the key in the clear to a proxy is refused, others aren't."""
+    no_proxies.setenv("HTTP_PROXY", PROXY)
+    async with aiohttp.ClientSession(trust_env=True) as trusting, aiohttp.ClientSession() as plain:
+        with pytest.raises(ConfigurationError, match="NO_PROXY"):
+            proxy_for("http://127.0.0.1:8080", trust_env=True, lent=trusting)
+        assert proxy_for(PRODUCTION, trust_env=True, lent=trusting) is None
+        assert proxy_for("http://127.0.0.1:8080", trust_env=True, lent=plain) is None
+        no_proxies.setenv("NO_PROXY", "127.0.0.1")
+        assert proxy_for("http://127.0.0.1:8080", trust_env=True, lent=trusting) is None
