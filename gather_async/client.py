@@ -264,6 +264,7 @@ class GatherClient(Resources):
             needs_body=False,
             is_raw=raw,
         )
+        del params, json  # error reporters print the locals of frames
         return await self._session.send(request, timeout=timeout, idempotent=idempotent)
 
     def with_options(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from itertools import pairwise
 from traceback import TracebackException
+from typing import Any
 
 import pytest
 
@@ -546,12 +547,12 @@ async def test_failure_to_read_back_never_looks_like_a_failed_write(
     assert isinstance(caught.value.__cause__, QuotaWaitError if max_wait else ServerError)
 
 
-@pytest.mark.parametrize("fault", ["cut", "500", "garbage", "timeout", "refused"])
+@pytest.mark.parametrize("fault", ["cut", "500", "garbage", "timeout", "refused", "raw"])
 async def test_frames_of_an_error_show_no_key_and_no_person(fake: FakeGather, fault: str) -> None:
     """What reporters print with the locals of frames holds nothing that must stay private."""
     person = {"email": "private@example.com", "phone": "+12025550142"}
     async with fake.client(retry=RetryPolicy(attempts=1)) as gather:
-        create = partial(gather.candidates.create, first_name="A", last_name="B", **person)
+        create: Any = partial(gather.candidates.create, first_name="A", last_name="B", **person)
         if fault == "cut":
             fake.drop_next()
         elif fault == "500":
@@ -560,6 +561,8 @@ async def test_frames_of_an_error_show_no_key_and_no_person(fake: FakeGather, fa
             fake.html_next(200)
         elif fault == "refused":
             create = partial(create, extra={"unknown": 1})
+        elif fault == "raw":
+            create = partial(gather.request, "POST", "/qsi/gather/teams", json={**person})
         else:
             fake.slow_next(math.inf)
             create = partial(create, timeout=0.05)
