@@ -37,6 +37,7 @@ class SQLiteStore:
         migrate: Migration,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         busy_timeout: float = 5.0,
+        is_shrinkable: bool = False,
     ) -> None:
         """Make a store. Nothing is opened yet.
 
@@ -51,8 +52,12 @@ class SQLiteStore:
             synchronous: ``NORMAL`` is faster and may lose the last commits to a power
                 cut, never to a crash of the process.
             busy_timeout: Seconds to wait for another process's transaction.
+            is_shrinkable: Whether a new file can give free pages back, by
+                ``PRAGMA incremental_vacuum``.
         """
-        opening = Connector(str(path), schema_version, migrate, synchronous, busy_timeout)
+        opening = Connector(
+            str(path), schema_version, migrate, synchronous, busy_timeout, is_shrinkable
+        )
         self._worker = DatabaseThread(opening)
         # A store that was dropped unclosed must not keep its thread.
         self._finalizer = weakref.finalize(self, self._worker.stop)
@@ -102,6 +107,12 @@ class SQLiteStore:
         end = Job.of(bool, writes=False)
         if self._worker.stop(end):
             await end.future
+
+    def close(self) -> None:
+        """Do what `aclose` does, and block until then: for a process that is about to fork."""
+        self._finalizer.detach()
+        self._worker.stop()
+        self._worker.join()
 
     async def _submit(self, work: Work, *, writes: bool) -> Any:
         job = Job.of(work, writes=writes)

@@ -39,6 +39,7 @@ class Connector:
     migrate: Migration
     synchronous: str
     busy_timeout: float
+    is_shrinkable: bool = False
 
     def connect(self) -> sqlite3.Connection:
         """Return a connection to a database of the right version."""
@@ -63,6 +64,8 @@ class Connector:
 
     def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
+            if self.is_shrinkable:  # only before anything is written
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._enter_wal(connection)
             connection.execute(f"PRAGMA synchronous = {self.synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -176,6 +179,11 @@ class DatabaseThread:
             self.is_stopped, self._last = True, last
             self._queue.put(None)
             return True
+
+    def join(self) -> None:
+        """Block until the thread has ended, if there is one."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
 
     def _serve(self) -> None:
         """Run groups of jobs until the end is asked for."""

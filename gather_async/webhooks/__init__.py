@@ -1,4 +1,4 @@
-"""Webhooks: receive, trust, never lose.
+"""Webhooks: verified, stored, handled.
 
 `verify` checks one delivery; `WebhookReceiver` does all of it, in any framework.
 """
@@ -13,31 +13,41 @@ from gather_async.webhooks.events import (
     WebhookEvent,
 )
 from gather_async.webhooks.inbox import (
+    ClaimedEvent,
+    ClaimReport,
     ClaimResult,
     DeadLetter,
-    HandlerJob,
+    EventState,
+    HandlerFailure,
     Inbox,
+    InboxEntry,
+    Published,
     PutResult,
     StoredEvent,
 )
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
 from gather_async.webhooks.reply import WebhookReply
+from gather_async.webhooks.runs import HandlerPolicy
 from gather_async.webhooks.signing import SignedSample, sample, sample_body, sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox
-from gather_async.webhooks.worker import HandlerPolicy
 
 __all__ = [
     "CandidateInterviewCompleted",
     "CandidateInterviewStatusChanged",
+    "ClaimReport",
     "ClaimResult",
+    "ClaimedEvent",
     "DeadLetter",
-    "HandlerJob",
+    "EventState",
+    "HandlerFailure",
     "HandlerPolicy",
     "Inbox",
+    "InboxEntry",
     "InterviewCreated",
     "InterviewUpdated",
     "MemoryInbox",
+    "Published",
     "PutResult",
     "QuestionAudioGenerated",
     "SQLiteInbox",

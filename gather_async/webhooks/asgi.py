@@ -20,15 +20,21 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _OK: Final = 200
-_LONGEST_FAREWELL: Final = 1.0  # seconds in which the rest of a body is thrown away
-_LARGEST_FAREWELL: Final = 64  # of the largest body
+_DRAIN_TIMEOUT: Final = 1.0  # seconds in which the rest of a body is thrown away
+_DRAIN_LIMIT: Final = 64  # of the largest body
 
 
 class Receiver(Protocol):
     """What an adapter needs of a receiver."""
 
-    async def receive(self, body: bytes, headers: Any, *, path: str | None = None) -> WebhookReply:
+    async def receive(
+        self, body: bytes, headers: Any, *, path: str | None = None, tenant: str | None = None
+    ) -> WebhookReply:
         """Take one delivery."""
+        ...
+
+    async def ensure_started(self) -> bool:
+        """Start, if nothing did; return whether it runs."""
         ...
 
     def lifespan(self, app: object = None) -> contextlib.AbstractAsyncContextManager[None]:
@@ -54,7 +60,7 @@ class WebhookApp:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
         elif self._otherwise is not None and not self._is_ours(scope):
             await self._otherwise(scope, receive, send)
         elif kind == "http":
@@ -63,12 +69,13 @@ class WebhookApp:
             await send({"type": "websocket.close", "code": 1000})
 
     def _is_ours(self, scope: Scope) -> bool:
-        path = str(scope.get("path", "")).rstrip("/")
-        ours = (self._path or "").rstrip("/")
+        ours = "/" + (self._path or "").strip("/")
+        # Servers differ in whether the path begins with that of the application's mount.
+        paths = {_full_path(scope), _path_below(scope)}
         is_http = bool(scope["type"] == "http")
-        return is_http and (path == ours or path.startswith(f"{ours}/"))
+        return is_http and any(path == ours or path.startswith(f"{ours}/") for path in paths)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start and drain with the server."""
         lifespan = self._hooks.lifespan()
         while True:
@@ -98,11 +105,30 @@ class WebhookApp:
             return
         if body is None:
             await self._refuse_large(receive, send)
-        elif not isinstance(body, _Gone):
-            reply = await self._hooks.receive(body, scope["headers"], path=scope.get("path"))
+        elif not isinstance(body, _Disconnected):
+            if await self._hooks.ensure_started():
+                tenant = self._tenant_of(scope)
+                reply = await self._hooks.receive(
+                    body, scope["headers"], path=scope.get("path"), tenant=tenant
+                )
+            else:
+                reply = WebhookReply.unavailable("not_started")
             await _send(send, reply)
 
-    async def _read(self, scope: Scope, receive: Receive) -> "bytes | _Gone | None":
+    def _tenant_of(self, scope: Scope) -> str | None:
+        """Return the tenant that a router found, or that stands below the mount."""
+        found = (scope.get("path_params") or {}).get("tenant")
+        if found is not None:
+            return str(found)
+        below = _path_below(scope)
+        ours = "/" + (self._path or "").strip("/")
+        if self._path is not None and below.startswith(f"{ours}/"):
+            below = below.removeprefix(ours)
+        elif self._path is not None or not scope.get("root_path"):
+            return None
+        return below.strip("/") or None
+
+    async def _read(self, scope: Scope, receive: Receive) -> "bytes | _Disconnected | None":
         """Return the body; None if it is too large, of which no more is kept than the limit."""
         if _declared(scope) > self._max_body:
             return None
@@ -110,7 +136,7 @@ class WebhookApp:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return _Gone()
+                return _Disconnected()
             body += message.get("body", b"")
             if len(body) > self._max_body:
                 return None
@@ -126,8 +152,8 @@ class WebhookApp:
         thrown_away = 0
         await _send(send, WebhookReply.too_large(), is_last=False)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_FAREWELL):
-                while thrown_away < _LARGEST_FAREWELL * self._max_body:
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                while thrown_away < _DRAIN_LIMIT * self._max_body:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
@@ -138,7 +164,17 @@ class WebhookApp:
             await send({"type": "http.response.body", "body": b""})
 
 
-class _Gone:
+def _full_path(scope: Scope) -> str:
+    return "/" + str(scope.get("path", "")).strip("/")
+
+
+def _path_below(scope: Scope) -> str:
+    """Return the path below the application's mount."""
+    path, root = _full_path(scope), "/" + str(scope.get("root_path") or "").strip("/")
+    return "/" + path.removeprefix(root).strip("/") if path.startswith(root) else path
+
+
+class _Disconnected:
     """The sender hung up."""
 
 

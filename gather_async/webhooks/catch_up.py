@@ -39,7 +39,7 @@ async def catch_up(
     gather: CatchUpClient,
     *,
     since: datetime,
-    intake: Ingest,
+    ingest: Ingest,
     clock: Clock,
     can_wait: Callable[[], bool],
 ) -> int:
@@ -47,26 +47,29 @@ async def catch_up(
     if since.tzinfo is None:
         raise ConfigurationError("since must be an aware datetime: give it a tzinfo.")
     interviews: _CandidateInterviews = gather.candidate_interviews
+    is_wanted = await ingest.wanted()
     delivered = 0
     async for item in interviews.list():
-        if not await _unseen(item, intake):
+        if not await _unseen(item, ingest, is_wanted):
             continue
         current = await _changed_since(interviews, item, since)
-        for event, text in () if current is None else await _unseen(current, intake):
-            while (taken := await intake.keep(event, text)) is PutResult.FULL:
+        for event, text in () if current is None else await _unseen(current, ingest, is_wanted):
+            while (result := await ingest.store(event, text)) is PutResult.FULL:
                 if not can_wait():
                     raise ClientClosedError("The inbox is full: start the receiver first.")
                 await clock.sleep(1.0)
-            delivered += taken is PutResult.NEW
+            delivered += result is PutResult.NEW
     return delivered
 
 
-async def _unseen(item: CandidateInterview, intake: Ingest) -> Sequence[tuple[WebhookEvent, str]]:
-    """Return the events of an item that somebody wants and nobody has told."""
+async def _unseen(
+    item: CandidateInterview, ingest: Ingest, is_wanted: Callable[[str], bool]
+) -> Sequence[tuple[WebhookEvent, str]]:
+    """Return the events of an item that are wanted and not stored yet."""
     return [
         (event, text)
         for event, text in _events_of(item)
-        if intake.is_wanted(event) and not await intake.knows(event, text)
+        if is_wanted(event.event) and not await ingest.contains(event, text)
     ]
 
 

@@ -35,7 +35,6 @@ __all__ = [
 
 _EVENT_ID_KEYS = ("id", "eventId", "event_id")
 _ID_ENDINGS = ("Id", "ID", "_id", "Ids", "IDs", "_ids")
-_LONGEST_ID = 200
 
 
 @frozen(kw_only=True)
@@ -58,6 +57,8 @@ class WebhookEvent:
     signed: bool = True
     """False if it came without a signature through the unguessable address of
     `WebhookReceiver`'s ``unsigned_token``: believe nothing of it, read the object."""
+    tenant: str | None = None
+    """Whose secret it was signed with, if the receiver has ``secrets`` of several tenants."""
     raw_timestamp: Any = field(default=None, repr=False, hash=False)
     """The timestamp as sent."""
 
@@ -70,16 +71,14 @@ class WebhookEvent:
     def dedupe_key(self) -> str:
         """The same for each delivery of one event, however it and its timestamp are formatted.
 
-        From the event's id if it has one, else from a hash of event, timestamp and
-        data. Source: /guides/best-practices asks for the id, which the payload at
-        /api-reference/webhooks doesn't have.
+        A hash of event name, timestamp and data; of the event's own id and the tenant,
+        too, if there are any. Source: /guides/best-practices asks for the id, which the
+        payload at /api-reference/webhooks doesn't have, and which may be that of an object.
         """
-        own = self.id
-        if own is None:
-            parts = _plain([self.event, self._instant() or self.raw_timestamp, self.data])
-            return f"sha256:{_digest(parts)}"
-        is_plain = own.isascii() and own.isprintable() and len(own) <= _LONGEST_ID
-        return f"id:{own}" if is_plain else f"id-sha256:{_digest(own)}"
+        parts = [self.event, self._instant() or self.raw_timestamp, self.data]
+        if self.id is not None or self.tenant is not None:
+            parts += [self.id, self.tenant]
+        return f"sha256:{_digest(_plain(parts))}"
 
     @property
     def ids(self) -> frozenset[str]:
@@ -296,7 +295,12 @@ _NAMED = frozenset({"event", "timestamp", "data"})
 
 
 def decode_event(
-    text: str, *, synthetic: bool = False, signed: bool = True, default_event: str | None = None
+    text: str,
+    *,
+    synthetic: bool = False,
+    signed: bool = True,
+    default_event: str | None = None,
+    tenant: str | None = None,
 ) -> WebhookEvent:
     """Return the event that a body describes.
 
@@ -305,6 +309,7 @@ def decode_event(
         synthetic: Marks the event as made up by a look at the server.
         signed: False marks the event as one that nobody vouches for.
         default_event: What a body without ``event`` is; all of it is the data then.
+        tenant: Whose secret it was signed with.
 
     Raises:
         WebhookVerificationError: It is no event; the reason is ``MALFORMED_BODY``.
@@ -331,6 +336,7 @@ def decode_event(
         extra={key: value for key, value in body.items() if key not in _NAMED},
         synthetic=synthetic,
         signed=signed,
+        tenant=tenant,
     )
 
 

@@ -1,11 +1,12 @@
-"""Who is called for which event."""
+"""Registration of handlers, and which events each wants."""
 
+import difflib
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -21,9 +22,12 @@ from gather_async.webhooks.events import (
     WebhookEvent,
 )
 
-__all__ = ["Handler", "Handlers", "Listener", "Listeners", "Registration"]
+__all__ = ["Handler", "Handlers", "Listener", "Listeners", "Registration", "is_wanted"]
 
 _log = logging.getLogger("gather_async.webhooks")
+
+_ALL: Final = "*"
+_UNDOCUMENTED: Final = "?"
 
 Listener = Callable[[str, frozenset[str]], None]
 """Gets an event's name and the ids found in its data; must neither block nor raise."""
@@ -48,11 +52,11 @@ class Listeners:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody listens."""
+        """Whether there is no listener."""
         return not self._listeners
 
-    def tell(self, event: str, ids: frozenset[str]) -> None:
-        """Tell all listeners; one that raises harms nobody."""
+    def notify(self, event: str, ids: frozenset[str]) -> None:
+        """Call all listeners; one that raises keeps no other from its call."""
         for listener in tuple(self._listeners.values()):
             try:
                 listener(event, ids)
@@ -70,18 +74,24 @@ T = TypeVar("T")
 
 @frozen(kw_only=True, eq=False)
 class Handler:
-    """A function, and what it wants to hear of."""
+    """A function, and the events that it wants."""
 
     name: str
     """Stable from one run of the program to the next."""
     function: Callable[[Any], Coroutine[Any, Any, object]] = field(repr=False)
-    targets: frozenset[str | None] = frozenset()
-    """Names of events; ``*`` for all, None for those that are not documented."""
+    events: frozenset[str] = frozenset()
+    """Names of events; ``*`` for all, ``?`` for those that are not documented."""
 
-    def wants(self, event: WebhookEvent) -> bool:
-        """Tell whether the handler is for this event."""
-        target = None if isinstance(event, UnknownEvent) else event.event
-        return bool(self.targets & {"*", event.event, target})
+
+def is_wanted(event: str, wanted: Collection[str]) -> bool:
+    """Return whether an event is among those that a handler wants.
+
+    >>> is_wanted("an.event.of.tomorrow", {"interview.created", "?"})
+    True
+    """
+    if event in wanted or _ALL in wanted:
+        return True
+    return _UNDOCUMENTED in wanted and event not in EVENT_CLASSES
 
 
 @frozen
@@ -131,9 +141,17 @@ class Handlers:
     def on(self, event: Literal["*"], *, name: str | None = None) -> Registration[WebhookEvent]: ...
     # Takes handlers of any event, too; those of one documented class need its very name.
     @overload
-    def on(self, event: str, *, name: str | None = None) -> Registration[UnknownEvent]: ...
+    def on(
+        self, event: str, *, name: str | None = None, allow_unknown: bool = False
+    ) -> Registration[UnknownEvent]: ...
 
-    def on(self, event: str | type[WebhookEvent], *, name: str | None = None) -> Registration[Any]:
+    def on(
+        self,
+        event: str | type[WebhookEvent],
+        *,
+        name: str | None = None,
+        allow_unknown: bool = False,
+    ) -> Registration[Any]:
         """Register the decorated async function for an event.
 
         Any number of functions may be registered for one event, and one function for
@@ -146,11 +164,13 @@ class Handlers:
                 event; None: module and qualified name, with a number if there are
                 several of it, in the order of registration. Give one to a function that
                 may be moved, renamed or registered in another order while events wait.
+            allow_unknown: Whether the name may be one that the documentation doesn't have.
 
         Raises:
-            ConfigurationError: The function isn't async, or another was given this name.
+            ConfigurationError: No event of that name is documented, the function isn't
+                async, or another was given this name.
         """
-        target = _target(event)
+        target = _target(event, allow_unknown=allow_unknown)
 
         def add(function: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
             self._add(function, target, name)
@@ -162,14 +182,14 @@ class Handlers:
         """All handlers by their names."""
         return self._handlers
 
-    def names_for(self, event: WebhookEvent) -> list[str]:
-        """Return the names of the handlers that want an event."""
-        return [handler.name for handler in self._handlers.values() if handler.wants(event)]
+    def names_for(self, event: str) -> list[str]:
+        """Return the names of the handlers that want the event of a name."""
+        return [name for name, each in self._handlers.items() if is_wanted(event, each.events)]
 
     def _add(
         self,
         function: Callable[[Any], Coroutine[Any, Any, object]],
-        target: str | None,
+        target: str,
         name: str | None,
     ) -> None:
         own_name = _stable_name(function)
@@ -185,11 +205,11 @@ class Handlers:
                 f"Two handlers are named {name}, and the inbox could not tell them apart: "
                 "give one of them on(..., name=...)."
             )
-        targets = {target} | (known.targets if known else set())
-        self._handlers[name] = Handler(name=name, function=function, targets=frozenset(targets))
+        events = {target} | (known.events if known else set())
+        self._handlers[name] = Handler(name=name, function=function, events=frozenset(events))
 
     def _free_name(self, own_name: str, function: Any) -> str:
-        """Return a name that nobody else has: closures and methods of two objects share one."""
+        """Return a name that no other has: closures and methods of two objects share one."""
         name = own_name
         for number in itertools.count(2):
             known = self._handlers.get(name)
@@ -199,17 +219,27 @@ class Handlers:
         return name
 
 
-def _target(event: Any) -> str | None:
+def _target(event: Any, *, allow_unknown: bool) -> str:
     if isinstance(event, str) and event:
+        if event not in EVENT_CLASSES and event != _ALL and not allow_unknown:
+            raise _unknown_event(event)
         return event
     if event is UnknownEvent:
-        return None
+        return _UNDOCUMENTED
     if event is WebhookEvent:
-        return "*"
+        return _ALL
     for name, event_class in EVENT_CLASSES.items():
         if event is event_class:
             return name
     raise ConfigurationError('on() takes the name of an event, "*", or a class of events.')
+
+
+def _unknown_event(event: str) -> ConfigurationError:
+    nearest = difflib.get_close_matches(event.lower(), EVENT_CLASSES, n=1, cutoff=0.6)
+    advice = f'did you mean "{nearest[0]}"? If not' if nearest else "if it is new"
+    return ConfigurationError(
+        f'No event "{event}" is documented: {advice}, say on(..., allow_unknown=True).'
+    )
 
 
 def _stable_name(function: Any) -> str:

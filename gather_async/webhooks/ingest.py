@@ -1,31 +1,45 @@
-"""From bytes to a stored event: verify, deduplicate, store, tell who listens."""
+"""From bytes to a stored event: verify, deduplicate, store, notify."""
 
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from attrs import define, field
 
-from gather_async.clock import Clock
 from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.protocol import signatures
-from gather_async.protocol.signatures import SIGNATURE_HEADER
+from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
 from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent, decode_event
-from gather_async.webhooks.handlers import Handlers, Listeners
-from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent, stored
+from gather_async.webhooks.handlers import Handlers, Listeners, is_wanted
+from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
 from gather_async.webhooks.reply import WebhookReply
+from gather_async.webhooks.signing import Secrets, UnknownTenantError
 
 __all__ = ["Ingest", "signature_in"]
 
+_log = logging.getLogger("gather_async.webhooks")
 
-def signature_in(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) -> str | None:
+# The sender waits for 5 seconds. Source: /api-reference/webhooks
+_LONGEST_PUT: Final = 4.0
+# Verifying a larger body may take longer than a loop should be kept.
+_LARGEST_INLINE: Final = 32_768
+# Own events whose publication to this process is passed over; more come in no 0.2 s.
+_OWN_KEYS: Final = 10_000
+# A webhook of one candidate interview comes when it is completed. Source: /guides/sending-invites
+_DEFAULT_EVENT: Final = CandidateInterviewCompleted.NAME
+
+Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None
+
+
+def signature_in(headers: Headers) -> str | None:
     """Return the signature header's value, None if there is none; several are joined.
 
-    Names are compared without regard to case; text and bytes are both fine, and so is
-    anything with ``items``: the standard library's messages are no mappings.
+    Names are compared without regard to case; text, bytes and lists of them are fine, and so
+    is anything with ``items``: the standard library's messages are no mappings.
     """
     items = getattr(headers, "items", None)
     pairs: Any = items() if callable(items) else headers or ()
@@ -36,131 +50,182 @@ def signature_in(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None) 
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-_log = logging.getLogger("gather_async.webhooks")
-
-# The sender waits for 5 seconds. Source: /api-reference/webhooks
-_LONGEST_PUT: Final = 4.0
-# Checking a larger body may take longer than a loop should be kept.
-_LARGEST_INLINE: Final = 32_768
-# A webhook of one candidate interview comes when it is completed. Source: /guides/sending-invites
-_DEFAULT_EVENT: Final = CandidateInterviewCompleted.NAME
 
 
 @define(eq=False)
 class Ingest:
     """What stands between the network and the inbox."""
 
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: Secrets
     unsigned_token: str | None = field(repr=False)
     tolerance: float
     max_body: int
     inbox: Inbox
     handlers: Handlers
-    clock: Clock
+    receivers: Sequence[str]
+    """The receiver's name, then those under which it stored events before."""
+    wall: Callable[[], float]
+    """Returns Unix seconds."""
     on_new: Callable[[], None]
     listeners: Listeners = field(factory=Listeners)
     last_event_at: datetime | None = None
-    _turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+    _own: "OrderedDict[str, None]" = field(factory=OrderedDict)
+    _lanes: "dict[str, asyncio.Semaphore]" = field(factory=dict)
+    _loop: asyncio.AbstractEventLoop | None = None
 
-    async def take(
-        self,
-        body: bytes,
-        headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
-        path: str | None,
+    async def handle(
+        self, body: bytes, headers: Headers, *, path: str | None, tenant: str | None
     ) -> WebhookReply:
         """Return the answer to a delivery; a trusted one is stored by then."""
         try:
             body = signatures.bytes_of(body)
             if len(body) > self.max_body:
                 return WebhookReply.too_large()
-            event, text = await self._verified(body, headers, path)
+            event, text = await self._verified(body, headers, path, tenant)
+        except UnknownTenantError:
+            return WebhookReply.refused(404, "unknown_tenant")
         except WebhookVerificationError as error:
             status = 400 if error.reason is WebhookFailure.MALFORMED_BODY else 401
             _log.info("A webhook delivery was refused: %s", error.reason)
             return WebhookReply.refused(status, error.reason)
-        self.last_event_at = datetime.fromtimestamp(self.clock.wall(), UTC)
-        return await self._kept(event, text)
+        except Exception as error:
+            _log.error("The secrets of webhooks failed (%s): answered 503", _kind(error))
+            return WebhookReply.unavailable("secrets_unavailable")
+        self.last_event_at = datetime.fromtimestamp(self.wall(), UTC)
+        return await self._store_and_reply(event, text)
 
-    async def keep(self, event: WebhookEvent, text: str) -> PutResult:
-        """Store an event; if it is new, tell who listens and wake the worker."""
-        entry = self._entry(event, text)
+    async def store(self, event: WebhookEvent, text: str) -> PutResult:
+        """Store an event; if it is new, notify the listeners and wake the worker."""
+        entry = await self._in_place(text, lambda: self._entry(event, text))
         try:
-            taken = await self.inbox.put(entry, self.handlers.names_for(event))
+            result = await self.inbox.put(entry)
         finally:
             # Cancelled, it may be stored all the same.
             self.on_new()
-        if taken is PutResult.NEW:
-            self.listeners.tell(event.event, event.ids)
-        return taken
+        if result is PutResult.NEW and not self.listeners.is_empty:
+            self._own[entry.key] = None
+            if len(self._own) > _OWN_KEYS:
+                self._own.popitem(last=False)
+            self.listeners.notify(event.event, event.ids)
+        return result
 
-    def is_wanted(self, event: WebhookEvent) -> bool:
-        """Tell whether a handler or a listener is there for an event."""
-        return bool(self.handlers.names_for(event)) or not self.listeners.is_empty
+    def on_published(self, event: StoredEvent) -> None:
+        """Notify the listeners of an event that another process stored."""
+        if event.key in self._own:
+            del self._own[event.key]
+            return
+        self.last_event_at = datetime.fromtimestamp(self.wall(), UTC)
+        self.listeners.notify(event.name, event.decode().ids)
 
-    async def knows(self, event: WebhookEvent, text: str) -> bool:
-        """Tell whether `keep` would find that this was told already."""
-        return await self.inbox.knows(self._entry(event, text))
+    async def wanted(self) -> Callable[[str], bool]:
+        """Return what says whether a handler, of any process, or a listener wants an event."""
+        found = await self.inbox.claim(self.receivers[0], (), limit=0, lease=1.0)
+        here = [handler.events for handler in self.handlers.handlers.values()]
+        everywhere = [*here, *found.handlers.values()]
+        has_listeners = not self.listeners.is_empty
+        return lambda event: has_listeners or any(is_wanted(event, each) for each in everywhere)
+
+    async def contains(self, event: WebhookEvent, text: str) -> bool:
+        """Return whether `store` would call it a duplicate."""
+        return await self.inbox.contains(self._entry(event, text))
 
     def _entry(self, event: WebhookEvent, text: str) -> StoredEvent:
-        default = None if event.signed else _DEFAULT_EVENT
-        return stored(event, text, received_at=self.clock.wall(), default_event=default)
+        return StoredEvent.of(
+            event,
+            text,
+            received_at=self.wall(),
+            receivers=self.receivers,
+            default_event=None if event.signed else _DEFAULT_EVENT,
+        )
 
     async def _verified(
-        self,
-        body: bytes,
-        headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
-        path: str | None,
+        self, body: bytes, headers: Headers, path: str | None, tenant: str | None
     ) -> tuple[WebhookEvent, str]:
         """Return the event and the text it was read from, if they can be trusted."""
         if self._is_unsigned(path):
             text = body.decode("utf-8", "replace")
             return decode_event(text, signed=False, default_event=_DEFAULT_EVENT), text
-        header = signature_in(headers)
-        if len(body) <= _LARGEST_INLINE:
-            signed = self._check(body, header)
-        else:
-            async with self._turn():
-                signed = await asyncio.to_thread(self._check, body, header)
-        return decode_event(signed.text), signed.text
-
-    def _turn(self) -> asyncio.Semaphore:
-        """Return what lets one large body at a time be checked.
-
-        Threads that parse take the interpreter from the loop, and anybody can send
-        large bodies with a wrong signature: with many at once nobody would be answered.
-        """
-        loop = asyncio.get_running_loop()
-        if self._turns is None or self._turns[0] is not loop:
-            self._turns = (loop, asyncio.Semaphore(1))
-        return self._turns[1]
-
-    def _check(self, body: bytes, header: str | None) -> signatures.VerifiedPayload:
-        return signatures.verify(
-            body, header, secrets=self.secrets, tolerance=self.tolerance, now=self.clock.wall()
+        if not self.secrets.has_tenants:
+            tenant = path = None
+        candidates = await self.secrets.find(tenant, path)
+        secrets = [each.secret for each in candidates]
+        header = signatures.read_header(
+            signature_in(headers), tolerance=self.tolerance, now=self.wall()
         )
+        try:
+            signed = await self._payload(body, header, secrets)
+        except WebhookVerificationError:
+            if candidates[0].is_known:
+                raise
+            raise UnknownTenantError from None
+        owner = candidates[signed.position].tenant
+        return await self._in_place(
+            signed.text, lambda: decode_event(signed.text, tenant=owner)
+        ), signed.text
+
+    async def _payload(
+        self, body: bytes, header: SignatureHeader, secrets: Sequence[str]
+    ) -> VerifiedPayload:
+        """Return what was signed; a large body is verified beside the loop.
+
+        What was signed as it came needs a hash and no turn. To write a body anew takes long
+        and the interpreter from the loop, and anybody can send large ones with a wrong
+        signature: one at a time, and the slowest kind in a lane of its own.
+        """
+        if len(body) <= _LARGEST_INLINE:
+            return self._payload_of(body, header, secrets)
+        found = await asyncio.to_thread(signatures.verify_sent, body, header, secrets)
+        if found is None:
+            async with self._lane("quick"):
+                found = await asyncio.to_thread(
+                    signatures.verify_stringified, body, header, secrets, is_quick_only=True
+                )
+        if found is None:
+            async with self._lane("slow"):
+                found = await asyncio.to_thread(self._payload_of, body, header, secrets)
+        return found
+
+    @staticmethod
+    def _payload_of(
+        body: bytes, header: SignatureHeader, secrets: Sequence[str]
+    ) -> VerifiedPayload:
+        sent = signatures.verify_sent(body, header, secrets)
+        found = sent or signatures.verify_stringified(body, header, secrets)
+        assert found is not None  # noqa: S101 - only quick verification leaves it open
+        return found
+
+    def _lane(self, name: str) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lanes = loop, {}
+        return self._lanes.setdefault(name, asyncio.Semaphore(1))
+
+    async def _in_place(self, text: str, work: Callable[[], Any]) -> Any:
+        """Do what reads a whole text: beside the loop, if it is large."""
+        return work() if len(text) <= _LARGEST_INLINE else await asyncio.to_thread(work)
 
     def _is_unsigned(self, path: str | None) -> bool:
-        """Tell whether a request came by the address that nobody can guess."""
+        """Return whether a request came by the address that can't be guessed."""
         if self.unsigned_token is None or path is None:
             return False
         last = path.rstrip("/").rpartition("/")[2]
         token = self.unsigned_token.encode()
         return hmac.compare_digest(last.encode("utf-8", "surrogatepass"), token)
 
-    async def _kept(self, event: WebhookEvent, text: str) -> WebhookReply:
+    async def _store_and_reply(self, event: WebhookEvent, text: str) -> WebhookReply:
         try:
             async with asyncio.timeout(_LONGEST_PUT):
-                taken = await self.keep(event, text)
+                result = await self.store(event, text)
         except Exception as error:
             _log.error("A webhook event could not be stored (%s): answered 503", _kind(error))
             return WebhookReply.unavailable("inbox_not_writable")
-        if taken is PutResult.FULL:
+        if result is PutResult.FULL:
             _log.error("The webhook inbox is full: answered 503")
             return WebhookReply.unavailable("inbox_full")
-        return WebhookReply.taken(is_duplicate=taken is PutResult.DUPLICATE)
+        return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
 
 
 def _kind(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import random
+import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -20,15 +21,27 @@ from gather_async.clock import Clock, LoopOwner, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.protocol import signatures
 from gather_async.validators import Number
-from gather_async.webhooks.aiohttp_web import aiohttp_handler
+from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.handlers import Handlers, Listener
-from gather_async.webhooks.inbox import DeadLetter, Inbox
+from gather_async.webhooks.inbox import (
+    DeadLetter,
+    EventState,
+    Inbox,
+)
 from gather_async.webhooks.ingest import Ingest
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.reply import WebhookReply
-from gather_async.webhooks.worker import HandlerPolicy, Worker
+from gather_async.webhooks.runs import (
+    CURRENT_RUN,
+    DeadLetterPublisher,
+    HandlerPolicy,
+    OnDeadLetter,
+    change_letters,
+)
+from gather_async.webhooks.signing import Secrets, TenantSecrets, receiver_names, validate_token
+from gather_async.webhooks.worker import Worker
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,35 +50,47 @@ __all__ = ["WebhookReceiver"]
 
 _log = logging.getLogger("gather_async.webhooks")
 
-_SHORTEST_TOKEN = 32
+_ALL = 1_000_000  # dead letters
+
+Secret = Any
+"""Text, bytes, or an object with ``get_secret_value()``."""
 
 
 class WebhookReceiver(Handlers):
     """Receives deliveries, keeps the trusted ones, and runs handlers in the background.
 
     ``async with hooks`` starts the handlers and drains them at the end. Before
-    that, deliveries are taken and stored, and wait; afterwards they are refused
-    with 503, so that the sender tries again. It may be started again.
+    that, deliveries are stored and wait; afterwards they get a 503. It may start again.
     """
 
     def __init__(
         self,
-        secret: str | Sequence[str],
+        secret: Secret | Sequence[Secret] | None = None,
         *,
+        secrets: TenantSecrets | None = None,
+        name: str | None = None,
         tolerance: float = 300.0,
         inbox: Inbox | None = None,
         max_body: int = 1_048_576,
         handling: HandlerPolicy = HandlerPolicy(),  # noqa: B008 - frozen
         body_timeout: float = 10.0,
         unsigned_token: str | None = None,
+        tenant_path: str = "/webhooks/gather",
+        on_dead_letter: OnDeadLetter | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Make a receiver. Nothing is opened yet.
+        """Make a receiver; nothing is opened yet.
 
         Args:
             secret: The webhook's secret; several, the newest first, while one replaces
-                the other.
+                the other. Text, bytes, or pydantic's ``SecretStr``.
+            secrets: Instead, the secrets of several tenants: a mapping, or a function of the
+                tenant, async or not, that returns None for one that it doesn't know. The
+                tenant comes from the path; with a mapping and none in the path all are tried.
+            name: Under which its events are stored: receivers of one name share their
+                events, in whatever process, and those of other names in one inbox
+                never see them. None: made of the secret, or ``tenants``.
             tolerance: Seconds that a signature's timestamp may differ from now. The last
                 attempt comes 6 minutes after the first; whether it carries a new
                 timestamp is undocumented.
@@ -77,6 +102,8 @@ class WebhookReceiver(Handlers):
                 path ends with them needs no signature: for the webhook of a single
                 candidate interview, of which no secret is documented. Its events have
                 ``signed=False``.
+            tenant_path: The path behind which the tenant stands.
+            on_dead_letter: Called, or awaited, with each `DeadLetter` once it is stored.
             clock: Where time comes from; None: the machine's clock.
             rng: Where the jitter of pauses comes from; None: a generator of its own.
 
@@ -87,22 +114,37 @@ class WebhookReceiver(Handlers):
         Number(least=1, whole=True).check("max_body", max_body)
         Number(above=0, unit="seconds").check("body_timeout", body_timeout)
         self._clock = clock or SystemClock()
-        self._inbox: Inbox = MemoryInbox() if inbox is None else inbox
+        self._inbox: Inbox = MemoryInbox(clock=self._clock) if inbox is None else inbox
         self._body_timeout = body_timeout
-        rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._worker = Worker(self._inbox, self.handlers, handling, self._clock, rng)
-        self._intake = Ingest(
-            secrets=signatures.validate_secrets(secret),
-            unsigned_token=_checked_token(unsigned_token),
+        self._dead_letters = DeadLetterPublisher(self._clock, on_dead_letter)
+        secrets_of = Secrets.of(secret, secrets, tenant_path)
+        receivers = receiver_names(name, secrets_of)
+        self._worker = Worker(
+            self._inbox,
+            self.handlers,
+            handling,
+            self._clock,
+            rng or random.Random(),  # noqa: S311 - jitter, not a secret
+            receivers,
+            on_dead=self._dead_letters.publish,
+            has_listeners=lambda: not self._ingest.listeners.is_empty,
+            on_published=lambda event: self._ingest.on_published(event),  # noqa: PLW0108 - made below
+        )
+        self._ingest = Ingest(
+            secrets=secrets_of,
+            unsigned_token=validate_token(unsigned_token),
             tolerance=signatures.validate_tolerance(tolerance),
             max_body=max_body,
             inbox=self._inbox,
             handlers=self,
-            clock=self._clock,
+            receivers=receivers,
+            # By its name in the module, which tests replace to stop the time.
+            wall=(lambda: time.time()) if clock is None else clock.wall,  # noqa: PLW0108 - see above
             on_new=self._worker.wake,
         )
         self._owner = LoopOwner("webhook receiver", until_closed=True)
         self._is_closed = False
+        self._is_auto_started = False
         self._has_warned = False
 
     async def receive(
@@ -111,6 +153,7 @@ class WebhookReceiver(Handlers):
         headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
         *,
         path: str | None = None,
+        tenant: str | None = None,
     ) -> WebhookReply:
         """Take one delivery, and return what to answer: at once, however long handlers take.
 
@@ -120,7 +163,8 @@ class WebhookReceiver(Handlers):
         Args:
             body: The body's bytes, before any parsing.
             headers: The request's headers, in any case; text or bytes.
-            path: The request's path; only needed with ``unsigned_token``.
+            path: The request's path; only needed with ``unsigned_token`` or ``secrets``.
+            tenant: Whose delivery it is, where the framework knows it.
 
         Raises:
             ClientClosedError: The receiver runs in another event loop.
@@ -134,13 +178,53 @@ class WebhookReceiver(Handlers):
                 "Webhooks are stored, but no handler runs: use 'async with hooks', or the "
                 "framework's lifespan."
             )
-        return await self._intake.take(body, headers, path)
+        return await self._ingest.handle(body, headers, path=path, tenant=tenant)
+
+    async def receive_lambda(self, event: Mapping[str, Any]) -> LambdaReply:
+        """Take one delivery as AWS Lambda gets it, and return what Lambda answers.
+
+        Within ``async with hooks`` the handlers run before the function is frozen.
+
+        Args:
+            event: The event of API Gateway, a Lambda URL or a load balancer.
+
+        Raises:
+            ClientClosedError: The receiver runs in another event loop.
+        """
+        return await receive_lambda(self, event)
+
+    async def ensure_started(self) -> bool:
+        """Start, if nothing did, as under a server without lifespan; return whether it runs."""
+        self._check_loop()
+        if self._owner.loop is not None or self._is_closed:
+            return True
+        try:
+            await self.start()
+        except Exception as error:
+            _log.error("The webhook receiver can't start: %s", error)
+            return False
+        self._is_auto_started = True
+        return True
+
+    async def complete(self, **options: Any) -> None:
+        """Record that the handler that calls this is done with its event.
+
+        With ``connection=`` of a `PostgresInbox` in the transaction of that connection, so
+        that the handler's own changes and the completion are committed together.
+
+        Raises:
+            ConfigurationError: It is called outside of a handler.
+        """
+        run = CURRENT_RUN.get(None)
+        if run is None:
+            raise ConfigurationError("complete() is for handlers, while they run.")
+        await self._inbox.complete(*run, **options)
 
     def asgi(self, *, path: str | None = None, otherwise: ASGIApp | None = None) -> ASGIApp:
         """Return an ASGI application, to be mounted or to be the server's own.
 
-        As the server's own it starts and drains this receiver with the server, unless it
-        runs already; mounted in another application it does not: give that one `lifespan`.
+        As the server's own it starts and drains this receiver with the server; mounted in
+        another it starts with the first request, and only that one's `lifespan` drains it.
         Under Starlette's ``mount`` the URL that is set up must end with a slash.
 
         Args:
@@ -153,19 +237,19 @@ class WebhookReceiver(Handlers):
         """
         if (path is None) != (otherwise is None):
             raise ConfigurationError("asgi() takes path and otherwise together.")
-        return WebhookApp(self, self._intake.max_body, self._body_timeout, path, otherwise)
+        return WebhookApp(self, self._ingest.max_body, self._body_timeout, path, otherwise)
 
     def aiohttp_handler(self) -> "Callable[[web.Request], Awaitable[web.StreamResponse]]":
         """Return a handler for ``web.Application().router.add_post``; see `cleanup_ctx`."""
         return aiohttp_handler(
-            self, max_body=self._intake.max_body, body_timeout=self._body_timeout
+            self, max_body=self._ingest.max_body, body_timeout=self._body_timeout
         )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Start, and drain at the end: for ``FastAPI(lifespan=hooks.lifespan)`` and its like.
 
-        Where it runs already, whoever started it is left to end it.
+        Where it runs already, it is left running at the end.
 
         Raises:
             ClientClosedError: It runs in another event loop.
@@ -187,10 +271,16 @@ class WebhookReceiver(Handlers):
 
         Raises:
             ClientClosedError: It is running already.
+            ConfigurationError: The inbox can't be opened; the message says where it is.
+            Exception: The inbox failed.
         """
         self._check_loop()
         if self._owner.loop is not None:
+            if self._is_auto_started:
+                self._is_auto_started = False
+                return
             raise ClientClosedError("This receiver is running already: start it once.")
+        await self._inbox.open()
         self._owner.enter()
         self._is_closed = False
         self._worker.start()
@@ -208,12 +298,18 @@ class WebhookReceiver(Handlers):
             await self._worker.drain()
         finally:
             self._owner.leave()
-            if not self._inbox.is_shared and (lost := sum((await self._inbox.waiting()).values())):
-                _log.error("%d webhook tasks were not finished, and are lost with memory", lost)
+            self._is_auto_started = False
+            await self._dead_letters.wait_idle()
+            if not self._inbox.is_shared:
+                counts = await self._inbox.counts()
+                if lost := counts.get(EventState.WAITING, 0):
+                    _log.error(
+                        "%d webhook events were not finished, and are lost with memory", lost
+                    )
             await self._inbox.aclose()
 
     async def catch_up(self, gather: CatchUpClient, *, since: datetime) -> int:
-        """Deliver what the inbox has not seen of candidate interviews changed since then.
+        """Deliver what the inbox has not seen of candidate interviews changed since then; how many.
 
         The sender gives up after three attempts, so call this after an outage. Events
         made here have ``synthetic=True``; a late real one is recognised as the same.
@@ -224,9 +320,6 @@ class WebhookReceiver(Handlers):
             gather: A client; its bulk priority suits.
             since: Aware; what changed before it is left alone.
 
-        Returns:
-            How many events were delivered to the inbox.
-
         Raises:
             ConfigurationError: ``since`` has no zone.
             ClientClosedError: The inbox is full, and no handler is running.
@@ -234,32 +327,39 @@ class WebhookReceiver(Handlers):
             Exception: The inbox failed; what was delivered until then stays.
         """
         return await catch_up(
-            gather, since=since, intake=self._intake, clock=self._clock, can_wait=lambda: self.alive
+            gather, since=since, ingest=self._ingest, clock=self._clock, can_wait=lambda: self.alive
         )
 
     async def dead_letters(self, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return events that a handler failed on for good, oldest first, at most ``limit``."""
-        return await self._inbox.dead_letters(limit=limit)
+        return await self._inbox.dead_letters(limit=limit, receiver=self.name)
 
     async def replay(self, letters: Collection[DeadLetter] | None = None) -> int:
         """Give dead letters to their handlers again; None: all. Returns how many."""
-        count = await self._inbox.replay(letters)
+        count = await change_letters(self._inbox.replay, await self._letters(letters))
         self._worker.wake()
         return count
 
     async def discard(self, letters: Collection[DeadLetter] | None = None) -> int:
         """Forget dead letters; None: all. Returns how many."""
-        return await self._inbox.discard(letters)
+        return await change_letters(self._inbox.discard, await self._letters(letters))
+
+    async def _letters(self, letters: Collection[DeadLetter] | None) -> Collection[DeadLetter]:
+        return await self.dead_letters(limit=_ALL) if letters is None else letters
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call a listener at once for each new event: its name, and the ids in its data.
 
         `GatherClient(signals=hooks)` uses it; any number of clients may.
 
-        Returns:
-            A function that ends the subscription.
+        The function that it returns ends the subscription.
         """
-        return self._intake.listeners.subscribe(listener)
+        return self._ingest.listeners.subscribe(listener)
+
+    @property
+    def name(self) -> str:
+        """The name under which its events are stored."""
+        return self._ingest.receivers[0]
 
     @property
     def inbox(self) -> Inbox:
@@ -274,7 +374,7 @@ class WebhookReceiver(Handlers):
     @property
     def last_event_at(self) -> datetime | None:
         """When the last trusted delivery came, aware UTC; None if none has."""
-        return self._intake.last_event_at
+        return self._ingest.last_event_at
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -298,12 +398,3 @@ class WebhookReceiver(Handlers):
         if self._owner.loop is not None and not self._owner.is_here:
             self._owner.leave()
             self._worker.forget()
-
-
-def _checked_token(token: str | None) -> str | None:
-    if token is not None and (len(token) < _SHORTEST_TOKEN or "/" in token):
-        raise ConfigurationError(
-            f"unsigned_token must have {_SHORTEST_TOKEN} characters at least and no slash: "
-            "take secrets.token_urlsafe(32)."
-        )
-    return token

@@ -1,51 +1,336 @@
-"""The statements of an inbox file; each function runs inside one transaction."""
+"""The statements that events and claims need; each function runs inside one transaction."""
 
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from gather_async.webhooks.inbox import ClaimResult, DeadLetter, HandlerJob, PutResult, StoredEvent
+from gather_async.webhooks.inbox import (
+    ClaimedEvent,
+    ClaimReport,
+    ClaimResult,
+    EventState,
+    HandlerFailure,
+    PutResult,
+    StoredEvent,
+)
 
 __all__ = [
-    "bury",
+    "EVENT_COLUMNS",
+    "announce",
     "claim",
-    "dead_letters",
-    "discard",
+    "complete",
+    "contains",
+    "event_of",
+    "finish",
     "free_abandoned",
     "is_process_gone",
-    "knows",
     "process_token",
-    "prune",
     "put",
-    "release",
     "renew",
-    "replay",
-    "retry",
-    "succeed",
-    "waiting",
+    "report",
 ]
 
-_PROC = Path("/proc")
-_ENDED = frozenset("ZXx")
+_PROC: Final = Path("/proc")
+# States of a process that only waits to be reaped. Source: proc_pid_stat(5)
+_ENDED: Final = frozenset("ZXx")
+# No lease and no pause is longer, so what seems due later was written before the clock went back.
+_HORIZON: Final = 7200.0
+_NEVER: Final = 1e18
+EVENT_COLUMNS: Final = (
+    "e.key, e.name, e.text, e.received_at, e.receiver, e.tenant,"
+    " e.synthetic, e.signed, e.default_event"
+)
+
+
+def put(connection: sqlite3.Connection, event: StoredEvent, now: float) -> PutResult:
+    """Store an event, unless it is known."""
+    if contains(connection, event):
+        return PutResult.DUPLICATE
+    inserted = connection.execute(
+        "INSERT INTO events (key, name, text, received_at, receiver, tenant,"
+        " synthetic, signed, default_event) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            event.key,
+            event.name,
+            event.text,
+            event.received_at,
+            event.receiver,
+            event.tenant,
+            event.synthetic,
+            event.signed,
+            event.default_event,
+        ),
+    )
+    number = inserted.lastrowid
+    if event.subjects:
+        connection.execute(
+            "INSERT OR REPLACE INTO subjects VALUES (?, ?, ?, ?, ?)",
+            (event.subjects[0], event.state, event.synthetic, number, now),
+        )
+    # Due since ever: what arrives goes ahead of what was put off.
+    connection.execute(
+        "INSERT INTO waiting (event_id, receiver, due_at) VALUES (?, ?, 0)",
+        (number, event.receiver),
+    )
+    return PutResult.NEW
+
+
+def contains(connection: sqlite3.Connection, event: StoredEvent) -> bool:
+    """Return whether `put` would call it a duplicate."""
+    for key in (event.key, *event.aliases):
+        if connection.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
+            return True
+    for subject in event.subjects:
+        latest = connection.execute(
+            "SELECT state, synthetic FROM subjects WHERE subject = ?", (subject,)
+        ).fetchone()
+        # Two real events of one state are two; one that was made of the state is the same as both.
+        if latest is not None and latest[0] == event.state and (latest[1] or event.synthetic):
+            return True
+    return False
+
+
+def announce(
+    connection: sqlite3.Connection,
+    receiver: str,
+    handlers: Mapping[str, Collection[str]],
+    former: Collection[str],
+    until: float,
+) -> None:
+    """Record handlers; with a new one, what waits for another handler waits for any."""
+    known = {
+        name
+        for (name,) in connection.execute(
+            "SELECT handler FROM handlers WHERE receiver = ?", (receiver,)
+        )
+    }
+    connection.executemany(
+        "INSERT OR REPLACE INTO handlers VALUES (?, ?, ?, ?)",
+        [(receiver, name, json.dumps(sorted(wanted)), until) for name, wanted in handlers.items()],
+    )
+    if handlers.keys() - known:
+        connection.execute(
+            "UPDATE waiting SET waits_for = '' WHERE receiver = ? AND waits_for > ''", (receiver,)
+        )
+    for name in former:
+        connection.execute(
+            "UPDATE waiting SET receiver = ?, waits_for = '' WHERE receiver = ?", (receiver, name)
+        )
+
+
+def claim(
+    connection: sqlite3.Connection,
+    receiver: str,
+    handlers: Collection[str],
+    *,
+    limit: int,
+    now: float,
+    lease: float,
+    token: str,
+) -> ClaimResult:
+    """Claim due events under a new token."""
+    queues = [(receiver, waits_for) for waits_for in ("", *handlers)]
+    # A range of the index for each queue: events that wait for others cost nothing.
+    ranges = ((0.0, now), (now + _HORIZON, _NEVER))
+    found = [
+        row
+        for first, last in ranges
+        for queue in queues
+        for row in connection.execute(
+            "SELECT due_at, event_id, starts FROM waiting WHERE receiver = ? AND waits_for = ?"
+            " AND due_at BETWEEN ? AND ? ORDER BY due_at, event_id LIMIT ?",
+            (*queue, first, last, limit),
+        )
+    ]
+    rows = sorted(found)[:limit]
+    connection.executemany(
+        "UPDATE waiting SET due_at = ?, starts = starts + 1, token = ? WHERE event_id = ?",
+        [(now + lease, token, number) for _, number, _ in rows],
+    )
+    following = [
+        row[0]
+        for queue in queues
+        for row in connection.execute(
+            "SELECT due_at FROM waiting WHERE receiver = ? AND waits_for = ?"
+            " ORDER BY due_at LIMIT 1",
+            queue,
+        )
+    ]
+    return ClaimResult(
+        events=[_claimed(connection, number, starts, token, now) for _, number, starts in rows],
+        next_due_in=max(min(following) - now, 0.0) if following else None,
+        handlers=_handlers(connection, receiver, now),
+    )
+
+
+def renew(
+    connection: sqlite3.Connection, claims: Collection[ClaimedEvent], until: float
+) -> Collection[str]:
+    """Make leases last longer; return the keys still held."""
+    return {
+        claimed.event.key
+        for claimed in claims
+        if connection.execute(
+            "UPDATE waiting SET due_at = ? WHERE token = ?"
+            " AND event_id = (SELECT id FROM events WHERE key = ?)",
+            (until, claimed.token, claimed.event.key),
+        ).rowcount
+    }
+
+
+def complete(connection: sqlite3.Connection, key: str, handler: str) -> None:
+    """Record that a handler succeeded, whatever was recorded of it."""
+    connection.execute(
+        "INSERT INTO handled (event_id, handler, state) SELECT id, ?, 'done' FROM events"
+        " WHERE key = ? ON CONFLICT (event_id, handler) DO UPDATE SET state = 'done', error = NULL",
+        (handler, key),
+    )
+
+
+def report(connection: sqlite3.Connection, reports: Collection[ClaimReport], now: float) -> None:
+    """End claims; of those no longer held only the completions are recorded."""
+    for each in reports:
+        for handler in each.done:
+            complete(connection, each.claimed.event.key, handler)
+        held = connection.execute(
+            "SELECT event_id FROM waiting WHERE token = ?"
+            " AND event_id = (SELECT id FROM events WHERE key = ?)",
+            (each.claimed.token, each.claimed.event.key),
+        ).fetchone()
+        if held is not None:
+            _end_claim(connection, held[0], each, now)
+
+
+def _end_claim(
+    connection: sqlite3.Connection, number: int, report: ClaimReport, now: float
+) -> None:
+    for state, failures in (("failed", report.failed), ("dead", report.dead)):
+        connection.executemany(
+            "INSERT INTO handled VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (event_id, handler) DO UPDATE SET"
+            " state = excluded.state, failures = excluded.failures, due_at = excluded.due_at,"
+            " ended_at = excluded.ended_at, error = excluded.error WHERE state != 'done'",
+            [
+                (
+                    number,
+                    name,
+                    state,
+                    each.failures,
+                    now + each.retry_in,
+                    now,
+                    _storable(each.error),
+                )
+                for name, each in failures.items()
+            ],
+        )
+    if report.due_in is not None:
+        due_at = now + report.due_in if report.due_in > 0 else 0.0
+        connection.execute(
+            "UPDATE waiting SET due_at = ?, waits_for = ?, starts = starts - 1, token = NULL"
+            " WHERE event_id = ?",
+            (due_at, report.waits_for, number),
+        )
+        return
+    is_dead = connection.execute(
+        "SELECT 1 FROM handled WHERE event_id = ? AND state = 'dead'", (number,)
+    ).fetchone()
+    over = EventState.IGNORED if report.is_ignored else EventState.DONE
+    finish(connection, number, EventState.DEAD if is_dead else over, now)
+
+
+def finish(connection: sqlite3.Connection, number: int, state: EventState, now: float) -> None:
+    """Make an event wait no longer."""
+    connection.execute("DELETE FROM waiting WHERE event_id = ?", (number,))
+    connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (number, state.value, now))
+
+
+def _handlers(
+    connection: sqlite3.Connection, receiver: str, now: float
+) -> dict[str, frozenset[str]]:
+    rows = connection.execute(
+        "SELECT handler, events FROM handlers WHERE receiver = ? AND until >= ?", (receiver, now)
+    )
+    return {name: frozenset(json.loads(events)) for name, events in rows}
+
+
+def _claimed(
+    connection: sqlite3.Connection, number: int, starts: int, token: str, now: float
+) -> ClaimedEvent:
+    row = connection.execute(
+        f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.id = ?",  # noqa: S608 - our own words
+        (number,),
+    ).fetchone()
+    handled = connection.execute(
+        "SELECT handler, state, failures, due_at, error FROM handled WHERE event_id = ?", (number,)
+    ).fetchall()
+    return ClaimedEvent(
+        event=event_of(row),
+        ended=frozenset(name for name, state, *_ in handled if state != "failed"),
+        failures={
+            name: HandlerFailure(
+                failures=failures,
+                error=error or "",
+                # A pause is an hour at most, unless the clock went back.
+                retry_in=due_at - now if due_at < now + _HORIZON else 0.0,
+            )
+            for name, state, failures, due_at, error in handled
+            if state == "failed"
+        },
+        crashes=starts,
+        token=token,
+    )
+
+
+def event_of(row: Sequence[Any]) -> StoredEvent:
+    """Return the event of a row that begins with `EVENT_COLUMNS`."""
+    key, name, text, received_at, receiver, tenant, synthetic, signed, default_event = row[:9]
+    return StoredEvent(
+        key=key,
+        name=name,
+        text=text,
+        received_at=received_at,
+        receiver=receiver,
+        tenant=tenant,
+        synthetic=bool(synthetic),
+        signed=bool(signed),
+        default_event=default_event,
+    )
+
+
+def _storable(error: str) -> str:
+    """Return a message that SQLite can keep: it refuses lone surrogates."""
+    return error.encode("utf-8", "backslashreplace").decode()
+
+
+def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
+    """Make events due at once whose process died under a lease that goes on."""
+    tokens = connection.execute(
+        "SELECT DISTINCT token FROM waiting WHERE token IS NOT NULL AND due_at > ?", (now,)
+    ).fetchall()
+    for (token,) in tokens:
+        if is_process_gone(token.rpartition(" ")[0]):
+            connection.execute(
+                "UPDATE waiting SET due_at = 0, token = NULL WHERE token = ?", (token,)
+            )
 
 
 def process_token() -> str:
-    """Return what names this process among all of this machine; empty where that can't be told.
+    """Return what names this process among all of this machine; empty where that is unknown.
 
-    A number of a process is used again, so the mark has its start as well; and another
-    container has other processes of the same numbers, so it has their namespace and
-    the kernel's run, too. Only Linux tells all of these.
+    A process's number is used again, so its start belongs to the token; and another
+    container has other processes of the same numbers, so their namespace and the
+    kernel's run belong to it, too. Only Linux has all of these.
     """
-    return _mark(os.getpid())
+    return _token_of(os.getpid())
 
 
-def is_process_gone(mark: str) -> bool:
-    """Tell whether the process of a mark is certainly gone. False if nobody can tell."""
-    place, _, process = mark.partition(" ")
+def is_process_gone(token: str) -> bool:
+    """Return whether the process of a token is certainly gone; False if that is unknown."""
+    place, _, process = token.partition(" ")
     number, _, start = process.partition(" ")
     if not number.isdigit() or place != _place():
         return False
@@ -59,7 +344,7 @@ def is_process_gone(mark: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _mark(number: int) -> str:
+def _token_of(number: int) -> str:
     try:
         return f"{_place()} {number} {_start_of(number)}" if _place() else ""
     except OSError:
@@ -81,254 +366,3 @@ def _start_of(number: int) -> str | None:
     # The command's name comes second, in brackets, and may hold spaces and brackets.
     fields = (_PROC / str(number) / "stat").read_text().rpartition(")")[2].split()
     return None if fields[0] in _ENDED else fields[19]
-
-
-# No lease and no pause is longer, so what seems due later was written before the clock went back.
-_HORIZON: Final = 7200.0
-_NEVER: Final = 1e18
-_BITE: Final = 500
-
-
-def put(connection: sqlite3.Connection, event: StoredEvent, handlers: Collection[str]) -> PutResult:
-    """Keep an event and a task for each handler, unless it is known."""
-    if _is_told(connection, event):
-        return PutResult.DUPLICATE
-    inserted = connection.execute(
-        "INSERT INTO events (key, text, default_event, received_at, synthetic, signed)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-        (
-            event.key,
-            event.text,
-            event.default_event,
-            event.received_at,
-            event.synthetic,
-            event.signed,
-        ),
-    )
-    if not inserted.rowcount:
-        return PutResult.DUPLICATE
-    if event.subject is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO subjects VALUES (?, ?, ?)",
-            (event.subject, event.state, event.synthetic),
-        )
-    connection.executemany(
-        "INSERT INTO tasks (event_id, handler, due_at) VALUES (?, ?, 0)",
-        [(inserted.lastrowid, name) for name in sorted(set(handlers))],
-    )
-    return PutResult.NEW
-
-
-def knows(connection: sqlite3.Connection, event: StoredEvent) -> bool:
-    """Tell whether `put` would call it a duplicate."""
-    row = connection.execute("SELECT 1 FROM events WHERE key = ?", (event.key,)).fetchone()
-    return row is not None or _is_told(connection, event)
-
-
-def claim(
-    connection: sqlite3.Connection,
-    handlers: Collection[str],
-    *,
-    limit: int,
-    now: float,
-    until: float,
-    token: str,
-) -> ClaimResult:
-    """Take due tasks under a new token."""
-    names = json.dumps(sorted(handlers))
-    rows = _due(connection, names, 0.0, now, limit)
-    if len(rows) < limit:
-        rows += _due(connection, names, now + _HORIZON, _NEVER, limit - len(rows))
-    connection.executemany(
-        "UPDATE tasks SET due_at = ?, starts = starts + 1, token = ?"
-        " WHERE event_id = ? AND handler = ?",
-        [(until, token, row[0], row[1]) for row in rows],
-    )
-    following = connection.execute(
-        "SELECT due_at FROM tasks WHERE state = 'pending'"
-        " AND handler IN (SELECT value FROM json_each(?)) ORDER BY due_at LIMIT 1",
-        (names,),
-    ).fetchone()
-    next_due = None if following is None else following[0]
-    return ClaimResult(tasks=[_task(row, token) for row in rows], next_due=next_due)
-
-
-def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
-    """Make tasks due at once whose process died under a lease that goes on."""
-    tokens = connection.execute(
-        "SELECT DISTINCT token FROM tasks"
-        " WHERE state = 'pending' AND due_at > ? AND token IS NOT NULL",
-        (now,),
-    ).fetchall()
-    for (token,) in tokens:
-        if is_process_gone(token.rpartition(" ")[0]):
-            connection.execute(
-                "UPDATE tasks SET due_at = 0, token = NULL WHERE state = 'pending' AND token = ?",
-                (token,),
-            )
-
-
-def renew(connection: sqlite3.Connection, tasks: Collection[HandlerJob], until: float) -> None:
-    """Make leases last longer."""
-    for task in tasks:
-        _change_held(connection, task, "due_at = ?", until)
-
-
-def succeed(connection: sqlite3.Connection, task: HandlerJob, now: float) -> None:
-    """End a task, whoever holds it: its handler did succeed."""
-    connection.execute(
-        "UPDATE tasks SET state = 'done', ended_at = ?, error = NULL"
-        " WHERE event_id = (SELECT id FROM events WHERE key = ?) AND handler = ?",
-        (now, task.event.key, task.handler),
-    )
-
-
-def retry(connection: sqlite3.Connection, task: HandlerJob, due_at: float, error: str) -> None:
-    """Count a failure, and make the task due then."""
-    change = "failures = failures + 1, due_at = ?, error = ?, token = NULL"
-    _change_held(connection, task, change, due_at, _storable(error))
-
-
-def bury(connection: sqlite3.Connection, task: HandlerJob, now: float, error: str) -> None:
-    """Count a failure, and make the task a dead letter."""
-    change = "state = 'dead', failures = failures + 1, ended_at = ?, error = ?"
-    _change_held(connection, task, change, now, _storable(error))
-
-
-def release(connection: sqlite3.Connection, task: HandlerJob) -> None:
-    """Give a task back, due at once."""
-    _change_held(connection, task, "starts = starts - 1, due_at = 0, token = NULL")
-
-
-def dead_letters(connection: sqlite3.Connection, limit: int) -> Sequence[DeadLetter]:
-    """Return the dead letters, oldest first."""
-    rows = connection.execute(
-        "SELECT t.handler, t.failures, t.ended_at, t.error,"
-        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
-        " FROM tasks t JOIN events e ON e.id = t.event_id"
-        " WHERE t.state = 'dead' ORDER BY t.ended_at, t.event_id LIMIT ?",
-        (limit,),
-    )
-    return [
-        DeadLetter(
-            event=_event(row[4:]).decode(),
-            handler=row[0],
-            key=row[4],
-            failures=row[1],
-            died_at=row[2],
-            error=row[3] or "",
-        )
-        for row in rows
-    ]
-
-
-def replay(connection: sqlite3.Connection, letters: Collection[DeadLetter] | None) -> int:
-    """Make dead letters due again."""
-    return _change_dead(
-        connection,
-        "state = 'pending', failures = 0, starts = 0, token = NULL, ended_at = NULL, due_at = 0",
-        letters,
-    )
-
-
-def discard(connection: sqlite3.Connection, letters: Collection[DeadLetter] | None) -> int:
-    """Give dead letters up: done, though nothing was."""
-    return _change_dead(connection, "state = 'done'", letters)
-
-
-def waiting(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the number of pending tasks of each handler."""
-    return dict(
-        connection.execute(
-            "SELECT handler, count(*) FROM tasks WHERE state = 'pending' GROUP BY handler"
-        ).fetchall()
-    )
-
-
-def prune(connection: sqlite3.Connection, before: float) -> int:
-    """Forget some events that are old and done with; return how many."""
-    return connection.execute(
-        "DELETE FROM events WHERE id IN (SELECT id FROM events e WHERE received_at < ?"
-        " AND NOT EXISTS (SELECT 1 FROM tasks WHERE event_id = e.id AND state != 'done')"
-        " ORDER BY received_at LIMIT ?)",
-        (before, _BITE),
-    ).rowcount
-
-
-def _due(
-    connection: sqlite3.Connection, names: str, first: float, last: float, limit: int
-) -> list[Any]:
-    """Return pending tasks that are due in a range, and their events."""
-    return connection.execute(
-        "SELECT t.event_id, t.handler, t.failures, t.starts,"
-        " e.key, e.text, e.default_event, e.received_at, e.synthetic, e.signed"
-        " FROM tasks t JOIN events e ON e.id = t.event_id"
-        " WHERE t.state = 'pending' AND t.due_at BETWEEN ? AND ?"
-        " AND t.handler IN (SELECT value FROM json_each(?))"
-        " ORDER BY t.due_at, t.event_id LIMIT ?",
-        (first, last, names, limit),
-    ).fetchall()
-
-
-def _is_told(connection: sqlite3.Connection, event: StoredEvent) -> bool:
-    if event.subject is None:
-        return False
-    latest = connection.execute(
-        "SELECT state, synthetic FROM subjects WHERE subject = ?", (event.subject,)
-    ).fetchone()
-    return latest is not None and latest[0] == event.state and (latest[1] or event.synthetic)
-
-
-def _change_dead(
-    connection: sqlite3.Connection,
-    change: str,
-    letters: Collection[DeadLetter] | None,
-) -> int:
-    statement = f"UPDATE tasks SET {change} WHERE state = 'dead'"  # noqa: S608 - our own words
-    if letters is None:
-        return connection.execute(statement).rowcount
-    one = " AND handler = ? AND event_id = (SELECT id FROM events WHERE key = ?)"
-    return sum(
-        connection.execute(statement + one, (letter.handler, letter.key)).rowcount
-        for letter in letters
-    )
-
-
-def _change_held(
-    connection: sqlite3.Connection, task: HandlerJob, change: str, *values: float | str
-) -> None:
-    """Change a task whose claim still holds."""
-    connection.execute(
-        f"UPDATE tasks SET {change}"  # noqa: S608 - our own words
-        " WHERE event_id = (SELECT id FROM events WHERE key = ?) AND handler = ?"
-        " AND token = ? AND state = 'pending'",
-        (*values, task.event.key, task.handler, task.token),
-    )
-
-
-def _task(row: Sequence[Any], token: str) -> HandlerJob:
-    _, handler, failures, starts = row[:4]
-    return HandlerJob(
-        event=_event(row[4:]),
-        handler=handler,
-        failures=failures,
-        crashes=starts - failures,
-        token=token,
-    )
-
-
-def _event(row: Sequence[Any]) -> StoredEvent:
-    key, text, default_event, received_at, synthetic, signed = row
-    return StoredEvent(
-        key=key,
-        text=text,
-        default_event=default_event,
-        received_at=received_at,
-        synthetic=bool(synthetic),
-        signed=bool(signed),
-    )
-
-
-def _storable(error: str) -> str:
-    """Return a message that SQLite can keep: it refuses lone surrogates."""
-    return error.encode("utf-8", "backslashreplace").decode()

@@ -1,173 +1,113 @@
-"""The background worker: takes due tasks from the inbox and runs their handlers."""
+"""The background worker: claims due events from the inbox and runs their handlers."""
 
 import asyncio
 import contextlib
 import logging
 import math
 import random
-import traceback
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from gather_async.clock import Clock, wait
-from gather_async.protocol.retry import backoff
-from gather_async.validators import Number
 from gather_async.webhooks.handlers import Handler
-from gather_async.webhooks.inbox import HandlerJob, Inbox
+from gather_async.webhooks.inbox import (
+    ClaimedEvent,
+    ClaimReport,
+    ClaimResult,
+    HandlerFailure,
+    Inbox,
+    StoredEvent,
+)
+from gather_async.webhooks.runs import (
+    HandlerPolicy,
+    HeldEvent,
+    last_report,
+    run_handler,
+    wanted_here,
+)
 
-__all__ = ["HandlerPolicy", "Worker", "run_handler"]
+__all__ = ["Worker"]
 
 _LOG = logging.getLogger("gather_async.webhooks")
 
-_STUBBORN = 5.0  # real seconds to wait for a handler that swallows its cancellation
-
-
-async def run_handler(
-    handler: Handler, task: HandlerJob, timeout: float, clock: Clock
-) -> str | None:
-    """Run a handler; return None if it succeeded, else the failure with its traceback.
-
-    Cancelling it cancels the handler and waits for its end.
-    """
-    run = asyncio.create_task(_call(handler, task), name=f"webhook handler {handler.name}")
-    deadline = asyncio.Event()
-
-    def expire() -> None:
-        deadline.set()
-        run.cancel()
-
-    timer = clock.call_later(timeout, expire)
-    try:
-        await asyncio.wait([run])
-    except asyncio.CancelledError:
-        run.cancel()
-        await asyncio.wait([run], timeout=_STUBBORN)
-        raise
-    finally:
-        timer.cancel()
-    failure = _failure_of(run, timeout if deadline.is_set() else None)
-    if failure is not None:
-        _LOG.warning(
-            "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
-            handler.name,
-            task.event.key,
-            failure.partition("\n")[0].partition(":")[0],
-            task.failures + 1,
-        )
-        _LOG.debug("%s", failure)
-    return failure
-
-
-async def _call(handler: Handler, task: HandlerJob) -> None:
-    await handler.function(task.event.decode())
-
-
-def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
-    """Return what went wrong in a run that is over: its kind first, then the traceback."""
-    if run.cancelled():
-        if timeout is not None:
-            return f"TimeoutError: it took longer than {timeout:g} seconds"
-        return "CancelledError: it was cancelled from within"
-    error = run.exception()
-    if error is None:
-        return None
-    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
-
-
-_LONGEST = 3600.0  # inboxes take a time further ahead for a clock that went back
-
-
-_COUNT = Number(least=1, whole=True, owner="HandlerPolicy")
-_SECONDS = Number(above=0, unit="seconds", owner="HandlerPolicy")
-_AT_MOST_AN_HOUR = Number(above=0, most=_LONGEST, unit="seconds", owner="HandlerPolicy")
-
-
-@frozen(kw_only=True)
-class HandlerPolicy:
-    """How handlers are run.
-
-    Raises:
-        ConfigurationError: A number is out of range.
-    """
-
-    concurrency: int = field(default=10, validator=_COUNT)
-    """Handlers that run at once."""
-    timeout: float = field(default=60.0, validator=_SECONDS)
-    """Seconds that one run may take; it is cancelled then, which counts as a failure."""
-    attempts: int = field(default=8, validator=_COUNT)
-    """Failed runs after which the event is a dead letter of this handler."""
-    base: float = field(default=1.0, validator=_SECONDS)
-    """Seconds: the longest pause after the first failure; it doubles with each."""
-    cap: float = field(default=600.0, validator=_AT_MOST_AN_HOUR)
-    """Seconds: the longest pause."""
-    lease: float = field(default=30.0, validator=_AT_MOST_AN_HOUR)
-    """Seconds after which the work of a process that died is done by another, or by its
-    successor, unless the inbox finds out earlier. A living one renews its leases."""
-    drain: float = field(default=20.0, validator=_SECONDS)
-    """Seconds that closing waits for handlers before it cancels them."""
-    poll: float = field(default=1.0, validator=_SECONDS)
-    """Seconds between looks for events that another process stored in a shared inbox."""
-
-    def pause(self, failures: int, draw: float) -> float | None:
-        """Return seconds to wait after a failure; None: it was the last.
-
-        Args:
-            failures: Failed runs, this one included.
-            draw: A random number from 0 to 1: half of the pause is jitter.
-        """
-        if failures >= self.attempts:
-            return None
-        return backoff(failures, base=self.base, cap=self.cap, draw=0.5 + draw / 2)
-
-
-_CRASHES: Final = 25  # an event that kills the process this often is not tried for ever
-_PRUNE_EVERY: Final = 3600.0
-_STORAGE_PAUSE: Final = 1.0
+_STORAGE_PAUSE: Final = 1.0  # seconds before a failed inbox is tried again
+_PRUNE_EVERY: Final = 600.0
+_ANNOUNCE_EVERY: Final = 60.0  # far below the shortest time for which handlers are kept
+# Seconds between polls for events that wake waiters: 0.3 s is promised, a poll costs 60 us.
+_PUBLISHED_EVERY: Final = 0.2
+# A process that dies as often on one event will do so again; deployments kill some, too.
+_CRASHES: Final = 25
+# Events held at once for each slot, so that slow handlers line up without holding the rest up.
+_HELD_FOR_EACH_SLOT: Final = 10
+# Events claimed at once while none of them is wanted here; 500 take about 20 ms.
+_LARGEST_BATCH: Final = 500
+# Seconds for which the last claim's list of all handlers is believed.
+_FRESH: Final = 0.1
 
 
 @define(eq=False)
 class Worker:
-    """One loop that claims, and a bounded number of handlers that run."""
+    """Runs the handlers of one receiver for as long as it is started."""
 
     inbox: Inbox
     handlers: Mapping[str, Handler]
-    handling: HandlerPolicy
+    policy: HandlerPolicy
     clock: Clock
     rng: random.Random
+    receivers: Sequence[str]
+    """The receiver's name, then those under which it stored events before."""
+    on_dead: Callable[[ClaimedEvent, str, HandlerFailure], None]
+    """Called for each dead letter, once it is stored."""
+    has_listeners: Callable[[], bool]
+    on_published: Callable[[StoredEvent], None]
+    """Called for each event that any process stored, if there are listeners."""
     _wake: asyncio.Event = field(factory=asyncio.Event)
-    _running: "dict[asyncio.Task[None], HandlerJob]" = field(factory=dict)
     _main: "asyncio.Task[None] | None" = None
     _is_draining: bool = False
-    _next_prune: float = -math.inf
+    _held: dict[str, HeldEvent] = field(factory=dict)
+    _active: Counter[str] = field(factory=Counter)
+    _lines: dict[str, deque[HeldEvent]] = field(factory=dict)
+    _known: Mapping[str, frozenset[str]] = field(factory=dict)
+    _known_at: float = -math.inf
+    _announced: Mapping[str, frozenset[str]] = field(factory=dict)
+    _batch: int = 1
+    _position: int | None = None
+    _next_announcement: float = -math.inf
     _next_renewal: float = math.inf
+    _next_prune: float = -math.inf
+    _next_published: float = -math.inf
 
     def start(self) -> None:
-        """Begin to work, in the running loop."""
+        """Begin, in the running loop."""
         self.forget()
-        self._main = asyncio.create_task(self._work(), name="gather-async-webhooks")
-
-    def forget(self) -> None:
-        """Start anew after the loop that this worked in is gone."""
-        self._wake, self._main, self._is_draining = asyncio.Event(), None, False
-        self._running.clear()
+        self._is_draining = False
+        self._main = asyncio.create_task(self._work(), name="webhook worker")
 
     def wake(self) -> None:
-        """Look for tasks now."""
+        """Claim what is due now."""
         self._wake.set()
 
-    async def drain(self) -> None:
-        """Finish what is due, for ``handling.drain`` seconds at most, then cancel the rest.
+    def forget(self) -> None:
+        """Forget a loop that ended without `drain`."""
+        self._main, self._wake = None, asyncio.Event()
+        self._held, self._active, self._lines = {}, Counter(), {}
+        self._announced, self._next_announcement = {}, -math.inf
+        self._position, self._known_at = None, -math.inf
 
-        Cancelling it cancels the handlers at once. Tasks that were cancelled are due
+    async def drain(self) -> None:
+        """Finish what is due, for as long as the policy allows, then cancel what still runs.
+
+        Cancelling this cancels the rest at once. Handlers that were cancelled are due
         again at the next start, if the inbox survives.
         """
         if self._main is None:
             return
         self._is_draining = True
         self.wake()
-        timer = self.clock.call_later(self.handling.drain, self._main.cancel)
+        timer = self.clock.call_later(self.policy.drain, self._main.cancel)
         try:
             await asyncio.wait([self._main])
         finally:
@@ -175,134 +115,278 @@ class Worker:
             await self._abort()
 
     async def _abort(self) -> None:
-        """Cancel what still runs, and wait until it has given its tasks back."""
+        """Cancel what still runs, and give the events back once it has ended."""
         assert self._main is not None  # noqa: S101 - it was started
-        rest = [task for task in (self._main, *self._running) if not task.done()]
+        self._lines = {}  # what ends now makes room for no other
+        runs = [run for held in self._held.values() for run in held.running.values()]
+        rest = [task for task in (self._main, *runs) if not task.done()]
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest)
         self._main = None
+        now = self.clock.monotonic()
+        for held in self._held.values():
+            held.cancel_timers()
+            held.lined_up.clear()
+        reports = [held.report(now=now, due_in=0.0) for held in self._held.values()]
+        self._held = {}
+        if reports:
+            with contextlib.suppress(Exception):  # the leases end by themselves
+                await self.inbox.report(reports)
 
     async def _work(self) -> None:
-        await self._report_orphans()
         while True:
             self._wake.clear()
             try:
-                next_due = await self._claim()
-                await self._keep_house()
+                await self._announce()
+                due_at = await self._claim()
+                await self._maintain()
+                await self._publish()
             except Exception:
                 _LOG.exception("The webhook inbox failed; it is tried again")
-                next_due = self.clock.wall() + _STORAGE_PAUSE
-            if self._is_draining and not self._running and not self._waits_for(next_due):
+                due_at = self.clock.monotonic() + _STORAGE_PAUSE
+            if self._is_draining and not self._held and not self._waits_for(due_at):
                 return
-            await self._pause(next_due)
+            await self._pause(due_at)
+
+    async def _announce(self) -> None:
+        """Record which handlers are here, so that other processes leave them their events."""
+        handlers = {name: handler.events for name, handler in self.handlers.items()}
+        now = self.clock.monotonic()
+        if not handlers or (handlers == self._announced and now < self._next_announcement):
+            return
+        await self.inbox.announce(
+            self.receivers[0],
+            handlers,
+            former=self.receivers[1:],
+            keep_for=self.policy.keep_handlers,
+        )
+        self._announced = handlers
+        self._next_announcement = now + min(_ANNOUNCE_EVERY, self.policy.keep_handlers / 3)
+
+    # Claims
 
     async def _claim(self) -> float | None:
         """Start what is due and has room; return when the next is due."""
-        room = self.handling.concurrency - len(self._running)
-        if not room or not self.handlers:
-            return None
-        now = self.clock.wall()
-        claimed = await self.inbox.claim(
-            self.handlers, limit=room, now=now, until=now + self._lease()
-        )
-        if claimed.tasks and not self._running and self.inbox.is_shared:
-            self._next_renewal = self.clock.monotonic() + self._lease() / 3
-        for task in claimed.tasks:
-            self._start(task)
-        return claimed.next_due
+        while True:
+            rooms = {name: self._room(name) for name in self.handlers}
+            room = max(rooms.values(), default=0)
+            if room <= 0:
+                return None
+            await self._hand_over_idle()
+            limit = max(room, self._batch)
+            now = self.clock.monotonic()
+            result = await self._claimed([n for n, free in rooms.items() if free > 0], limit)
+            reports = [
+                report
+                for claimed in result.events
+                if (report := self._accept(claimed, now + self._lease())) is not None
+            ]
+            # What no handler here wants holds nothing up: ever more of it is claimed at once.
+            is_passing = len(reports) == limit
+            self._batch = min(2 * limit, _LARGEST_BATCH) if is_passing else 1
+            if reports:
+                await self._report(reports)
+            if not reports or len(result.events) < limit:
+                due_in = result.next_due_in
+                return None if due_in is None else now + due_in
 
-    def _start(self, task: HandlerJob) -> None:
-        """Run a task, unless it runs here already: a loop that was blocked loses its lease."""
-        for running, older in self._running.items():
-            if older.event.key == task.event.key and older.handler == task.handler:
-                self._running[running] = task
-                return
-        running = asyncio.create_task(self._run(task), name=f"webhook task {task.handler}")
-        self._running[running] = task
-        running.add_done_callback(self._forget)
+    async def _claimed(self, handlers: Sequence[str], limit: int) -> ClaimResult:
+        result = await self.inbox.claim(
+            self.receivers[0], handlers, limit=limit, lease=self._lease()
+        )
+        self._known, self._known_at = result.handlers, self.clock.monotonic()
+        return result
+
+    def _room(self, handler: str) -> int:
+        """Return how many runs of a handler may begin now."""
+        return self._share() - self._active[handler] - len(self._lines.get(handler, ()))
+
+    def _share(self) -> int:
+        return max(1, self.policy.concurrency // max(1, len(self.handlers)))
 
     def _lease(self) -> float:
-        return self.handling.lease if self.inbox.is_shared else math.inf
+        return self.policy.lease if self.inbox.is_shared else math.inf
 
-    def _forget(self, running: "asyncio.Task[None]") -> None:
-        del self._running[running]
-        self.wake()
-
-    def _waits_for(self, next_due: float | None) -> bool:
-        """Tell whether draining waits for that: what is due, or would be lost with the process."""
-        if next_due is None or next_due == math.inf:
-            return False
-        return not self.inbox.is_shared or next_due <= self.clock.wall()
-
-    async def _keep_house(self) -> None:
-        """Renew leases and forget old events, if it is time."""
+    def _accept(self, claimed: ClaimedEvent, valid_until: float) -> ClaimReport | None:
+        """Hold a claimed event and start its handlers; return a report if there is none."""
+        older = self._held.get(claimed.event.key)
+        if older is not None:  # a loop that was blocked lost its lease, and got it again
+            older.claimed, older.valid_until, older.is_lost = claimed, valid_until, False
+            return None
+        wanted = wanted_here(self.handlers, claimed.event.name, claimed.ended)
+        held = HeldEvent(claimed, valid_until, ended=set(claimed.ended))
         now = self.clock.monotonic()
-        if self._running and now >= self._next_renewal:
+        if claimed.crashes >= _CRASHES:
+            for name in wanted:
+                problem = f"The process died {claimed.crashes} times on this event."
+                held.record_failure(name, problem, None, now)
+        ready = [n for n in wanted if claimed.retry_in(n) <= 0 and n not in held.dead]
+        if not ready:
+            return self._last_report(held, is_new=True)
+        self._held[claimed.event.key] = held
+        if len(self._held) == 1:
             self._next_renewal = now + self._lease() / 3
-            until = self.clock.wall() + self._lease()
-            await self.inbox.renew(tuple(self._running.values()), until=until)
-        if now >= self._next_prune:
-            self._next_prune = now + _PRUNE_EVERY
-            await self.inbox.prune(now=self.clock.wall())
+        for name in ready:
+            self._line_up(held, name)
+        return None
 
-    async def _pause(self, next_due: float | None) -> None:
-        """Wait until something is due or somebody wakes us."""
-        waits = [] if next_due is None else [next_due - self.clock.wall()]
-        if self.inbox.is_shared:
-            waits.append(self.handling.poll)
-            if self._running:
-                waits.append(self._next_renewal - self.clock.monotonic())
-        await wait(self.clock, self._wake, min(waits, default=math.inf))
+    async def _hand_over_idle(self) -> None:
+        """Let go of events that only wait for a slot of one handler, if too many are held."""
+        most = _HELD_FOR_EACH_SLOT * self.policy.concurrency
+        if len(self._held) < most:
+            return
+        idle = [held for held in self._held.values() if not held.running and not held.is_lost]
+        now, reports = self.clock.monotonic(), []
+        for held in idle[most // 2 :]:
+            waits_for = min(held.lined_up)
+            self._drop(held)
+            reports.append(held.report(now=now, due_in=0.0, waits_for=waits_for))
+        if reports:
+            await self._report(reports)
 
-    async def _run(self, task: HandlerJob) -> None:
-        """Run one handler, and report what came of it."""
+    def _drop(self, held: HeldEvent) -> None:
+        held.cancel_timers()
+        for name in held.lined_up:
+            self._lines[name].remove(held)
+        held.lined_up.clear()
+        self._held.pop(held.claimed.event.key, None)
+
+    # Runs
+
+    def _line_up(self, held: HeldEvent, name: str) -> None:
+        held.timers.pop(name, None)
+        held.lined_up.add(name)
+        self._lines.setdefault(name, deque()).append(held)
+        self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        """Begin runs of a handler while its share has a slot."""
+        line = self._lines.get(name, deque())
+        while line and self._active[name] < self._share():
+            held = line.popleft()
+            held.lined_up.discard(name)
+            # Another process may have run it since the lease ended.
+            if held.is_lost or self.clock.monotonic() >= held.valid_until:
+                held.is_lost = True
+                if held.is_idle:
+                    self._drop(held)
+                continue
+            self._active[name] += 1
+            held.running[name] = asyncio.create_task(
+                self._run(held, name), name=f"webhook run {name}"
+            )
+
+    async def _run(self, held: HeldEvent, name: str) -> None:
+        """Run one handler, and record what came of it."""
         try:
-            if task.crashes >= _CRASHES:
-                failure: str | None = f"The process died {task.crashes} times on this event."
-                pause = None
+            failure = await run_handler(
+                self.handlers[name],
+                held.claimed,
+                failures=held.failures_of(name),
+                timeout=self.policy.timeout,
+                clock=self.clock,
+            )
+            if failure is None:
+                held.record_success(name)
+                if len(held.running) > 1 or held.lined_up:
+                    await self._repeat(lambda: self.inbox.complete(held.claimed, name))
+                    held.done.discard(name)
             else:
-                failure = await run_handler(
-                    self.handlers[task.handler], task, self.handling.timeout, self.clock
-                )
-                pause = self.handling.pause(task.failures + 1, self.rng.random())
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):  # the lease ends by itself
-                await self.inbox.release(self._current())
-            raise
-        await self._report(failure, pause)
+                pause = self.policy.pause(held.failures_of(name) + 1, self.rng.random())
+                now = self.clock.monotonic()
+                held.record_failure(name, failure, pause, now)
+                if pause is not None and (len(held.running) > 1 or held.lined_up):
+                    # Others still run: it needn't wait for them.
+                    retry = self.clock.call_later(pause, lambda: self._line_up(held, name))
+                    held.timers[name] = retry
+            if len(held.running) == 1 and not held.lined_up:
+                await self._end(held)
+        finally:
+            held.running.pop(name, None)
+            self._active[name] -= 1
+            self._begin(name)
+            self.wake()
 
-    def _current(self) -> HandlerJob:
-        """Return the task that the running asyncio task holds, under its latest claim."""
-        this = asyncio.current_task()
-        return next(task for running, task in self._running.items() if running is this)
+    async def _end(self, held: HeldEvent) -> None:
+        """Report an event whose last handler has ended here."""
+        held.cancel_timers()
+        if self.clock.monotonic() > self._known_at + _FRESH:
+            with contextlib.suppress(Exception):  # the list of a moment ago will do
+                await self._claimed((), 0)
+        await self._report([self._last_report(held)])
+        self._held.pop(held.claimed.event.key, None)
 
-    async def _report(self, failure: str | None, pause: float | None) -> None:
-        """Tell the inbox, again and again: a success must not be forgotten for a full disk."""
+    def _last_report(self, held: HeldEvent, *, is_new: bool = False) -> ClaimReport:
+        return last_report(
+            held, self.handlers, self._known, now=self.clock.monotonic(), is_new=is_new
+        )
+
+    async def _report(self, reports: Sequence[ClaimReport]) -> None:
+        await self._repeat(lambda: self.inbox.report(reports))
+        for report in reports:
+            for name, failure in report.dead.items():
+                self.on_dead(report.claimed, name, failure)
+
+    async def _repeat(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Change the inbox, again and again: a success must not be forgotten for a full disk."""
         while True:
-            now, task = self.clock.wall(), self._current()
             try:
-                if failure is None:
-                    await self.inbox.succeed(task, now=now)
-                elif pause is None:
-                    await self.inbox.bury(task, now=now, error=failure)
-                else:
-                    await self.inbox.retry(task, due_at=now + pause, error=failure)
+                await change()
                 return
             except Exception:
                 _LOG.exception("The webhook inbox failed; it is tried again")
             await self.clock.sleep(_STORAGE_PAUSE)
 
-    async def _report_orphans(self) -> None:
-        """Say which events wait for handlers that are not here."""
-        with contextlib.suppress(Exception):
-            waiting = await self.inbox.waiting()
-            for name in sorted(waiting.keys() - self.handlers.keys()):
-                _LOG.warning(
-                    "%d webhook events wait for the handler %s, which is not registered here: "
-                    "register it, or give the new function on(..., name=%r).",
-                    waiting[name],
-                    name,
-                    name,
-                )
+    # Upkeep
+
+    def _waits_for(self, due_at: float | None) -> bool:
+        """Return whether draining waits for that: what is due, or would be lost with memory."""
+        if due_at is None:
+            return False
+        return not self.inbox.is_shared or due_at <= self.clock.monotonic()
+
+    async def _maintain(self) -> None:
+        """Renew leases and forget old events, if it is time."""
+        now = self.clock.monotonic()
+        if self._held and now >= self._next_renewal:
+            self._next_renewal = now + self._lease() / 3
+            claims = {key: held.claimed for key, held in self._held.items()}
+            kept = await self.inbox.renew(tuple(claims.values()), lease=self._lease())
+            for key, claimed in claims.items():
+                held = self._held.get(key)
+                if held is not None and held.claimed is claimed:
+                    held.is_lost = key not in kept
+                    held.valid_until = now + self._lease()
+        if now >= self._next_prune:
+            self._next_prune = now + _PRUNE_EVERY
+            await self.inbox.prune()
+
+    async def _publish(self) -> None:
+        """Notify listeners of the events that other processes stored."""
+        now = self.clock.monotonic()
+        if not self.inbox.is_shared or not self.has_listeners():
+            self._position = None
+            return
+        if self._position is not None and now < self._next_published:
+            return
+        self._next_published = now + _PUBLISHED_EVERY
+        is_more = True
+        while is_more:
+            found = await self.inbox.published(self._position)
+            self._position, is_more = found.position, bool(found.events)
+            for event in found.events:
+                self.on_published(event)
+
+    async def _pause(self, due_at: float | None) -> None:
+        """Wait until something is due or `wake` is called."""
+        now = self.clock.monotonic()
+        waits = [] if due_at is None else [due_at - now]
+        if self.inbox.is_shared:
+            waits.append(self.policy.poll)
+            if self._held:
+                waits.append(self._next_renewal - now)
+            if self.has_listeners():
+                waits.append(self._next_published - now)
+        await wait(self.clock, self._wake, min(waits, default=math.inf))

@@ -209,7 +209,7 @@ def test_newest_secret_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "  ", [], ["good", ""], None, [None], 5, object(), b"good", {}]
+    "secret", ["", "  ", [], ["good", ""], None, [None], 5, object(), b"", b"\xff", "a\n", {}]
 )
 def test_blank_secrets_are_configuration(secret: Any) -> None:
     """A secret that anybody could guess, or that is none, is refused before all else."""
@@ -314,5 +314,5 @@ def test_unknown_event_is_readable() -> None:
     body = b'{"event":"candidate.sneezed","timestamp":1,"data":{"candidateId":"c"},"id":"e1"}'
     event = verify(body, sign(body, secret=SECRET), secret=SECRET)
     assert type(event) is UnknownEvent
-    assert event.dedupe_key == "id:e1"
+    assert event.id == "e1"
     assert event.ids == {"c"}

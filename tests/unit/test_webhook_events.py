@@ -158,7 +158,7 @@ def test_dedupe_key_ignores_how_an_instant_is_written() -> None:
 
 
 def test_dedupe_key_tells_events_apart() -> None:
-    """Another name, time, id or datum is another event; an id alone decides if there is one."""
+    """Another name, time, id or datum is another event; an id counts beside them."""
     keys = {
         event_of(name, data, timestamp=at).dedupe_key
         for name in ("x", "y")
@@ -166,8 +166,10 @@ def test_dedupe_key_tells_events_apart() -> None:
         for at in (1, 2)
     }
     assert len(keys) == 20
-    assert event_of("x", {"a": 1}, id="e").dedupe_key == event_of("x", {"a": 2}, id="e").dedupe_key
-    assert event_of("x", {}, id="\ud800").dedupe_key.startswith("id-sha256:")
+    with_id = {event_of("x", {"a": n}, id=i).dedupe_key for n in (1, 2) for i in ("e", "\ud800")}
+    assert len(with_id) == 4
+    tenants = {decode_event('{"event":"x"}', tenant=t).dedupe_key for t in (None, "a", "b")}
+    assert len(tenants) == 3
     assert all(key.isascii() and len(key) <= 210 for key in keys)
 
 

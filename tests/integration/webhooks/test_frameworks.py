@@ -319,7 +319,9 @@ async def test_ok_is_one_write() -> None:
 
     headers = [(name.encode(), value.encode()) for name, value in delivery.headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
-    await Service().hooks.asgi()(scope, receive, send)
+    hooks = Service().hooks
+    await hooks.asgi()(scope, receive, send)
+    await hooks.aclose()
     start, body = sent
     assert start["status"] == 200
     assert (b"content-length", b"0") in start["headers"]

@@ -1,0 +1,329 @@
+"""How handlers run: the policy, one run, and the events that are held meanwhile."""
+
+import asyncio
+import contextvars
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from inspect import isawaitable
+from typing import Final
+
+from attrs import define, field, frozen
+
+from gather_async.clock import Clock, Timer
+from gather_async.protocol.retry import backoff
+from gather_async.validators import Number
+from gather_async.webhooks.handlers import Handler, is_wanted
+from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, DeadLetter, HandlerFailure
+
+__all__ = [
+    "CURRENT_RUN",
+    "DeadLetterPublisher",
+    "HandlerPolicy",
+    "HeldEvent",
+    "OnDeadLetter",
+    "change_letters",
+    "last_report",
+    "run_handler",
+    "wanted_here",
+]
+
+_log = logging.getLogger("gather_async.webhooks")
+
+CURRENT_RUN: Final = contextvars.ContextVar[tuple[ClaimedEvent, str]]("gather_async_webhook_run")
+"""The claim and the handler of the code that runs."""
+
+_STUBBORN: Final = 5.0  # real seconds to wait for a handler that swallows its cancellation
+_LONGEST: Final = 3600.0  # inboxes take a time further ahead for a clock that went back
+_COUNT: Final = Number(least=1, whole=True, owner="HandlerPolicy")
+_SECONDS: Final = Number(above=0, unit="seconds", owner="HandlerPolicy")
+_AT_MOST_AN_HOUR: Final = Number(above=0, most=_LONGEST, unit="seconds", owner="HandlerPolicy")
+
+
+@frozen(kw_only=True)
+class HandlerPolicy:
+    """How handlers are run.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    concurrency: int = field(default=10, validator=_COUNT)
+    """Runs at once, in equal shares for the handlers, one at least for each: a handler that
+    hangs keeps its own share busy, never that of another."""
+    timeout: float = field(default=60.0, validator=_SECONDS)
+    """Seconds that one run may take; it is cancelled then, which counts as a failure."""
+    attempts: int = field(default=8, validator=_COUNT)
+    """Failed runs after which the event is a dead letter of this handler."""
+    base: float = field(default=1.0, validator=_SECONDS)
+    """Seconds: the longest pause after the first failure; it doubles with each."""
+    cap: float = field(default=600.0, validator=_AT_MOST_AN_HOUR)
+    """Seconds: the longest pause."""
+    lease: float = field(default=30.0, validator=_AT_MOST_AN_HOUR)
+    """Seconds after which the events of a process that died are claimed by another, or by its
+    successor, unless the inbox finds out earlier. A living one renews its leases."""
+    drain: float = field(default=20.0, validator=_SECONDS)
+    """Seconds that closing waits for handlers before it cancels them."""
+    poll: float = field(default=1.0, validator=_SECONDS)
+    """Seconds between polls for events that another process stored in a shared inbox."""
+    keep_handlers: float = field(default=3600.0, validator=_SECONDS)
+    """Seconds for which events of a shared inbox wait for a handler whose processes are gone,
+    as in a restart; then they are over without it."""
+
+    def pause(self, failures: int, draw: float) -> float | None:
+        """Return seconds to wait after a failure; None: it was the last.
+
+        Args:
+            failures: Failed runs, this one included.
+            draw: A random number from 0 to 1: half of the pause is jitter.
+        """
+        if failures >= self.attempts:
+            return None
+        return backoff(failures, base=self.base, cap=self.cap, draw=0.5 + draw / 2)
+
+
+@frozen
+class _Failed:
+    """The failures of a handler on a held event."""
+
+    failures: int
+    error: str = field(repr=False)
+    due_at: float
+    """By the monotonic clock."""
+
+
+@define(eq=False)
+class HeldEvent:
+    """An event that this process has claimed, and the runs of its handlers."""
+
+    claimed: ClaimedEvent
+    valid_until: float
+    """By the monotonic clock: another process may hold the event from then on."""
+    is_lost: bool = False
+    """Whether another process holds it by now."""
+    running: "dict[str, asyncio.Task[None]]" = field(factory=dict)
+    lined_up: set[str] = field(factory=set)
+    """Handlers that wait for a slot of their share."""
+    done: set[str] = field(factory=set)
+    """Handlers whose success is not recorded yet."""
+    ended: set[str] = field(factory=set)
+    """Handlers that must not get it again."""
+    failed: dict[str, _Failed] = field(factory=dict)
+    dead: dict[str, HandlerFailure] = field(factory=dict)
+    timers: dict[str, Timer] = field(factory=dict)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler runs or is about to."""
+        return not self.running and not self.lined_up
+
+    def record_failure(self, handler: str, error: str, pause: float | None, now: float) -> None:
+        """Count a failure; with a pause of None it was the last."""
+        failures = self.failures_of(handler) + 1
+        if pause is None:
+            self.failed.pop(handler, None)
+            self.ended.add(handler)
+            self.dead[handler] = HandlerFailure(failures=failures, error=error)
+        else:
+            self.failed[handler] = _Failed(failures, error, now + pause)
+
+    def record_success(self, handler: str) -> None:
+        """Count a success that is not recorded in the inbox yet."""
+        self.failed.pop(handler, None)
+        self.ended.add(handler)
+        self.done.add(handler)
+
+    def failures_of(self, handler: str) -> int:
+        """Return how often a handler failed on this event."""
+        if handler in self.failed:
+            return self.failed[handler].failures
+        before = self.claimed.failures.get(handler)
+        return 0 if before is None else before.failures
+
+    def cancel_timers(self) -> None:
+        """Leave the retries to the next claim."""
+        while self.timers:
+            self.timers.popitem()[1].cancel()
+
+    def report(self, *, now: float, due_in: float | None, waits_for: str = "") -> ClaimReport:
+        """Return the report that ends the claim."""
+        return ClaimReport(
+            claimed=self.claimed,
+            done=tuple(self.done),
+            failed={
+                name: HandlerFailure(
+                    failures=each.failures, error=each.error, retry_in=max(each.due_at - now, 0.0)
+                )
+                for name, each in self.failed.items()
+            },
+            dead=dict(self.dead),
+            due_in=due_in,
+            waits_for=waits_for,
+        )
+
+
+async def run_handler(
+    handler: Handler, claimed: ClaimedEvent, *, failures: int, timeout: float, clock: Clock
+) -> str | None:
+    """Run a handler; return None if it succeeded, else the failure with its traceback.
+
+    Cancelling it cancels the handler and waits for its end.
+    """
+    run = asyncio.create_task(_call(handler, claimed), name=f"webhook handler {handler.name}")
+    deadline = asyncio.Event()
+
+    def expire() -> None:
+        deadline.set()
+        run.cancel()
+
+    timer = clock.call_later(timeout, expire)
+    try:
+        await asyncio.wait([run])
+    except asyncio.CancelledError:
+        run.cancel()
+        await asyncio.wait([run], timeout=_STUBBORN)
+        raise
+    finally:
+        timer.cancel()
+    failure = _failure_of(run, timeout if deadline.is_set() else None)
+    if failure is not None:
+        _log.warning(
+            "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
+            handler.name,
+            claimed.event.key,
+            failure.partition("\n")[0].partition(":")[0],
+            failures + 1,
+        )
+        _log.debug("%s", failure)
+    return failure
+
+
+class _ExitError(Exception):
+    """A handler asked the interpreter to exit; asyncio would stop the whole server."""
+
+
+async def _call(handler: Handler, claimed: ClaimedEvent) -> None:
+    CURRENT_RUN.set((claimed, handler.name))
+    try:
+        await handler.function(claimed.event.decode())
+    except SystemExit as error:
+        raise _ExitError(f"the handler called sys.exit({error.code!r})") from error
+
+
+def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
+    """Return what went wrong in a run that is over: its kind first, then the traceback."""
+    if run.cancelled():
+        if timeout is not None:
+            return f"TimeoutError: it took longer than {timeout:g} seconds"
+        return "CancelledError: it was cancelled from within"
+    error = run.exception()
+    if error is None:
+        return None
+    kind = "SystemExit" if isinstance(error, _ExitError) else type(error).__name__
+    return f"{kind}: {error}\n" + "".join(traceback.format_exception(error))
+
+
+def wanted_here(handlers: Mapping[str, Handler], event: str, ended: Collection[str]) -> list[str]:
+    """Return which of these handlers want an event, without those that must not get it again."""
+    return [
+        name
+        for name, handler in handlers.items()
+        if name not in ended and is_wanted(event, handler.events)
+    ]
+
+
+def last_report(
+    held: HeldEvent,
+    handlers: Mapping[str, Handler],
+    known: Mapping[str, frozenset[str]],
+    *,
+    now: float,
+    is_new: bool,
+) -> ClaimReport:
+    """Return the report of an event that has nothing to run here now.
+
+    Args:
+        held: The event.
+        handlers: This receiver's handlers.
+        known: The handlers of all its processes, and the events that each wants.
+        now: By the monotonic clock.
+        is_new: Whether none of the handlers here was run under this claim.
+    """
+    event, claimed = held.claimed.event.name, held.claimed
+    pauses = {name: each.due_at - now for name, each in held.failed.items()}
+    for name in wanted_here(handlers, event, held.ended):
+        pauses.setdefault(name, claimed.retry_in(name))
+    if pauses:
+        return held.report(now=now, due_in=max(min(pauses.values()), 0.0))
+    others = {
+        name: claimed.retry_in(name)
+        for name, wanted in known.items()
+        if name not in held.ended and name not in handlers and is_wanted(event, wanted)
+    }
+    if others:
+        first = min(others, key=lambda name: others[name])
+        return held.report(now=now, due_in=others[first], waits_for=first)
+    if is_new and not held.ended:
+        return ClaimReport(claimed=claimed, is_ignored=True)
+    return held.report(now=now, due_in=None)
+
+
+OnDeadLetter = Callable[[DeadLetter], object]
+"""Gets each dead letter; may be async."""
+
+
+@define(eq=False)
+class DeadLetterPublisher:
+    """Logs each dead letter, and passes it to the receiver's callback."""
+
+    clock: Clock
+    callback: OnDeadLetter | None
+    _calls: "set[asyncio.Task[None]]" = field(factory=set)
+
+    def publish(self, claimed: ClaimedEvent, handler: str, failure: HandlerFailure) -> None:
+        """Publish a letter that is stored by now."""
+        _log.error(
+            "The webhook event %s is a dead letter of the handler %s, after %d failures: "
+            "replay or discard it",
+            claimed.event.key,
+            handler,
+            failure.failures,
+        )
+        if self.callback is None:
+            return
+        letter = DeadLetter(
+            event=claimed.event.decode(),
+            handler=handler,
+            key=claimed.event.key,
+            receiver=claimed.event.receiver,
+            failures=failure.failures,
+            dead_at=self.clock.wall(),
+            error=failure.error,
+        )
+        call = asyncio.create_task(_publish(self.callback, letter), name="on_dead_letter")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def wait_idle(self) -> None:
+        """Return once no callback runs."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+
+async def _publish(callback: OnDeadLetter, letter: DeadLetter) -> None:
+    try:
+        result = callback(letter)
+        if isawaitable(result):
+            await result
+    except Exception:
+        _log.exception("on_dead_letter failed")
+
+
+async def change_letters(
+    change: Callable[..., Awaitable[int]], letters: Collection[DeadLetter]
+) -> int:
+    """Replay or discard letters, those of one event together; return how many there were."""
+    by_key: dict[str, list[str]] = {}
+    for letter in letters:
+        by_key.setdefault(letter.key, []).append(letter.handler)
+    return sum([await change([key], handlers=names) * len(names) for key, names in by_key.items()])
