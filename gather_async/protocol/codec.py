@@ -56,15 +56,13 @@ def decode_all(values: list[Any], model: type[T]) -> tuple[T, ...]:
         MismatchError: One of them is none; which one, the path begins with.
     """
     read = _READERS[model]
+    found: list[T] = []
     try:
-        return tuple([read(value, model) for value in values])
-    except MismatchError:
-        for index, value in enumerate(values):
-            try:
-                read(value, model)
-            except MismatchError as error:
-                raise MismatchError(f"[{index}]{error.path}", str(error)) from None
-        raise
+        for value in values:
+            found.append(read(value, model))  # noqa: PERF401 - its length names the odd one
+    except MismatchError as error:
+        raise MismatchError(f"[{len(found)}]{error.path}", str(error)) from None
+    return tuple(found)
 
 
 def wire_names(model: type) -> frozenset[str]:

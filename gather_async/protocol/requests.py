@@ -223,7 +223,7 @@ def _unfit_for_json(value: Any, place: str = "$") -> str:
 
 def _kind(value: Any) -> str:
     name = type(value).__name__
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+    return f"an {name}" if name[:1] in "AEIOaeiou" else f"a {name}"  # a UUID, an int
 
 
 def _advice(value: Any, otherwise: str) -> str:

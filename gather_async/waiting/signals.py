@@ -15,7 +15,7 @@ Listener = Callable[[str, frozenset[str]], None]
 
 
 class Signals(Protocol):
-    """A source of events: a `WebhookReceiver`, `RedisSignals`, or your own.
+    """A source of events: a `WebhookReceiver`, or your own.
 
     One may serve many clients. Listeners may be called in any thread and any event
     loop: a client hands the event over to the loop in which its calls wait.

@@ -424,3 +424,16 @@ def test_pydantic_is_imported_by_pydantic_alone() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+def test_what_a_model_names_hides_a_stray_field_of_that_name() -> None:
+    """A field that the server spells as the attribute doesn't replace the attribute's value."""
+    candidate = decode({"id": "c", "firstName": "Ada", "first_name": "stray"}, Candidate)
+    assert candidate.to_dict()["first_name"] == "Ada"
+
+
+@pytest.mark.parametrize("data", [None, [], "text"])
+def test_what_is_no_object_is_refused_by_pydantic(data: Any) -> None:
+    """A field of a model takes an instance or a mapping, and says so otherwise."""
+    with pytest.raises(pydantic.ValidationError):
+        pydantic.TypeAdapter(Candidate).validate_python(data)

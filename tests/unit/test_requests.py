@@ -13,7 +13,14 @@ from yarl import URL
 from gather_async.errors import InvalidRequestError
 from gather_async.models.candidate import Candidate
 from gather_async.models.enums import CandidateInterviewStatus
-from gather_async.protocol.requests import PREFIX, Lookup, Request, path_to, raw_path
+from gather_async.protocol.requests import (
+    PREFIX,
+    Lookup,
+    Request,
+    encode_body,
+    path_to,
+    raw_path,
+)
 
 any_text = st.text(st.characters(exclude_categories=()))
 hostile = st.text(alphabet="./\\?#%;:@&=+ \t\r\n\x00~a1-_\u2024\uff0f\u00e9\ud800")
@@ -195,3 +202,26 @@ def test_a_request_shows_method_and_path_only() -> None:
         assert "ada" not in shown
         assert "+1202" not in shown
     assert str(request) == "POST /p"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"a": [1, {"b": UUID(int=1)}]}, r"\$\.a\[1\]\.b is a UUID"),
+        ({"a": {1: "x", 2: "y"}, ("k",): "z"}, r"\$ has a key that is not text"),
+        ({"a": float("nan")}, "NaN"),
+        ({"a": "\ud800"}, "surrogate"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused_by_its_place(body: Any, problem: str) -> None:
+    """The message names the place and the kind of what can't be sent, never its value."""
+    with pytest.raises(InvalidRequestError, match=problem):
+        encode_body(body)
+
+
+def test_a_cycle_is_refused() -> None:
+    """A body that holds itself can't be JSON."""
+    body: dict[str, Any] = {}
+    body["self"] = body
+    with pytest.raises(InvalidRequestError, match="cycle"):
+        encode_body(body)

@@ -324,3 +324,9 @@ def test_any_bytes_give_a_model_or_our_error(body: bytes) -> None:
         assert isinstance(question.id, str)
         return
     assert path.startswith("$")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"[]", b'{"meta": 5}'])
+def test_a_response_without_a_request_id_says_none(body: bytes) -> None:
+    """Whatever the body is, asking for its request id raises nothing."""
+    assert Response(200, {}, body).request_id is None

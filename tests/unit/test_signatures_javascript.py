@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from gather_async.protocol.javascript import number_text, parse, reserialize
+from gather_async.errors import WebhookVerificationError
+from gather_async.protocol.javascript import number_text, parse, reserialize, reserialize_quickly
+from gather_async.protocol.signatures import read_header, verify_stringified
 from gather_async.webhooks import verify
 
 NODE = shutil.which("node") or shutil.which("nodejs")
@@ -139,3 +141,30 @@ def test_huge_integers() -> None:
     assert parse("1" * 400) == int("1" * 400)
     assert parse("1" * 5000) == float("inf")
     assert reserialize("1" * 5000) == "null"
+
+
+@pytest.mark.parametrize(
+    ("text", "quick"),
+    [
+        ('{"b": 1.5, "a": [4.0, true, null]}', '{"b":1.5,"a":[4,true,null]}'),
+        ("12345678901234567", None),  # beyond what JavaScript counts exactly
+        ("123456789012345678", None),
+        ("1e300", None),  # with an exponent, which the two write differently
+        ("1e-9", None),
+        ('{"1": 0}', None),  # a key that JavaScript may put first
+        (r'"\ud800"', None),
+    ],
+)
+def test_the_quick_way_is_right_or_says_so(text: str, quick: str | None) -> None:
+    """What is written quickly is what the thorough way writes; the rest is left to that."""
+    assert reserialize_quickly(text) == quick
+    assert quick is None or reserialize(text) == quick
+
+
+def test_only_the_quick_way_leaves_the_slow_one_open() -> None:
+    """Asked to be quick, verification says that it can't tell, instead of refusing."""
+    raw, secrets = b'{"event": "x", "data": {"1": 0}}', ["s"]
+    header = read_header("t=1767225600,v1=00", tolerance=1e12, now=1_767_225_600.0)
+    assert verify_stringified(raw, header, secrets, is_quick_only=True) is None
+    with pytest.raises(WebhookVerificationError):
+        verify_stringified(raw, header, secrets)
