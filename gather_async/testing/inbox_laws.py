@@ -208,7 +208,7 @@ async def _ignored_events_are_replayed(inbox: Inbox, other: Inbox, sleep: Sleep)
     for claimed in await _claim(inbox, limit=2):
         await _over(inbox, claimed, is_ignored=True)
     _equal(await _counts(inbox), {EventState.IGNORED: 2})
-    for options in ({"event": "x"}, {"tenant": "acme"}, {"limit": 1}):
+    for options in [dict[str, Any](event="x"), {"tenant": "acme"}, {"limit": 1}]:
         found = await other.list(state=EventState.IGNORED, **options)
         _equal([(each.event.key, each.state) for each in found], [("k", EventState.IGNORED)])
     _equal(list(await other.list(state=EventState.WAITING)), [])

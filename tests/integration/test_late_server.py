@@ -178,7 +178,9 @@ async def attempt(
         await clock.sleep(3600)
         fake.clear_requests()
         fake.set_list_lag(lag)
-        when = {"after_processing": False} if delay == math.inf else {"commit_after": delay}
+        when: dict[str, Any] = (
+            {"after_processing": False} if delay == math.inf else {"commit_after": delay}
+        )
         if write.name == "status":
             fake.fail_next(504, method="PATCH", **when)
         else:

@@ -52,7 +52,7 @@ async def test_a_broken_inbox_is_found() -> None:
     """A store that forgets a completion breaks a law."""
 
     class Forgetful(MemoryInbox):
-        async def complete(self, *_: Any) -> None:
+        async def complete(self, claimed: Any, handler: str) -> None:
             """Forget."""
 
     clock = VirtualClock()

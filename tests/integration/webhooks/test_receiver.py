@@ -407,11 +407,11 @@ async def test_lost_success_report_is_repeated(clock: VirtualClock) -> None:
     class Shaky(MemoryInbox):
         failures = 3
 
-        async def report(self, *arguments: Any) -> None:
+        async def report(self, reports: Any) -> None:
             if self.failures:
                 self.failures -= 1
                 raise sqlite3.OperationalError("disk full")
-            await super().report(*arguments)
+            await super().report(reports)
 
     hooks, runs = receiver(clock, inbox=Shaky(clock=clock)), list[str]()
 
