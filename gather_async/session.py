@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs import define, field, frozen
 
-from gather_async.cancel_scope import CancelScope
-from gather_async.clock import Clock
+from gather_async.clock import CancelScope, Clock
 from gather_async.errors import (
     GatherAPIError,
     GatherConnectionError,
