@@ -6,9 +6,10 @@ from gather_async.bulk.candidate_file import (
     UnreadableRow,
     read_candidates,
 )
+from gather_async.bulk.existing import LookupStrategy
 from gather_async.bulk.job import BulkInvite
-from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus, LookupStrategy
-from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
 from gather_async.bulk.source import CandidateSource as BulkCandidates
 

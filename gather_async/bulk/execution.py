@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 from attrs import define, evolve, field
 
 from gather_async.bulk.candidate_file import CandidateFile
-from gather_async.bulk.existing import ExistingIndex, ExistingRecord
+from gather_async.bulk.existing import ExistingIndex, ExistingRecord, KeysLeft, LookupStrategy
 from gather_async.bulk.journal import Journal, JournalScope
-from gather_async.bulk.outcome import InvitePlan, KeysLeft, LookupStrategy
 from gather_async.bulk.progress import (
+    InvitePlan,
     InviteProgress,
     JobStatistics,
     OutcomeQueue,

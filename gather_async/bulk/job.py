@@ -6,8 +6,8 @@ from os import PathLike
 from typing import Any, Literal
 
 from gather_async.bulk.execution import BulkClient, JobExecution
-from gather_async.bulk.outcome import InviteOutcome, InvitePlan
-from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.outcome import InviteOutcome
+from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
 from gather_async.bulk.settings import InviteOptions, JobLimits, Settings
 from gather_async.bulk.source import CandidateSource

@@ -8,11 +8,47 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import define, field, frozen
 
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus, KeysLeft
+from gather_async.bulk.candidate_file import FileDescription
+from gather_async.bulk.existing import KeysLeft, LookupStrategy
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus
 from gather_async.bulk.row_state import RowRecord, RowState, requests_left
 from gather_async.clock import Clock
 
-__all__ = ["InviteProgress", "JobStatistics", "OutcomeQueue", "ProgressNotifier", "instant"]
+__all__ = [
+    "InvitePlan",
+    "InviteProgress",
+    "JobStatistics",
+    "OutcomeQueue",
+    "ProgressNotifier",
+    "instant",
+]
+
+
+@frozen(kw_only=True)
+class InvitePlan:
+    """What is still to be sent, as far as known when asked."""
+
+    rows: int
+    """Rows read so far; in a dry run's report, all of them."""
+    total: int | None
+    """Rows in the source; None while unknown."""
+    writes: int
+    """Requests that create candidates and send invites, if nothing goes wrong."""
+    lookups: LookupStrategy
+    """How people who are there already are found."""
+    lookup_requests: int
+    """Requests for that. Where it is undecided: one for each row with an external id of
+    its own, and one that may show that no other row can be there."""
+    requests: int
+    """All requests to come."""
+    duration: timedelta
+    """How long they will take, by the quota as it stands."""
+    finish_at: datetime
+    """When that will be; aware, UTC."""
+    source: FileDescription | None = None
+    """How the file is read: encoding, delimiter, columns; None until it was begun, and
+    for rows that come from no file."""
+
 
 _ROOM = 64
 

@@ -14,7 +14,8 @@ from attrs import define, evolve, field, frozen
 
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import COLUMNS, record_of
-from gather_async.bulk.outcome import InviteOutcome, InvitePlan, InviteStatus
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.bulk.progress import InvitePlan
 from gather_async.bulk.row_state import RowRecord, status_of
 from gather_async.errors import GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate

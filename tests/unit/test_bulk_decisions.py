@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gather_async.bulk.existing import LookupCosts, LookupStrategy, choose_strategy
 from gather_async.bulk.failures import (
     CircuitBreaker,
     deserialize_error,
@@ -13,7 +14,6 @@ from gather_async.bulk.failures import (
     serialize_error,
     suggests_duplicate,
 )
-from gather_async.bulk.outcome import LookupCosts, LookupStrategy, choose_strategy
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,

@@ -7,9 +7,8 @@ import pytest
 
 from gather_async import errors
 from gather_async.bulk import InviteStatus, LookupStrategy
-from gather_async.bulk.existing import ExistingIndex, ExistingRecord
+from gather_async.bulk.existing import ExistingIndex, ExistingRecord, KeysLeft
 from gather_async.bulk.journal import Journal
-from gather_async.bulk.outcome import KeysLeft
 from gather_async.pager import Page, Pager
 from gather_async.testing import FakeGather
 
