@@ -4,8 +4,6 @@ import json
 import re
 from typing import Any
 
-from attrs import evolve, frozen
-
 from gather_async import errors
 from gather_async.errors import (
     AuthenticationError,
@@ -22,7 +20,6 @@ from gather_async.errors import (
 )
 
 __all__ = [
-    "CircuitBreaker",
     "InterviewNotFound",
     "deserialize_error",
     "is_fatal",
@@ -61,49 +58,6 @@ def deserialize_error(text: str) -> GatherError:
     absent = _EMPTY if issubclass(cls, GatherAPIError) else {"body": ""}
     vars(error).update({**absent, **kept["attributes"]})
     return error
-
-
-@frozen
-class CircuitBreaker:
-    """Counts failures in a row: refusals for one reason, and requests that fail otherwise."""
-
-    threshold: int
-    refusals: int = 0
-    """Refusals with the same code and no success in between."""
-    outages: int = 0
-    """Failures that are no refusals, with no response in between that makes sense."""
-    last: GatherError | None = None
-    """The last of them."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether to stop."""
-        return max(self.refusals, self.outages) >= self.threshold
-
-    def failed(self, error: GatherError) -> "CircuitBreaker":
-        """Return the breaker after one more failure; once open, it stays so."""
-        if self.is_open:
-            return self
-        if not is_rejection(error):
-            return evolve(self, outages=self.outages + 1, last=error)
-        is_same = self.last is not None and _reason_of(self.last) == _reason_of(error)
-        # A refusal is a response: the server is there.
-        return evolve(self, refusals=self.refusals + 1 if is_same else 1, outages=0, last=error)
-
-    def responded(self) -> "CircuitBreaker":
-        """Return the breaker after a response that shows that the server is there."""
-        return self if self.is_open else evolve(self, outages=0)
-
-    def succeeded(self) -> "CircuitBreaker":
-        """Return the breaker after a success."""
-        return self if self.is_open else CircuitBreaker(self.threshold)
-
-
-def _reason_of(error: GatherError) -> object:
-    """Return what is the same for all rows that are refused by one mistake of the job."""
-    if isinstance(error, GatherAPIError):
-        return error.status, error.code
-    return type(error)
 
 
 _REFUSED = range(300, 500)

@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from gather_async.bulk.candidate_file import line_of
-from gather_async.bulk.failures import CircuitBreaker, InterviewNotFound, is_fatal, is_rejection
+from gather_async.bulk.failures import InterviewNotFound, is_fatal, is_rejection
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow
 from gather_async.bulk.outcome import InviteStatus
@@ -22,11 +22,58 @@ from gather_async.bulk.settings import JobLimits
 from gather_async.bulk.source import CandidateSource, chunks_of
 from gather_async.bulk.tracked_limiter import TrackedLimiter
 from gather_async.clock import Clock, wait
-from gather_async.errors import GatherError
+from gather_async.errors import (
+    GatherAPIError,
+    GatherError,
+)
 from gather_async.models.candidate import NewCandidate
 from gather_async.protocol.retry import backoff
 
-__all__ = ["Runner", "StopSignal"]
+__all__ = ["CircuitBreaker", "Runner", "StopSignal"]
+
+
+def _reason_of(error: GatherError) -> object:
+    """Return what is the same for all rows that are refused by one mistake of the job."""
+    if isinstance(error, GatherAPIError):
+        return error.status, error.code
+    return type(error)
+
+
+@frozen
+class CircuitBreaker:
+    """Counts failures in a row: refusals for one reason, and requests that fail otherwise."""
+
+    threshold: int
+    refusals: int = 0
+    """Refusals with the same code and no success in between."""
+    outages: int = 0
+    """Failures that are no refusals, with no response in between that makes sense."""
+    last: GatherError | None = None
+    """The last of them."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to stop."""
+        return max(self.refusals, self.outages) >= self.threshold
+
+    def failed(self, error: GatherError) -> "CircuitBreaker":
+        """Return the breaker after one more failure; once open, it stays so."""
+        if self.is_open:
+            return self
+        if not is_rejection(error):
+            return evolve(self, outages=self.outages + 1, last=error)
+        is_same = self.last is not None and _reason_of(self.last) == _reason_of(error)
+        # A refusal is a response: the server is there.
+        return evolve(self, refusals=self.refusals + 1 if is_same else 1, outages=0, last=error)
+
+    def responded(self) -> "CircuitBreaker":
+        """Return the breaker after a response that shows that the server is there."""
+        return self if self.is_open else evolve(self, outages=0)
+
+    def succeeded(self) -> "CircuitBreaker":
+        """Return the breaker after a success."""
+        return self if self.is_open else CircuitBreaker(self.threshold)
+
 
 # Seconds before a row is tried again after what the client's own retries could not
 # mend; then the next run has to. One request in seven lost five times in a row: 1 of 20 000.
