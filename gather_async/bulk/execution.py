@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord, KeysLeft, LookupStrategy
-from gather_async.bulk.journal import Journal, JournalScope
+from gather_async.bulk.journal import Connect, Journal, JournalScope, connect_to
 from gather_async.bulk.progress import (
     InvitePlan,
     InviteProgress,
@@ -24,14 +24,7 @@ from gather_async.bulk.progress import (
     ProgressNotifier,
     instant,
 )
-from gather_async.bulk.report import (
-    Connect,
-    InviteReport,
-    Outcomes,
-    connect_to,
-    copy_file,
-    private_copy,
-)
+from gather_async.bulk.report import InviteReport, Outcomes, copy_file, private_copy
 from gather_async.bulk.row_check import RowCheck
 from gather_async.bulk.row_task import RowContext
 from gather_async.bulk.runner import Runner, StopSignal

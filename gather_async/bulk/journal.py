@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,25 @@ from gather_async.bulk.row_state import RowRecord
 from gather_async.errors import ConfigurationError
 from gather_async.storage import FileLock, SQLiteStore
 
-__all__ = ["Journal", "JournalScope"]
+__all__ = ["Connect", "Journal", "JournalScope", "connect_to"]
+
+
+Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
+"""Opens a journal's file for reading, and closes it."""
+
+
+def connect_to(path: Path) -> Connect:
+    """Return what opens a journal's file for reading, and closes it."""
+    # Not "ro": a reader that may not write leaves the files of its WAL behind.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+
+    def connect() -> AbstractContextManager[sqlite3.Connection]:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        return closing(connection)
+
+    return connect
+
 
 T = TypeVar("T")
 

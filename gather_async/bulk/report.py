@@ -3,8 +3,8 @@
 import csv
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
@@ -12,40 +12,22 @@ from weakref import finalize
 
 from attrs import define, evolve, field, frozen
 
-from gather_async.bulk.journal import Journal
+from gather_async.bulk.journal import Connect, Journal, connect_to
 from gather_async.bulk.journal_sql import COLUMNS, record_of
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
 from gather_async.bulk.progress import InvitePlan
-from gather_async.bulk.row_state import RowRecord, status_of
-from gather_async.errors import GatherError, InvalidRequestError
+from gather_async.bulk.row_state import outcome_of
+from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 
 __all__ = [
-    "Connect",
     "InviteReport",
     "Outcomes",
     "StopReason",
-    "connect_to",
     "copy_file",
-    "outcome_of",
     "private_copy",
     "read_outcomes",
 ]
-
-Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
-
-
-def connect_to(path: Path) -> Connect:
-    """Return what opens a journal's file for reading, and closes it."""
-    # Not "ro": a reader that may not write leaves the files of its WAL behind.
-    uri = f"{path.resolve().as_uri()}?mode=rw"
-
-    def connect() -> AbstractContextManager[sqlite3.Connection]:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-        connection.execute("PRAGMA query_only = ON")
-        return closing(connection)
-
-    return connect
 
 
 async def private_copy(journal: Journal) -> Connect:
@@ -110,36 +92,6 @@ def read_outcomes(
                 is_dry=is_dry,
             )
         after = page[-1][1]
-
-
-def outcome_of(
-    record: RowRecord,
-    candidate: NewCandidate | None,
-    *,
-    earlier: bool = False,
-    is_dry: bool = False,
-) -> InviteOutcome:
-    """Return what to show the user of a row."""
-    status, error = status_of(record), record.error
-    if is_dry and not record.has_ended:
-        status, error = InviteStatus.READY, None
-    if error is None and record.changed:
-        error = InvalidRequestError(
-            f"The row's {' and '.join(record.changed)} changed after it was sent: the server"
-            " has what was sent, and gets nothing of the change."
-        )
-    return InviteOutcome(
-        row=record.row,
-        line=record.line,
-        status=status,
-        candidate=candidate,
-        candidate_id=record.candidate_id,
-        candidate_interview_id=record.candidate_interview_id,
-        external_id=record.external_id,
-        error=error,
-        earlier=earlier,
-        changed=record.changed,
-    )
 
 
 def _candidate(text: str | None, external_id: str | None) -> NewCandidate | None:

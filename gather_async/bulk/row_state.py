@@ -18,8 +18,9 @@ from enum import StrEnum, auto
 
 from attrs import evolve, field, frozen
 
-from gather_async.bulk.outcome import InviteStatus
-from gather_async.errors import GatherError
+from gather_async.bulk.outcome import InviteOutcome, InviteStatus
+from gather_async.errors import GatherError, InvalidRequestError
+from gather_async.models.candidate import NewCandidate
 
 __all__ = [
     "Action",
@@ -27,6 +28,7 @@ __all__ = [
     "RowState",
     "defer",
     "next_action",
+    "outcome_of",
     "reopen",
     "requests_left",
     "status_of",
@@ -221,3 +223,33 @@ def _require(record: RowRecord, allowed: AbstractSet[RowState]) -> None:
     """Refuse a step that the drawing above doesn't show: it would be a mistake of ours."""
     if record.state not in allowed:
         raise ValueError(f"Row {record.row} is {record.state}; that step doesn't lead on from it.")
+
+
+def outcome_of(
+    record: RowRecord,
+    candidate: NewCandidate | None,
+    *,
+    earlier: bool = False,
+    is_dry: bool = False,
+) -> InviteOutcome:
+    """Return what to show the user of a row."""
+    status, error = status_of(record), record.error
+    if is_dry and not record.has_ended:
+        status, error = InviteStatus.READY, None
+    if error is None and record.changed:
+        error = InvalidRequestError(
+            f"The row's {' and '.join(record.changed)} changed after it was sent: the server"
+            " has what was sent, and gets nothing of the change."
+        )
+    return InviteOutcome(
+        row=record.row,
+        line=record.line,
+        status=status,
+        candidate=candidate,
+        candidate_id=record.candidate_id,
+        candidate_interview_id=record.candidate_interview_id,
+        external_id=record.external_id,
+        error=error,
+        earlier=earlier,
+        changed=record.changed,
+    )
