@@ -12,14 +12,74 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gather_async.clock import Clock, Timer, running_loop
 from gather_async.errors import ClientClosedError
-from gather_async.quota.limiter import LimiterSlot
+from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.quota.priority_queue import WaitQueue, WaitQueues
 
-__all__ = ["CallQueue", "CallWaiter", "LoopHome", "WakeTimer"]
+__all__ = ["CallQueue", "CallWaiter", "LimiterSlot", "LoopHome", "SlotOwner", "WakeTimer"]
+
+
+class SlotOwner(Protocol):
+    """The limiter of a slot, as far as the slot is concerned."""
+
+    def recount(self, slot: "LimiterSlot") -> None:
+        """Count one more request in flight for the slot."""
+
+    def finish(self, slot: "LimiterSlot", *, sent: bool, quota: ServerQuota | None) -> None:
+        """Take the slot's requests out of flight."""
+
+
+class LimiterSlot:
+    """Slot of our own limiters. A second ending does nothing: the first one was counted.
+
+    Attributes:
+        sent_at: When it was granted, on the limiter's clock.
+        weight: How many requests it stands for: 1, and one more each time it was resent.
+        home: The part of the event loop that it was granted in.
+    """
+
+    __slots__ = ("_owner", "home", "sent_at", "weight")
+
+    def __init__(self, owner: SlotOwner, sent_at: float, home: Any) -> None:
+        self._owner: SlotOwner | None = owner
+        self.sent_at = sent_at
+        self.weight = 1
+        self.home = home
+
+    def resent(self) -> None:
+        """Count one more request: aiohttp sent this one again on its own."""
+        if self._owner is not None:
+            self.weight += 1
+            self._owner.recount(self)
+
+    def answered(self, quota: ServerQuota | None) -> None:
+        """End it: an answer came."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=True, quota=quota)
+
+    def lost(self) -> None:
+        """End it: it was sent, and no answer will be read; it counts from now."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=True, quota=None)
+
+    def returned(self) -> None:
+        """End it: it never was sent; the slot is free at once.
+
+        If it was resent after all, it did leave, and counts as lost.
+        """
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.finish(self, sent=self.weight > 1, quota=None)
+
+    def __repr__(self) -> str:
+        state = "open" if self._owner is not None else "ended"
+        return f"<LimiterSlot {state}, {self.weight} request{'s' * (self.weight > 1)}>"
+
 
 _SHORTEST = 1e-6  # seconds; a timer may ring a float's last bit early, so 0 could ring for ever
 # Seconds between looks for loops that died with requests in flight. Only asked while calls of

@@ -15,9 +15,9 @@ from gather_async.errors import QuotaWaitError
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.quota.call_queue import CallQueue, CallWaiter, LoopHome
+from gather_async.quota.call_queue import CallQueue, CallWaiter, LimiterSlot, LoopHome
 from gather_async.quota.forecast import Forecast, describe, quota_wait_error, snapshot
-from gather_async.quota.limiter import LimiterSlot, Priority, Slot, check_priority
+from gather_async.quota.limiter import Priority, Slot, check_priority
 from gather_async.quota.priority_queue import PriorityScheduler, WaitQueues
 from gather_async.quota.server_quota import Hold, ServerQuotaTracker
 from gather_async.validators import Choice, Number

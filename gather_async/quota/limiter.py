@@ -4,7 +4,7 @@ import logging
 import math
 from abc import abstractmethod
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from attrs import define, field
 
@@ -15,74 +15,13 @@ from gather_async.validators import Choice
 __all__ = [
     "HoldNotice",
     "Limiter",
-    "LimiterSlot",
     "Priority",
     "Slot",
-    "SlotOwner",
     "check_priority",
 ]
 
 _LOG = logging.getLogger("gather_async")
 _NOTABLE = 10.0  # seconds; a shorter wait is over before anyone has read of it
-
-
-class SlotOwner(Protocol):
-    """The limiter of a slot, as far as the slot is concerned."""
-
-    def recount(self, slot: "LimiterSlot") -> None:
-        """Count one more request in flight for the slot."""
-
-    def finish(self, slot: "LimiterSlot", *, sent: bool, quota: ServerQuota | None) -> None:
-        """Take the slot's requests out of flight."""
-
-
-class LimiterSlot:
-    """Slot of our own limiters. A second ending does nothing: the first one was counted.
-
-    Attributes:
-        sent_at: When it was granted, on the limiter's clock.
-        weight: How many requests it stands for: 1, and one more each time it was resent.
-        home: The part of the event loop that it was granted in.
-    """
-
-    __slots__ = ("_owner", "home", "sent_at", "weight")
-
-    def __init__(self, owner: SlotOwner, sent_at: float, home: Any) -> None:
-        self._owner: SlotOwner | None = owner
-        self.sent_at = sent_at
-        self.weight = 1
-        self.home = home
-
-    def resent(self) -> None:
-        """Count one more request: aiohttp sent this one again on its own."""
-        if self._owner is not None:
-            self.weight += 1
-            self._owner.recount(self)
-
-    def answered(self, quota: ServerQuota | None) -> None:
-        """End it: an answer came."""
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.finish(self, sent=True, quota=quota)
-
-    def lost(self) -> None:
-        """End it: it was sent, and no answer will be read; it counts from now."""
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.finish(self, sent=True, quota=None)
-
-    def returned(self) -> None:
-        """End it: it never was sent; the slot is free at once.
-
-        If it was resent after all, it did leave, and counts as lost.
-        """
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.finish(self, sent=self.weight > 1, quota=None)
-
-    def __repr__(self) -> str:
-        state = "open" if self._owner is not None else "ended"
-        return f"<LimiterSlot {state}, {self.weight} request{'s' * (self.weight > 1)}>"
 
 
 Priority = Literal["interactive", "bulk"]
