@@ -31,7 +31,7 @@ from gather_async.webhooks.inbox import (
     PutResult,
     StoredEvent,
 )
-from gather_async.webhooks.sqlite_schema import SCHEMA_VERSION, migrate
+from gather_async.webhooks.sqlite_upkeep import SCHEMA_VERSION, migrate
 
 __all__ = ["SQLiteInbox"]
 
