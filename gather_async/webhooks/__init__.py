@@ -25,9 +25,9 @@ from gather_async.webhooks.inbox import (
     PutResult,
     StoredEvent,
 )
+from gather_async.webhooks.ingest import WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
-from gather_async.webhooks.reply import WebhookReply
 from gather_async.webhooks.runs import HandlerPolicy
 from gather_async.webhooks.signing import SignedSample, sample, sample_body, sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox

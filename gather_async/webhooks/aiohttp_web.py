@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from gather_async.errors import WebhookFailure
 from gather_async.webhooks.asgi import Receiver
-from gather_async.webhooks.reply import WebhookReply
+from gather_async.webhooks.ingest import WebhookReply
 
 if TYPE_CHECKING:
     from aiohttp import web

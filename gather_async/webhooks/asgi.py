@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from attrs import field, frozen
 
-from gather_async.webhooks.reply import WebhookReply
+from gather_async.webhooks.ingest import WebhookReply
 
 __all__ = ["ASGIApp", "Receiver", "WebhookApp"]
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import hmac
+import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.protocol import signatures
@@ -16,10 +17,60 @@ from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, 
 from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent, decode_event
 from gather_async.webhooks.handlers import Handlers, Listeners, is_wanted
 from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
-from gather_async.webhooks.reply import WebhookReply
 from gather_async.webhooks.signing import Secrets, UnknownTenantError
 
-__all__ = ["Ingest", "signature_in"]
+__all__ = ["Ingest", "WebhookReply", "signature_in"]
+
+_JSON: Final = {"content-type": "application/json"}
+
+
+@frozen
+class WebhookReply:
+    """The answer to one delivery; any framework can send it.
+
+    200 taken, also a duplicate; 400 the body is no event; 401 the signature;
+    405; 408 the body did not come in time; 413 the body is too large; 503 the
+    inbox is full or can't be written, so that the sender tries again.
+    """
+
+    status: int
+    body: str
+    """JSON text: ``{"status": ...}`` and, for a refusal, its ``reason``."""
+    headers: Mapping[str, str] = field(factory=_JSON.copy, hash=False)
+    """Header fields to send, names in lower case."""
+
+    @classmethod
+    def taken(cls, *, is_duplicate: bool) -> "WebhookReply":
+        """Return the answer to a trusted delivery."""
+        word = "duplicate" if is_duplicate else "taken"
+        return cls(200, json.dumps({"status": word}))
+
+    @classmethod
+    def refused(cls, status: int, reason: str, **headers: str) -> "WebhookReply":
+        """Return the answer to a delivery that was not taken."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return cls(status, json.dumps({"status": "refused", "reason": reason}), _JSON | named)
+
+    @classmethod
+    def wrong_method(cls) -> "WebhookReply":
+        """Return the answer to anything but POST."""
+        return cls.refused(405, "method_not_allowed", allow="POST")
+
+    @classmethod
+    def too_large(cls) -> "WebhookReply":
+        """Return the answer to a body beyond the limit; the rest of it isn't read."""
+        return cls.refused(413, "body_too_large", connection="close")
+
+    @classmethod
+    def too_slow(cls) -> "WebhookReply":
+        """Return the answer to a body that doesn't come."""
+        return cls.refused(408, "body_too_slow", connection="close")
+
+    @classmethod
+    def unavailable(cls, reason: str) -> "WebhookReply":
+        """Return the answer that makes the sender try again."""
+        return cls.refused(503, reason, retry_after="60")
+
 
 _log = logging.getLogger("gather_async.webhooks")
 

@@ -30,9 +30,8 @@ from gather_async.webhooks.inbox import (
     EventState,
     Inbox,
 )
-from gather_async.webhooks.ingest import Ingest
+from gather_async.webhooks.ingest import Ingest, WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
-from gather_async.webhooks.reply import WebhookReply
 from gather_async.webhooks.runs import (
     CURRENT_RUN,
     DeadLetterPublisher,
