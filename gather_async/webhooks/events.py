@@ -7,7 +7,7 @@ Source: /api-reference/webhooks
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final
@@ -21,16 +21,19 @@ from gather_async.protocol.signatures import read_instant
 from gather_async.validators import is_number, is_whole
 
 __all__ = [
+    "ALL_EVENTS",
     "CandidateInterviewCompleted",
     "CandidateInterviewStatusChanged",
     "EVENT_CLASSES",
     "InterviewCreated",
     "InterviewUpdated",
     "QuestionAudioGenerated",
+    "UNDOCUMENTED_EVENTS",
     "UnknownEvent",
     "WebhookEvent",
     "decode_event",
     "instant_of",
+    "is_wanted",
 ]
 
 _EVENT_ID_KEYS = ("id", "eventId", "event_id")
@@ -235,10 +238,10 @@ def _first(source: Mapping[str, Any], *names: str) -> str | None:
     """Return the first of these fields that holds text, or a number as text."""
     for name in names:
         value = source.get(name)
-        if is_whole(value):
-            return str(value)
         if isinstance(value, str) and value:
             return value
+        if value is not None and is_whole(value):
+            return str(value)
     return None
 
 
@@ -289,6 +292,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+ALL_EVENTS: Final = "*"
+UNDOCUMENTED_EVENTS: Final = "?"
+
+
+def is_wanted(event: str, wanted: Collection[str]) -> bool:
+    """Return whether an event is among those that a handler wants.
+
+    >>> is_wanted("an.event.of.tomorrow", {"interview.created", "?"})
+    True
+    """
+    if event in wanted or ALL_EVENTS in wanted:
+        return True
+    return UNDOCUMENTED_EVENTS in wanted and event not in EVENT_CLASSES
 
 
 _NAMED = frozenset({"event", "timestamp", "data"})

@@ -3,16 +3,18 @@
 import difflib
 import itertools
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from attrs import field, frozen
 
 from gather_async.errors import ConfigurationError
 from gather_async.webhooks.events import (
+    ALL_EVENTS,
     EVENT_CLASSES,
+    UNDOCUMENTED_EVENTS,
     CandidateInterviewCompleted,
     CandidateInterviewStatusChanged,
     InterviewCreated,
@@ -20,49 +22,12 @@ from gather_async.webhooks.events import (
     QuestionAudioGenerated,
     UnknownEvent,
     WebhookEvent,
+    is_wanted,
 )
 
-__all__ = ["Handler", "Handlers", "Listener", "Listeners", "Registration", "is_wanted"]
+__all__ = ["Handler", "Handlers", "Registration"]
 
 _log = logging.getLogger("gather_async.webhooks")
-
-_ALL: Final = "*"
-_UNDOCUMENTED: Final = "?"
-
-Listener = Callable[[str, frozenset[str]], None]
-"""Gets an event's name and the ids found in its data; must neither block nor raise."""
-
-
-class Listeners:
-    """Any number of listeners; each subscription ends by itself."""
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
-        self._listeners: dict[int, Listener] = {}
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call a listener for each event from now on; the returned function ends it."""
-        number = next(self._numbers)
-        self._listeners[number] = listener
-
-        def unsubscribe() -> None:
-            self._listeners.pop(number, None)
-
-        return unsubscribe
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no listener."""
-        return not self._listeners
-
-    def notify(self, event: str, ids: frozenset[str]) -> None:
-        """Call all listeners; one that raises keeps no other from its call."""
-        for listener in tuple(self._listeners.values()):
-            try:
-                listener(event, ids)
-            except Exception:
-                _log.exception("A listener to webhooks failed")
-
 
 # A known name narrows the class of events that the decorator wants, on purpose.
 # mypy: disable-error-code="overload-overlap"
@@ -81,17 +46,6 @@ class Handler:
     function: Callable[[Any], Coroutine[Any, Any, object]] = field(repr=False)
     events: frozenset[str] = frozenset()
     """Names of events; ``*`` for all, ``?`` for those that are not documented."""
-
-
-def is_wanted(event: str, wanted: Collection[str]) -> bool:
-    """Return whether an event is among those that a handler wants.
-
-    >>> is_wanted("an.event.of.tomorrow", {"interview.created", "?"})
-    True
-    """
-    if event in wanted or _ALL in wanted:
-        return True
-    return _UNDOCUMENTED in wanted and event not in EVENT_CLASSES
 
 
 @frozen
@@ -221,13 +175,13 @@ class Handlers:
 
 def _target(event: Any, *, allow_unknown: bool) -> str:
     if isinstance(event, str) and event:
-        if event not in EVENT_CLASSES and event != _ALL and not allow_unknown:
+        if event not in EVENT_CLASSES and event != ALL_EVENTS and not allow_unknown:
             raise _unknown_event(event)
         return event
     if event is UnknownEvent:
-        return _UNDOCUMENTED
+        return UNDOCUMENTED_EVENTS
     if event is WebhookEvent:
-        return _ALL
+        return ALL_EVENTS
     for name, event_class in EVENT_CLASSES.items():
         if event is event_class:
             return name

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import itertools
 import json
 import logging
 from collections import OrderedDict
@@ -14,12 +15,17 @@ from attrs import define, field, frozen
 from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
-from gather_async.webhooks.events import CandidateInterviewCompleted, WebhookEvent, decode_event
-from gather_async.webhooks.handlers import Handlers, Listeners, is_wanted
+from gather_async.webhooks.events import (
+    CandidateInterviewCompleted,
+    WebhookEvent,
+    decode_event,
+    is_wanted,
+)
+from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
 from gather_async.webhooks.signing import Secrets, UnknownTenantError
 
-__all__ = ["Ingest", "WebhookReply", "signature_in"]
+__all__ = ["Ingest", "Listener", "Listeners", "WebhookReply", "signature_in"]
 
 _JSON: Final = {"content-type": "application/json"}
 
@@ -84,6 +90,41 @@ _OWN_KEYS: Final = 10_000
 _DEFAULT_EVENT: Final = CandidateInterviewCompleted.NAME
 
 Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None
+
+
+Listener = Callable[[str, frozenset[str]], None]
+"""Gets an event's name and the ids found in its data; must neither block nor raise."""
+
+
+class Listeners:
+    """Any number of listeners; each subscription ends by itself."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._listeners: dict[int, Listener] = {}
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call a listener for each event from now on; the returned function ends it."""
+        number = next(self._numbers)
+        self._listeners[number] = listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(number, None)
+
+        return unsubscribe
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no listener."""
+        return not self._listeners
+
+    def notify(self, event: str, ids: frozenset[str]) -> None:
+        """Call all listeners; one that raises keeps no other from its call."""
+        for listener in tuple(self._listeners.values()):
+            try:
+                listener(event, ids)
+            except Exception:
+                _log.exception("A listener to webhooks failed")
 
 
 def signature_in(headers: Headers) -> str | None:

@@ -24,13 +24,13 @@ from gather_async.validators import Number
 from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
-from gather_async.webhooks.handlers import Handlers, Listener
+from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import (
     DeadLetter,
     EventState,
     Inbox,
 )
-from gather_async.webhooks.ingest import Ingest, WebhookReply
+from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.runs import (
     CURRENT_RUN,

@@ -13,7 +13,8 @@ from attrs import define, field, frozen
 from gather_async.clock import Clock, Timer
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
-from gather_async.webhooks.handlers import Handler, is_wanted
+from gather_async.webhooks.events import is_wanted
+from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, DeadLetter, HandlerFailure
 
 __all__ = [
