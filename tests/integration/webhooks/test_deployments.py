@@ -94,6 +94,7 @@ async def test_rolling_deployment(clock: VirtualClock, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for hooks in receivers:
             await stack.enter_async_context(hooks)
+        await clock.sleep(1)  # all have announced their handlers by then
         for n in range(9):
             await deliver(receivers[n % 3], clock, n=n)
         await clock.sleep(10)
