@@ -1,6 +1,5 @@
 """Coalesced polling shared by all waits of a client, woken by webhooks."""
 
-from gather_async.waiting.signals import Listener, Signals
-from gather_async.waiting.waits import Waits
+from gather_async.waiting.waits import Listener, Signals, Waits
 
 __all__ = ["Listener", "Signals", "Waits"]

@@ -21,11 +21,11 @@ from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
-from gather_async.waiting.signals import MOST_REMEMBERED
 
-__all__ = ["Condition", "Endpoints", "audio_ready", "completed", "summarized"]
+__all__ = ["Condition", "Endpoints", "MOST_REMEMBERED", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
+MOST_REMEMBERED = 10_000  # ids: a megabyte; a burst of events for a whole account fits
 Read = TypeVar("Read", bound=Identified)
 Endpoints = Mapping[Priority, Endpoint[Read]]
 """One endpoint for each priority that polls can have."""

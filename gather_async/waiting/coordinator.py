@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import math
 import random
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -17,16 +18,38 @@ from gather_async.errors import (
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
 from gather_async.validators import Number
-from gather_async.waiting.conditions import Condition
+from gather_async.waiting.conditions import MOST_REMEMBERED, Condition
 from gather_async.waiting.list_index import Poll
 from gather_async.waiting.pacing import PollBudget, is_fatal
 from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
-from gather_async.waiting.signals import RecentEvents
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "RecentEvents"]
 
 T = TypeVar("T")
+_REMEMBERED_FOR = 300.0  # seconds: a wait may begin that long after its event came
+
+
+class RecentEvents:
+    """A short memory of ids that events named, for waits that begin after the event."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, id: str, now: float) -> None:
+        """Remember an id; the oldest are forgotten."""
+        self._at[id] = now
+        self._at.move_to_end(id)
+        oldest = now - _REMEMBERED_FOR
+        while len(self._at) > MOST_REMEMBERED or next(iter(self._at.values())) < oldest:
+            self._at.popitem(last=False)
+
+    def last(self, id: str, now: float) -> float | None:
+        """Return when the id was last named; None if not lately."""
+        at = self._at.get(id)
+        return at if at is not None and now - at <= _REMEMBERED_FOR else None
 
 
 class Coordinator(Generic[T]):

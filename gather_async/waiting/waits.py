@@ -1,8 +1,9 @@
 """The waits of a client: a coordinator for each condition, and what they share."""
 
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from attrs import evolve
 
@@ -22,12 +23,34 @@ from gather_async.waiting.conditions import (
 )
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.pacing import PollBudget
-from gather_async.waiting.signals import Signals, subscribe_weakly
 
-__all__ = ["Waits"]
+__all__ = ["Listener", "Signals", "Waits"]
 
 T = TypeVar("T")
 _PRIORITIES: tuple[Priority, ...] = ("interactive", "bulk")
+
+Listener = Callable[[str, frozenset[str]], None]
+"""Gets an event's name, such as ``question.audio_generated``, and all ids in its data."""
+
+
+class Signals(Protocol):
+    """A source of events: a `WebhookReceiver`, or your own.
+
+    One may serve many clients. Listeners may be called in any thread and any event
+    loop: a client hands the event over to the loop in which its calls wait.
+    """
+
+    @property
+    def alive(self) -> bool:
+        """Whether events arrive at present; while they do, polling is slow."""
+        ...
+
+    def subscribe(self, listener: Listener, /) -> Callable[[], None]:
+        """Call the listener for each event from now on; return what ends that.
+
+        The listener returns at once and never raises.
+        """
+        ...
 
 
 class Waits:
@@ -84,7 +107,7 @@ class Waits:
         self.audio = coordinator(audio_ready(questions))
         self.completion = coordinator(completed(links, clock.wall))
         self.summary = coordinator(summarized(links, clock.wall))
-        self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._notify)
+        self._unsubscribe = None if signals is None else _subscribe_weakly(signals, self._notify)
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`; harmless to repeat."""
@@ -103,3 +126,16 @@ def _polling(session: Session, priority: Priority) -> Session:
     once = RetryPolicy(attempts=1)
     options = evolve(session.options, priority=priority, retry=once, max_wait=None)
     return session.with_options(options)
+
+
+def _subscribe_weakly(signals: Signals, listener: Listener) -> Callable[[], object]:
+    """Subscribe a bound method without keeping its object alive; return what ends it."""
+    method = weakref.WeakMethod(listener)
+
+    def forward(event: str, ids: frozenset[str]) -> None:
+        call = method()
+        if call is not None:
+            call(event, ids)
+
+    owner = getattr(listener, "__self__", None)
+    return weakref.finalize(owner, signals.subscribe(forward))

@@ -19,7 +19,7 @@ from gather_async.quota.in_process import InProcessLimiter
 from gather_async.quota.limiter import Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
-from gather_async.waiting.signals import RecentEvents
+from gather_async.waiting.coordinator import RecentEvents
 from gather_async.webhooks import WebhookReceiver
 
 PLENTY = [RateLimit(1_000_000, per=60)]
