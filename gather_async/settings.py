@@ -15,7 +15,7 @@ from attrs.converters import optional
 from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.quota.limiter import Priority, check_priority
+from gather_async.quota.limiter import PRIORITY, Priority
 from gather_async.transport import HTTPSession
 from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number
@@ -190,7 +190,7 @@ def validate_priority(priority: Priority | Unset) -> Priority | Unset:
         ConfigurationError: There is no such priority.
     """
     if priority is not UNSET:
-        check_priority(priority)
+        PRIORITY.check("priority", priority)
     return priority
 
 

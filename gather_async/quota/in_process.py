@@ -17,7 +17,7 @@ from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
 from gather_async.quota.call_queue import CallQueue, CallWaiter, LimiterSlot, LoopHome
 from gather_async.quota.forecast import Forecast, describe, quota_wait_error, snapshot
-from gather_async.quota.limiter import Priority, Slot, check_priority
+from gather_async.quota.limiter import PRIORITY, Priority, Slot
 from gather_async.quota.priority_queue import PriorityScheduler, WaitQueues
 from gather_async.quota.server_quota import Hold, ServerQuotaTracker
 from gather_async.validators import Choice, Number
@@ -102,7 +102,7 @@ class InProcessLimiter:
         loop = asyncio.get_running_loop()
         bulk = priority == "bulk"
         if not bulk:
-            check_priority(priority)
+            PRIORITY.check("priority", priority)
         with self._lock:
             home = self._calls.home(loop)
             now = self._clock.monotonic()
@@ -222,7 +222,7 @@ class InProcessLimiter:
         Raises:
             ConfigurationError: ``requests`` is no whole number from 0, or no such priority.
         """
-        check_priority(priority)
+        PRIORITY.check("priority", priority)
         _COUNT.check("requests", requests)
         with self._lock:
             now = self._clock.monotonic()

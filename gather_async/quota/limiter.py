@@ -1,4 +1,4 @@
-"""The limiter protocol, and the slot of our own limiters."""
+"""The protocol of limiters and their slots, and the notice of a long hold."""
 
 import logging
 import math
@@ -15,9 +15,9 @@ from gather_async.validators import Choice
 __all__ = [
     "HoldNotice",
     "Limiter",
+    "PRIORITY",
     "Priority",
     "Slot",
-    "check_priority",
 ]
 
 _LOG = logging.getLogger("gather_async")
@@ -25,12 +25,8 @@ _NOTABLE = 10.0  # seconds; a shorter wait is over before anyone has read of it
 
 
 Priority = Literal["interactive", "bulk"]
-_PRIORITIES = Choice(get_args(Priority))
-
-
-def check_priority(priority: object) -> None:
-    """Raise `ConfigurationError` unless there is such a priority."""
-    _PRIORITIES.check("priority", priority)
+PRIORITY = Choice(get_args(Priority))
+"""Checks that there is such a priority."""
 
 
 class Slot(Protocol):
