@@ -91,7 +91,7 @@ async def _invite(
             report = await BulkInvite(gather, _rows(count), interview_id=interview_id)
         took = clock.monotonic() - began
         if len(fake.invites_by_person) != count or set(fake.invites_by_person.values()) != {1}:
-            raise AssertionError("somebody was not invited exactly once")
+            raise AssertionError("a person was not invited exactly once")
     return report, took
 
 
@@ -130,7 +130,7 @@ async def _invite_again(count: int) -> tuple[int, int]:
             report = await BulkInvite(gather, _rows(count), interview_id=interview_id)
         sent = [each.method for each in fake.requests[before:]]
         if report.invited != count - count // 2 or set(fake.invites_by_person.values()) != {1}:
-            raise AssertionError("somebody was not invited exactly once")
+            raise AssertionError("a person was not invited exactly once")
     return len(sent), sent.count("GET")
 
 

@@ -181,7 +181,7 @@ class GatherClient(Resources):
         return self._session.clock
 
     def key_digest(self, salt: bytes) -> str:
-        """Return what tells this API key from others without being it, keyed with 1 to 64 bytes."""
+        """Return a digest of the API key, keyed with 1 to 64 bytes: the same for the same key."""
         return self._session.key_digest(salt)
 
     @property

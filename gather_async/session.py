@@ -136,7 +136,7 @@ class Session:
         return attrs.evolve(self, options=options, limiter=limiter or self.limiter)
 
     def key_digest(self, salt: bytes) -> str:
-        """Return what tells the API key from others without being it; ``salt`` keys it."""
+        """Return a digest of the API key, keyed with ``salt``."""
         return blake2b(self._key_bytes, key=salt, digest_size=16).hexdigest()
 
     async def send(
@@ -292,7 +292,7 @@ class Session:
         await self.cancel_scope.run(self.clock.sleep(seconds))
 
     async def _attempt(self, call: "_Call", slot: Slot) -> Result:
-        """Send once, settle the slot whatever happens, and read a 2xx response."""
+        """Send once, end the slot whatever happens, and read a 2xx response."""
         state = SendState(slot.resent, may_resend=call.repeatable)
         response: Response | None = None
         try:

@@ -92,7 +92,7 @@ class _CountingConnector(aiohttp.TCPConnector):
 
     A connection is asked for once for each time a request is sent, and the
     headers are written in the same step of the loop as it is given. aiohttp's
-    tracing tells the same at several times the cost: see benchmarks/calls.py.
+    tracing shows the same at several times the cost: see benchmarks/calls.py.
     """
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:

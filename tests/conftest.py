@@ -10,7 +10,7 @@ pytest_plugins = ["tests.servers", "tests.leaks"]
 _LONG = 900.0  # seconds for a test of full size, on a busy machine
 
 # The machine may be busy: a law is broken by a counterexample, not by a slow example.
-# The same examples each time: nobody's change fails by chance.
+# The same examples each time: no change fails by chance.
 settings.register_profile("same", deadline=None, derandomize=True)
 # New examples each time, ten times as many: what they find is repeated with the seed.
 settings.register_profile("new", deadline=None, max_examples=1000, print_blob=True)

@@ -35,7 +35,7 @@ def make_app(gather: GatherClient | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     async def follow(question_id: str) -> None:
-        """Note how the audio ends. An exception here would reach nobody."""
+        """Note how the audio ends. An exception here would be lost."""
         try:
             await client.questions.wait_until_audio_ready(question_id, timeout=3600.0)
             states[question_id] = "ready"

@@ -76,7 +76,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
                 ``"reuse"`` invites that person, unless they are invited already;
                 ``"skip"`` leaves them alone; ``"error"`` fails the row.
             total: How many rows there are, for progress, if you know and the source
-                can't tell; lists and files can.
+                doesn't say; lists and files do.
             in_flight_timeout: Seconds, 0 or more, within which a request whose fate is
                 unknown may still be carried out. Only then does absence from the
                 server's list prove that it was not.

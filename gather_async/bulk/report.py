@@ -31,7 +31,7 @@ __all__ = [
 
 
 async def private_copy(journal: Journal) -> Connect:
-    """Return what gives a copy of the journal that lasts as long as anybody can ask for it.
+    """Return what gives a copy of the journal that lasts as long as it can be asked for.
 
     The copy has no name: SQLite keeps what doesn't fit its cache in a temporary
     file that is removed as soon as it is opened.

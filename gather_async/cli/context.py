@@ -76,7 +76,7 @@ def format_error(error: GatherError) -> str:
 
 
 def status_of(error: GatherError) -> ExitStatus:
-    """Return the exit status that tells a script what kind of error it was."""
+    """Return the exit status of a kind of error, for scripts."""
     match error:
         case AuthenticationError() | PermissionDeniedError() | MissingKeyError():
             return ExitStatus.AUTHENTICATION

@@ -102,7 +102,7 @@ def _add_send_to(commands: Any) -> None:
     parser = commands.add_parser(
         "send",
         help="send a signed sample event to an endpoint",
-        description="Send a sample event as Gather would, and tell what came back. A good"
+        description="Send a sample event as Gather would, and print what came back. A good"
         " endpoint answers 2xx within 5 seconds, and 401 to --tamper and --old.",
         epilog=f"events: {', '.join(sorted(EVENT_CLASSES))}, or any other name",
         allow_abbrev=False,

@@ -102,7 +102,7 @@ def api_error(
     if isinstance(failure, RateLimitedError):
         wait = seconds_until_reset(response.headers, said.details, now=now)
     else:
-        # Each response tells the quota's reset; only a refusal's means that one must wait for it.
+        # Each response names the quota's reset; only a refusal's means that one must wait for it.
         wait = _longest_credible(_retry_after(response.headers, now=now))
     failure.retry_after = wait
     if isinstance(failure, RateLimitedError) and wait is not None:

@@ -114,7 +114,7 @@ def next_interval(policy: PollPolicy, *, age: float, draw: float, is_slow: bool 
         policy: The waiting caller's.
         age: Seconds since the wait began, 0 or more.
         draw: A random number from 0 to 1.
-        is_slow: Whether something else tells of changes, so that ``cap`` is enough.
+        is_slow: Whether something else announces changes, so that ``cap`` is enough.
 
     >>> [next_interval(PollPolicy(), age=age, draw=0.0) for age in (0, 1, 2.5, 3600)]
     [1.0, 1.5, 2.25, 15.0]

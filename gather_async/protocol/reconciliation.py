@@ -159,7 +159,7 @@ class Reconciliation:
         return self._judge_date(item, began)
 
     def _judge_time(self, item: Mapping[str, Any], began: float | None) -> _Is:
-        """Judge an object that others may resemble: only time, or absence before, tells."""
+        """Judge an object that others may resemble: only time, or absence before, decides."""
         own_id = _id(item)
         if own_id in self.claimed:
             return _Is.OTHERS

@@ -52,7 +52,7 @@ class Lookup:
     """What the list was asked for, by wire name: any other object is not meant."""
     sent: Mapping[str, Any] = field(factory=dict, repr=False)
     """Values that show by themselves that an object is the one, by wire name; none where an
-    older object may have the same, so that only time tells."""
+    older object may have the same, so that only time decides."""
     before: Collection[str] | None = field(default=None, repr=False)
     """Ids of all such objects before the attempt; None if that is unknown."""
 

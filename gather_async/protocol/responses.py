@@ -35,7 +35,7 @@ __all__ = [
 T = TypeVar("T")
 _KEPT_BODY = 65_536
 _STRUCK = "[redacted]"
-_SHORTEST_SECRET = 8  # a shorter one is nobody's key, and may be a part of any word
+_SHORTEST_SECRET = 8  # a shorter one is no key, and may be a part of any word
 
 
 @frozen
@@ -203,7 +203,7 @@ def _reencode(payload: Any) -> bytes:
 
 @frozen
 class ErrorBody:
-    """What the body of an error says, whoever wrote it."""
+    """The content of an error body, of the API, a gateway or a framework."""
 
     code: str | None = None
     message: str = field(default="", repr=False)

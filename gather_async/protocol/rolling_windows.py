@@ -159,7 +159,7 @@ class RollingWindows:
         return True
 
     def free_at(self, now: float, *, bulk: bool = False) -> float:
-        """Return when one more request may start; ``inf`` if only an answer can tell.
+        """Return when one more request may start; ``inf`` if that depends on an answer.
 
         Never earlier than ``now``.
         """

@@ -184,7 +184,7 @@ def validate_secrets(secret: Any, *, name: str = "The webhook secret") -> tuple[
         name: What the message calls it.
 
     Raises:
-        ConfigurationError: There is none, it is of another type, blank (anybody could sign
+        ConfigurationError: There is none, it is of another type, blank (anyone could sign
             with it), or has a line break, as what is read from a file often has.
     """
     is_one = isinstance(secret, str | bytes) or hasattr(secret, "get_secret_value")

@@ -172,8 +172,8 @@ class Forecast:
         if interval * block > period:
             block, period = 1, interval
         answers = self._answers
-        settled = all(self._at > rule.external_until for rule in rules if rule.external)
-        if len(answers) >= memory + block and settled:
+        are_gone = all(self._at > rule.external_until for rule in rules if rule.external)
+        if len(answers) >= memory + block and are_gone:
             pairs = zip(answers[-memory:], answers[-memory - block :], strict=False)
             repeats = all(abs(late - early - period) < _SAME for late, early in pairs)
             if repeats or simulated >= _MOST_SIMULATED:

@@ -43,7 +43,7 @@ class Hold:
         self._rng = rng
 
     def grow(self, seconds: float, now: float) -> bool:
-        """Hold for at least that many seconds from now; tell whether that changed anything.
+        """Hold for at least that many seconds from now; return whether that changed anything.
 
         Many refusals at once name about the same instant: they draw jitter once.
         """
@@ -161,7 +161,7 @@ class ServerQuotaTracker:
         return window
 
     def _unlearn(self, named: Window, quota: ServerQuota, sent_at: float, now: float) -> None:
-        """Drop a learned limit that must be full by now, while the server tells of room.
+        """Drop a learned limit that must be full by now, while the server reports room.
 
         A server that still had it would have named it, being the tighter.
         """

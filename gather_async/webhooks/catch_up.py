@@ -76,7 +76,7 @@ async def _unseen(
 def _events_of(item: CandidateInterview) -> Iterator[tuple[WebhookEvent, str]]:
     """Give the events that must have happened for it to be as it is, with their JSON text.
 
-    An invite that is merely out tells nothing: that it is no change is what the
+    An invite that is merely out is no event: that it is no change is what the
     documentation's silence suggests.
     """
     if item.status is None or item.status == CandidateInterviewStatus.INVITE_SENT:
@@ -89,7 +89,7 @@ def _events_of(item: CandidateInterview) -> Iterator[tuple[WebhookEvent, str]]:
 async def _changed_since(
     interviews: _CandidateInterviews, item: CandidateInterview, since: datetime
 ) -> CandidateInterview | None:
-    """Return the candidate interview as it is, if it has changed since then or can't tell.
+    """Return the candidate interview as it is, if it has changed since then or doesn't say.
 
     The list's example items don't say when they changed; one read of the object does.
     """

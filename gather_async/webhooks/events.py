@@ -325,7 +325,7 @@ def decode_event(
     Args:
         text: The body: ``{event, timestamp, data}``. A missing or null ``data`` is empty.
         synthetic: Marks the event as made up by a look at the server.
-        signed: False marks the event as one that nobody vouches for.
+        signed: False marks the event as one without proof of its sender.
         default_event: What a body without ``event`` is; all of it is the data then.
         tenant: Whose secret it was signed with.
 

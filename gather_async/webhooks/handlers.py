@@ -156,7 +156,7 @@ class Handlers:
         # Each look at a bound method makes another object, equal to the first.
         if known is not None and known.function != function:
             raise ConfigurationError(
-                f"Two handlers are named {name}, and the inbox could not tell them apart: "
+                f"Two handlers are named {name}, and the inbox could not keep them apart: "
                 "give one of them on(..., name=...)."
             )
         events = {target} | (known.events if known else set())

@@ -358,7 +358,7 @@ class Inbox(Protocol):
     async def prune(self, *, older_than: float | None = None) -> int:
         """Forget events that were done or ignored so many seconds ago, and expired handlers.
 
-        None: as long as the inbox was told to keep them. Returns how many events.
+        None: as long as the inbox is set to keep them. Returns how many events.
         """
         ...
 

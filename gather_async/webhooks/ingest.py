@@ -264,7 +264,7 @@ class Ingest:
         """Return what was signed; a large body is verified beside the loop.
 
         What was signed as it came needs a hash and no turn. To write a body anew takes long
-        and the interpreter from the loop, and anybody can send large ones with a wrong
+        and the interpreter from the loop, and anyone can send large ones with a wrong
         signature: one at a time, and the slowest kind in a lane of its own.
         """
         if len(body) <= _LARGEST_INLINE:

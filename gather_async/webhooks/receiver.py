@@ -97,7 +97,7 @@ class WebhookReceiver(Handlers):
             max_body: Bytes of a body at most.
             handling: How handlers are run.
             body_timeout: Seconds in which a body must have come.
-            unsigned_token: At least 32 characters that nobody can guess. A request whose
+            unsigned_token: At least 32 characters that can't be guessed. A request whose
                 path ends with them needs no signature: for the webhook of a single
                 candidate interview, of which no secret is documented. Its events have
                 ``signed=False``.

@@ -339,7 +339,7 @@ def is_process_gone(token: str) -> bool:
         return _start_of(int(number)) != start
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it is somebody else's, or hidden
+    except (OSError, OverflowError):  # it is another user's, or hidden
         return False
 
 

@@ -211,7 +211,7 @@ async def test_every_request_of_the_client_is_documented(contract: Any, edition:
 
 
 async def test_every_request_of_the_client_carries_what_a_server_needs() -> None:
-    """The key goes into its own header, the body is declared as JSON, and nobody is asked twice."""
+    """The key goes into its own header, the body is declared as JSON, and nothing is sent twice."""
     async with (
         FakeGather() as fake,
         fake.client() as gather,

@@ -145,7 +145,7 @@ async def test_every_documented_operation_succeeds(contract: Any, edition: str) 
         await http.good(
             "PATCH",
             "interviews/bulk-update",
-            json={"interviewIds": [ids["interview"], "nobody"], "mode": "merge", "title": "New"},
+            json={"interviewIds": [ids["interview"], "absent"], "mode": "merge", "title": "New"},
         )
         await http.good("GET", f"candidates/{ids['candidate']}")
         query = {"page": "1", "pageSize": "100", "archived": "false", "externalId": "crm-1"}
@@ -242,11 +242,11 @@ async def test_every_operation_refuses_as_documented(contract: Any, edition: str
                 _, slash, action = tail.partition("/")
                 body = {"status": {"status": "hired"}, "resend-invite": {"deliveryTypes": ["sms"]}}
                 error = await http.bad(
-                    404, method, f"{head}/nobody{slash}{action}", json=body.get(action)
+                    404, method, f"{head}/absent{slash}{action}", json=body.get(action)
                 )
                 assert error["code"] == "NOT_FOUND"
                 assert error["details"].keys() == {"resource", "id"}
-                assert error["details"]["id"] == "nobody"
+                assert error["details"]["id"] == "absent"
         expected = {(name, status) for name in requests for status in (400, 401, 500)}
         assert expected <= http.seen
 

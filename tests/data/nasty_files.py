@@ -75,7 +75,7 @@ def quotes() -> list[Nasty]:
         ),
         Nasty(
             name="quote_open_in_the_middle",
-            why="The quote is opened in the second cell, and closed by nobody.",
+            why="The quote is opened in the second cell, and never closed.",
             data=text(HEAD, line(1), line(2, last_name='"Lee'), line(3)),
             rows={2: person(1), 3: "quote that line 3 opens", 4: person(3)},
         ),
@@ -131,7 +131,7 @@ def quotes() -> list[Nasty]:
         ),
         Nasty(
             name="note_that_quotes_rows",
-            why="A note holds the line of somebody who is not to be invited.",
+            why="A note holds the line of a person who is not to be invited.",
             data=text(WITH_NOTES, line(1) + ',"fwd:', line(9) + ",x", 'end"', line(2) + ",y"),
             rows={
                 2: "quote that line 2 opens",
@@ -184,7 +184,7 @@ def quotes() -> list[Nasty]:
         ),
         Nasty(
             name="backslashes_that_escape_other_things",
-            why="A backslash stands for a tab in a name; nobody is called so.",
+            why="A backslash stands for a tab in a name; no one is called so.",
             data=text(HEAD, line(1, first_name="A\\tB"), line(2)),
             rows={2: "backslash", 3: person(2)},
         ),
@@ -241,7 +241,7 @@ def encodings() -> list[Nasty]:
         ),
         Nasty(
             name="stray_byte_in_an_ignored_column",
-            why="The stray byte is in a cell that nobody reads.",
+            why="The stray byte is in a cell that is not read.",
             data=text(WITH_NOTES, line(1) + ",ok") + line(2).encode() + b",caf\xe9\n",
             rows=rows,
         ),
@@ -253,7 +253,7 @@ def encodings() -> list[Nasty]:
         ),
         Nasty(
             name="windows_1252_with_a_line_of_utf_8",
-            why="Somebody pasted a line of UTF-8 into a file of Windows-1252.",
+            why="Someone pasted a line of UTF-8 into a file of Windows-1252.",
             data=text(HEAD, line(1), line(2), line(4), encoding="cp1252") + text(line(3)),
             rows={**rows, 4: person(4), 5: "first_name makes no sense in Windows-1252"},
         ),
@@ -430,7 +430,7 @@ def layouts() -> list[Nasty]:
         ),
         Nasty(
             name="two_phone_columns",
-            why="Two columns mean the phone, and nobody says which.",
+            why="Two columns mean the phone, and nothing says which.",
             data=text(f"{HEAD},Phone Number", line(1) + ",+12025550009"),
             error="Two columns mean phone",
         ),
@@ -520,7 +520,7 @@ def spreadsheets() -> list[Nasty]:
         ),
         Nasty(
             name="invisible_characters",
-            why="Marks and spaces that nobody sees came with copied cells.",
+            why="Marks and spaces that are not seen came with copied cells.",
             data=text(
                 WITH_ID,
                 "\u200bAnn\ufeff,Lee,\ufeffa@example.com,\u202a+12025550001\u202c,\u200bX1\ufeff",

@@ -81,7 +81,7 @@ async def test_list_may_be_bare_or_keyed_and_without_meta(
 async def test_bulk_update_without_meta_shows_a_partial_failure(
     gather: GatherClient, can: Can
 ) -> None:
-    """A 200 that reports errors is told apart from success."""
+    """A 200 that reports errors is distinguished from success."""
     data = {"success": True, "updatedCount": 1, "errors": [{"id": "b"}]}
     can("PATCH", "interviews/bulk-update", payload={"data": data})
     result = await gather.interviews.bulk_update(["a", "b"], mode="merge", title="t")
@@ -260,7 +260,7 @@ def _people(*numbers: int, total: int) -> dict[str, Any]:
 
 
 async def test_short_list_proves_no_absence(gather: GatherClient, can: Can) -> None:
-    """Whoever wasn't listed may exist where fewer came than are counted: nobody is created."""
+    """Anyone who wasn't listed may exist where fewer came than are counted: no one is created."""
     new = NewCandidate("Ada", "Lovelace", "ada@example.com", "+12025550123", external_id="x7")
     query = "candidates?externalId=x7&page={}&pageSize=100"
     can("GET", query.format(1), payload=_people(1, 2, total=3))
@@ -365,7 +365,7 @@ async def test_pager_that_a_task_group_refuses_is_closed(gather: GatherClient) -
 
 
 async def test_jobs_can_be_given_to_tasks(gather: GatherClient) -> None:
-    """A bulk invite runs in a task of its own, and is over for whoever awaits it too."""
+    """A bulk invite runs in a task of its own, and is over for the one who awaits it too."""
     job = gather.bulk_invite([], interview_id="i", dry_run=True)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(job)

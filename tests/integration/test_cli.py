@@ -152,7 +152,7 @@ async def test_a_taken_port_is_reported(run: Run, fake_gather: FakeGather) -> No
 async def test_quickstart_with_a_key_asks_first(
     run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key nothing at all is sent until somebody says yes."""
+    """With a key nothing at all is sent until someone says yes."""
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     done = await run("quickstart", "--email", "ada@example.org")
     assert (done.status, fake_gather.requests) == (1, ())
@@ -275,7 +275,7 @@ async def test_get_prints_json(run: Run, invited: list[str]) -> None:
 
 async def test_a_missing_object_is_a_failure(run: Run) -> None:
     """404 gives 1, with the request id for the vendor's support."""
-    done = await run("get", "candidates", "nobody")
+    done = await run("get", "candidates", "absent")
     assert (done.status, done.out) == (1, "")
     assert "request id" in done.err
 

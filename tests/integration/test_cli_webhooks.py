@@ -56,8 +56,8 @@ def test_what_send_sends_listen_prints_once(
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["event"] for event in events] == ["question.audio_generated"]
     assert events[0]["data"]["questionId"]
-    told = [line.split()[2] for line in err.splitlines() if line.startswith("POST")]
-    assert told == ["200", "200", "200", "401", "401", "401"]
+    reported = [line.split()[2] for line in err.splitlines() if line.startswith("POST")]
+    assert reported == ["200", "200", "200", "401", "401", "401"]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_an_endpoint_that_takes_a_forgery_fails(
 def test_an_endpoint_that_is_not_there_fails(
     unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No answer is a failure, told in a line."""
+    """No answer is a failure, reported in a line."""
     url = f"http://127.0.0.1:{unused_tcp_port}/"
     assert main(["webhooks", "send", "x", "--to", url, "--secret", SECRET]) == 1
     assert "no answer: " in capsys.readouterr().out

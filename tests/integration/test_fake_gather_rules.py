@@ -132,7 +132,7 @@ async def test_bulk_update_merges_overwrites_and_clones() -> None:
             await call("POST", "interviews", json=INTERVIEW | {"title": title, "questionIds": ids})
         one, two = (interview["id"] for interview in fake.interviews)
         change = {"mode": "merge", "title": "uno", "removedQuestionIds": [questions[0]]}
-        body = {"interviewIds": [one, one, "nobody"]} | change
+        body = {"interviewIds": [one, one, "absent"]} | change
         _, answer = await call("PATCH", "interviews/bulk-update", json=body)
         assert answer.keys() == {"data"}
         assert (answer["data"]["success"], answer["data"]["updatedCount"]) == (False, 1)
@@ -155,7 +155,7 @@ async def test_bulk_update_merges_overwrites_and_clones() -> None:
 
 
 async def test_sms_needs_opt_in() -> None:
-    """An SMS invite to somebody who never agreed is refused, and nothing is sent or made."""
+    """An SMS invite to someone who never agreed is refused, and nothing is sent or made."""
     async with serving() as (fake, call):
         await call("POST", "interviews", json=INTERVIEW)
         _, answer = await call("POST", "candidates", json=person())
@@ -176,7 +176,7 @@ async def test_sms_needs_opt_in() -> None:
 
 
 async def test_no_invite_goes_out_unless_asked_for() -> None:
-    """Without ``sendInvite`` the link exists, nobody is written to, and expiry is the default."""
+    """Without ``sendInvite`` the link exists, no one is written to, and expiry is the default."""
     async with serving() as (fake, call):
         await call("POST", "interviews", json=INTERVIEW)
         [candidate] = fake.add_candidates(1)
@@ -186,9 +186,9 @@ async def test_no_invite_goes_out_unless_asked_for() -> None:
         assert answer["data"]["expiry"] > answer["data"]["createdAt"]
         assert not fake.invites
         for name in pair:
-            body = pair | {name: "nobody"}
+            body = pair | {name: "absent"}
             status, answer = await call("POST", "candidate-interviews", json=body)
-            assert (status, answer["error"]["details"]["id"]) == (404, "nobody")
+            assert (status, answer["error"]["details"]["id"]) == (404, "absent")
 
 
 async def test_a_person_invited_through_two_records_is_found() -> None:
@@ -295,7 +295,7 @@ async def test_teams_and_users_belong_to_each_other() -> None:
         north = answer["data"]["teams"][0]["id"]
         _, answer = await call("GET", "teams", params={"userId": fake.user_id})
         assert [each["id"] for each in answer["data"]["teams"]] == [fake.team_id, north]
-        _, answer = await call("GET", "teams", params={"userId": "nobody"})
+        _, answer = await call("GET", "teams", params={"userId": "absent"})
         assert answer["data"]["teams"] == []
         assert (await call("POST", "teams", json={"teams": [{"name": "x", "userIds": ["y"]}]}))[
             0

@@ -319,7 +319,7 @@ async def test_audio_events_come_when_the_audio_is_ready() -> None:
 
 
 async def test_closing_stops_timers_and_starting_sets_them_again() -> None:
-    """A closed server holds no timer; audio that is still being made is told of after a restart."""
+    """A closed server holds no timer; audio still being made is announced after a restart."""
     clock = VirtualClock(autojump=False)
     async with (
         receiving(accept) as (url, arrived),

@@ -427,7 +427,7 @@ async def test_second_invite_at_once_is_a_second_invite(
 async def test_person_with_the_same_reference_is_not_the_one_created(
     gather: GatherClient, fake: FakeGather
 ) -> None:
-    """A lost candidate isn't mistaken for somebody else under its external id."""
+    """A lost candidate isn't mistaken for another person under its external id."""
     other = await gather.candidates.create(
         first_name="Eve",
         last_name="E",

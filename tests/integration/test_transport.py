@@ -290,7 +290,7 @@ async def test_server_without_tls_is_no_use_to_try_again() -> None:
 
 
 async def test_proxy_that_is_not_there_is_the_reason() -> None:
-    """A proxy that refuses connections is told from a server that does."""
+    """A proxy that refuses connections is distinguished from a server that does."""
     async with serving(answer_all) as gone:
         pass
     async with transport_to("https://gather.example", proxy=gone) as transport:
@@ -350,7 +350,7 @@ async def test_lent_session_gives_the_same_results() -> None:
 
 
 async def test_closing_from_several_tasks_at_once_is_harmless() -> None:
-    """Each of several tasks may close the transport, whoever comes first."""
+    """Each of several tasks may close the transport, in whatever order."""
     async with serving(answer_all) as base, transport_to(base) as transport:
         await exchange(transport)
         await asyncio.gather(*(transport.aclose() for _ in range(3)))

@@ -123,7 +123,7 @@ async def test_without_a_list_single_reads_keep_to_their_share(style: str) -> No
 
 
 async def test_single_reads_go_to_the_oldest_first() -> None:
-    """Where everything is read alone, nobody is looked at twice before all were once."""
+    """Where everything is read alone, no one is looked at twice before all were once."""
     async with a_world(30, questions_list="missing") as world:
         waits = [asyncio.ensure_future(world.wait(n, timeout=100)) for n in range(30)]
         await asyncio.wait(waits)
@@ -303,7 +303,7 @@ async def test_trouble_until_the_deadline_is_the_cause_of_the_timeout() -> None:
 
 
 async def test_an_unreachable_server_is_endured_without_haste() -> None:
-    """While nobody listens, polls pause longer and longer."""
+    """While no one listens, polls pause longer and longer."""
     async with a_world() as world:
         await world.fake.aclose()
         with pytest.raises(AudioTimeoutError) as caught:

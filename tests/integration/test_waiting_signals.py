@@ -137,16 +137,16 @@ async def test_an_event_before_the_wait_counts() -> None:
 
 def test_the_memory_of_events_is_short() -> None:
     """An id is remembered for five minutes, and at most ten thousand are."""
-    heard = RecentEvents()
-    heard.note("old", 1000.0)
-    assert heard.last("old", 1300.0) == 1000.0
-    assert heard.last("old", 1301.0) is None
-    assert heard.last("never", 1000.0) is None
+    received = RecentEvents()
+    received.note("old", 1000.0)
+    assert received.last("old", 1300.0) == 1000.0
+    assert received.last("old", 1301.0) is None
+    assert received.last("never", 1000.0) is None
     for number in range(10_001):
-        heard.note(f"q{number}", 1100.0)
-    assert heard.last("old", 1100.0) is None
-    assert heard.last("q0", 1100.0) is None
-    assert heard.last("q1", 1100.0) == 1100.0
+        received.note(f"q{number}", 1100.0)
+    assert received.last("old", 1100.0) is None
+    assert received.last("q0", 1100.0) is None
+    assert received.last("q1", 1100.0) == 1100.0
 
 
 async def test_an_event_during_a_read_causes_another() -> None:

@@ -205,7 +205,7 @@ JSON_API = [{"code": "x", "detail": "is taken", "source": {"pointer": "/data/ema
 def test_the_usual_bodies_of_gateways_and_frameworks_are_read(
     body: Any, code: str | None, message: str, details: dict[str, Any] | None
 ) -> None:
-    """Whoever answered, the error says in their words what is wrong, and keeps the rest."""
+    """Anyone who answered, the error says in their words what is wrong, and keeps the rest."""
     error = failed(400, json.dumps(body).encode())
     assert (error.code, error.message) == (code, message)
     assert details is None or error.details == details

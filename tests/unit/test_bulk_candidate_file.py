@@ -112,7 +112,7 @@ def test_blank_lines_and_excels_separator_line_are_no_rows(tmp_path: Path) -> No
 
 
 def test_a_line_with_too_many_cells_is_unreadable_alone(tmp_path: Path) -> None:
-    """One broken line is told as such, and the next is read."""
+    """One broken line is reported as such, and the next is read."""
     line = ",".join(_ZOE.values())
     path = _write(tmp_path / "people.csv", f"{','.join(_FIELDS)}\n{line},more\n{line}\n")
     broken, good = read_candidates(path)
@@ -131,7 +131,7 @@ def test_a_cell_beyond_csvs_limit_is_unreadable_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_needed_column_is_refused(tmp_path: Path) -> None:
-    """A wrong file is told once, not once for each of its rows."""
+    """A wrong file is reported once, not once for each of its rows."""
     path = _write(tmp_path / "people.csv", "first_name,last_name,mail\nA,B,c\n")
     with pytest.raises(ConfigurationError, match="lacks email, phone"):
         list(read_candidates(path))
@@ -161,7 +161,7 @@ def test_a_json_array_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_unknown_formats_and_codecs_are_refused_before_reading(tmp_path: Path) -> None:
-    """A wrong argument is told at the call."""
+    """A wrong argument is reported at the call."""
     with pytest.raises(ConfigurationError, match="format"):
         read_candidates(tmp_path / "x", format="xml")  # type: ignore[arg-type] # the point
     with pytest.raises(ConfigurationError, match="codec"):

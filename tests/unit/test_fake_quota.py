@@ -41,7 +41,7 @@ def test_a_request_is_accepted_exactly_if_each_window_has_room(
 def test_the_reset_of_a_refusal_is_when_every_window_has_room(
     limits: list[RateLimit], tries: int
 ) -> None:
-    """A request refused is accepted at the reset that it was told, and not before."""
+    """A request refused is accepted at the reset that it was reported, and not before."""
     quota = FakeQuota(limits)
     verdicts = [quota.arrive(1000.0 + number / 8) for number in range(tries)]
     now = 1000.0 + (tries - 1) / 8

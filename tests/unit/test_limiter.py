@@ -282,7 +282,7 @@ async def test_max_wait_refuses_at_once_with_the_date(clock: VirtualClock) -> No
 
 
 async def test_max_wait_counts_the_calls_ahead(clock: VirtualClock) -> None:
-    """The third waiter of one slot a minute is told three minutes."""
+    """The third waiter of one slot a minute is given three minutes."""
     limiter = _limiter(clock, (1, 60))
     (await _get(limiter)).answered(None)
     ahead = [asyncio.create_task(_get(limiter)) for _ in range(2)]

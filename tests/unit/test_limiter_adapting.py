@@ -160,7 +160,9 @@ async def test_use_elsewhere_is_seen_and_forgotten() -> None:
 
     async def elsewhere() -> None:
         for _ in range(600):
-            server.logs[0].append(clock.monotonic())  # it is let in, whoever is refused for it
+            server.logs[0].append(
+                clock.monotonic()
+            )  # it is let in, though others are refused for it
             await clock.sleep(1.0)
 
     async def work() -> None:

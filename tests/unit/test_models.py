@@ -125,7 +125,7 @@ def test_the_table_has_every_public_model() -> None:
 
 @by_class
 def test_a_model_is_frozen_and_slotted(model: Any) -> None:
-    """Nobody changes an object that others hold too, or misspells a field unseen."""
+    """No one changes an object that others hold too, or misspells a field unseen."""
     name = attrs.fields(type(model))[0].name
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(model, name, "changed")
@@ -281,7 +281,7 @@ def test_the_words_of_audio_states_can_be_replaced() -> None:
 def test_who_evaluated_is_read_from_the_score_card(
     score_card: dict[str, Any] | None, evaluation: EvaluationType | None
 ) -> None:
-    """A card without a word names nobody."""
+    """A card without a word names no one."""
     assert InterviewResults(score_card=score_card).evaluation_type == evaluation
 
 

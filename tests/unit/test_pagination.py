@@ -50,10 +50,10 @@ def read_on(paging: Paging, server: Server, progress: Progress) -> tuple[list[in
     """Read to the end as the resources do; return the ids in order, and how far it came."""
     seen: dict[int, None] = {}
     while progress.has_next:
-        listed, told = server(progress.page + 1)
+        listed, reported = server(progress.page + 1)
         ids, known = dict.fromkeys(listed), len(seen)
         seen |= ids
-        progress = advance(paging, progress, told, listed=len(ids), fresh=len(seen) - known)
+        progress = advance(paging, progress, reported, listed=len(ids), fresh=len(seen) - known)
     return list(seen), progress
 
 
@@ -71,16 +71,16 @@ def test_reading_ends_for_every_server_and_never_calls_too_few_complete(
     asked: list[PageCounts] = []
 
     def server(page: int) -> tuple[Sequence[int], PageCounts]:
-        listed, told = script[(page - 1) % len(script)]
-        asked.append(told)
-        return listed, told
+        listed, reported = script[(page - 1) % len(script)]
+        asked.append(reported)
+        return listed, reported
 
     ids, requests, is_complete = read_all(paging, server)
     distinct = {each for listed, _ in script for each in listed}
     assert len(ids) == len(set(ids))
     assert set(ids) <= distinct
     assert requests <= 11 * (len(distinct) + 1)
-    totals = [told.total for told in asked if told.total is not None]
+    totals = [reported.total for reported in asked if reported.total is not None]
     if totals and len(ids) < max(totals):
         assert not is_complete
 
@@ -91,7 +91,7 @@ def test_reading_ends_for_every_server_and_never_calls_too_few_complete(
     st.sets(st.sampled_from(["page", "total", "total_pages", "size"])),
 )
 def test_an_honest_server_is_read_whole_whichever_counts_it_sends(
-    items: int, size: int, told: set[str]
+    items: int, size: int, reported: set[str]
 ) -> None:
     """No item is missed; with counts, no request is wasted."""
 
@@ -102,14 +102,14 @@ def test_an_honest_server_is_read_whole_whichever_counts_it_sends(
             "total_pages": -(-items // size),
             "size": size,
         }
-        shown = PageCounts(**{name: counts[name] for name in told})
+        shown = PageCounts(**{name: counts[name] for name in reported})
         return range(items)[(page - 1) * size : page * size], shown
 
     ids, requests, is_complete = read_all(LIMIT, server)
     assert ids == list(range(items))
     assert is_complete
     needed = max(1, -(-items // size))
-    assert requests == needed if told & {"total", "total_pages"} else requests <= needed + 1
+    assert requests == needed if reported & {"total", "total_pages"} else requests <= needed + 1
 
 
 @given(
@@ -119,7 +119,7 @@ def test_an_honest_server_is_read_whole_whichever_counts_it_sends(
     changes=st.lists(st.integers(min_value=0, max_value=25), max_size=10),
     grows=st.booleans(),
     at=st.integers(min_value=0, max_value=60),
-    told=st.sets(st.sampled_from(["page", "total_pages", "size"])),
+    reported=st.sets(st.sampled_from(["page", "total_pages", "size"])),
     empty=st.sets(st.integers(min_value=1, max_value=6), max_size=3),
 )
 def test_nothing_is_lost_in_silence_from_a_list_that_shifts(
@@ -130,7 +130,7 @@ def test_nothing_is_lost_in_silence_from_a_list_that_shifts(
     changes: list[int],
     grows: bool,
     at: int,
-    told: set[str],
+    reported: set[str],
     empty: set[int],
 ) -> None:
     """Whatever shifts, stays empty or is capped, all is read or the list isn't complete."""
@@ -153,7 +153,7 @@ def test_nothing_is_lost_in_silence_from_a_list_that_shifts(
             "total_pages": -(-len(rows) // asked_size),
             "size": asked_size,
         }
-        return listed, PageCounts(**{name: counts[name] for name in told | {"total"}})
+        return listed, PageCounts(**{name: counts[name] for name in reported | {"total"}})
 
     ids, _, is_complete = read_all(LIMIT, server)
     if is_complete:
@@ -218,7 +218,7 @@ def test_items_that_shift_between_pages_are_given_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "requests"),
+    ("reported", "requests"),
     [
         (PageCounts(), 2),
         (PageCounts(total=99), 3),
@@ -226,10 +226,12 @@ def test_items_that_shift_between_pages_are_given_once() -> None:
         (PageCounts(total=99, page=1), 2),
     ],
 )
-def test_a_server_that_ignores_the_page_is_soon_left_alone(told: PageCounts, requests: int) -> None:
+def test_a_server_that_ignores_the_page_is_soon_left_alone(
+    reported: PageCounts, requests: int
+) -> None:
     """One page that repeats may be chance if the counts promise more; two say it all."""
-    is_complete = told == PageCounts()
-    assert read_all(UNSIZED, lambda _: ([1, 2], told)) == ([1, 2], requests, is_complete)
+    is_complete = reported == PageCounts()
+    assert read_all(UNSIZED, lambda _: ([1, 2], reported)) == ([1, 2], requests, is_complete)
 
 
 def test_a_full_page_that_repeats_without_counts_is_not_called_complete() -> None:
@@ -266,7 +268,7 @@ def test_a_list_that_counts_its_pages_after_all_is_read_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "listed", "has_next"),
+    ("reported", "listed", "has_next"),
     [
         (PageCounts(total=300, total_pages=3), 100, False),
         (PageCounts(total=300, total_pages=4), 100, True),
@@ -279,10 +281,10 @@ def test_a_list_that_counts_its_pages_after_all_is_read_to_the_last() -> None:
     ],
 )
 def test_a_page_read_alone_relies_on_the_counts(
-    told: PageCounts, listed: int, has_next: bool
+    reported: PageCounts, listed: int, has_next: bool
 ) -> None:
     """What was on the pages before it isn't known, so it never completes the list."""
-    after = advance(LIMIT, Progress.before(3), told, listed=listed, fresh=listed)
+    after = advance(LIMIT, Progress.before(3), reported, listed=listed, fresh=listed)
     assert (after.page, after.has_next, after.is_complete) == (3, has_next, False)
 
 
@@ -337,6 +339,6 @@ def test_counts_are_read_from_wherever_they_are(payload: Any, expected: PageCoun
 @given(json_values)
 def test_any_json_gives_counts_that_are_counts(payload: Any) -> None:
     """No answer makes reading the counts fail."""
-    told = read_counts(payload)
-    for count in (told.total, told.total_pages, told.size):
+    reported = read_counts(payload)
+    for count in (reported.total, reported.total_pages, reported.size):
         assert count is None or (type(count) is int and count >= 0)

@@ -143,7 +143,7 @@ REFUSED = [
     # Length.
     ("+1234567890123456", "more than 15 digits"),
     ("+1 (202) 555-0123 456 789", "more than 15 digits"),
-    # America drops no zero, so nobody knows what this one means.
+    # America drops no zero, so no one knows what this one means.
     ("+1 (0)20 7946 0958", "not possible in its country"),
     ("+44 (0)2", "not possible in its country"),
     ("+34 (0) 612 345 678", "not possible in its country"),
@@ -203,7 +203,7 @@ NATIONAL_REFUSED = [
     # Rules of the country that put digits in, or take some out of the middle.
     ("011 15-2345-6789", "AR", "not possible in its country"),
     ("886377", "SM", "not possible in its country"),
-    # A + may be lost: these are somebody else's numbers with it.
+    # A + may be lost: these are another person's numbers with it.
     ("4915123456789", "DE", "two readings"),
     ("4 915 123 456 789", "DE", "two readings"),
     ("15123456789", "DE", "two readings"),

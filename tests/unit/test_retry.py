@@ -69,7 +69,7 @@ def test_what_goes_again(failure: Failure, read_goes_again: bool, write_goes_aga
 def test_an_ambiguous_failure_is_never_repeated_unless_that_is_harmless(
     policy: RetryPolicy, failure: Failure, attempt: int, elapsed: float, draw: float
 ) -> None:
-    """Nobody is invited twice, whatever the policy."""
+    """No one is invited twice, whatever the policy."""
     decision = decide(
         policy, failure, repeatable=False, attempt=attempt, elapsed=elapsed, draw=draw
     )

@@ -310,7 +310,7 @@ def test_fuzz_signatures() -> None:
 
 
 def test_unknown_event_is_readable() -> None:
-    """An event that nobody documented is data like any other."""
+    """An event that no one documented is data like any other."""
     body = b'{"event":"candidate.sneezed","timestamp":1,"data":{"candidateId":"c"},"id":"e1"}'
     event = verify(body, sign(body, secret=SECRET), secret=SECRET)
     assert type(event) is UnknownEvent

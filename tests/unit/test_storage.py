@@ -93,7 +93,7 @@ async def test_works_that_queue_up_share_a_commit(tmp_path: Path) -> None:
 
 
 async def test_failed_work_is_undone_alone(tmp_path: Path) -> None:
-    """A work that raises loses its own rows and nobody else's in the shared transaction."""
+    """A work that raises loses its own rows and no other's in the shared transaction."""
     store = store_at(tmp_path / "s.db")
 
     def fail(connection: sqlite3.Connection) -> None:
@@ -111,7 +111,7 @@ async def test_failed_work_is_undone_alone(tmp_path: Path) -> None:
 
 
 async def test_lost_transaction_fails_every_work_of_it(tmp_path: Path) -> None:
-    """When the transaction itself is lost, no work that shared it is told that it was kept."""
+    """When the transaction itself is lost, no work that shared it learns that it was kept."""
     store = store_at(tmp_path / "s.db")
     await insert(store, 0)
     held, gate = await hold(store)

@@ -27,7 +27,7 @@ async def test_an_hour_passes_at_once_and_in_order() -> None:
 
 
 async def test_time_stands_still_while_anything_runs() -> None:
-    """A task that keeps the loop busy sees no time pass, whoever sleeps."""
+    """A task that keeps the loop busy sees no time pass, no matter what sleeps."""
     clock = VirtualClock()
     nap = asyncio.create_task(clock.sleep(1.0))
     began = clock.monotonic()
@@ -135,7 +135,7 @@ async def test_busy_holds_time_still() -> None:
 
 
 async def test_advance_moves_a_clock_that_does_not_jump() -> None:
-    """With autojump=False nobody wakes until advance, which stops exactly where it was told."""
+    """With autojump=False no one wakes until advance, which stops exactly where it was meant to."""
     clock, woken = VirtualClock(autojump=False), []
 
     async def nap(seconds: float) -> None:

@@ -112,14 +112,14 @@ def _arm(world: ServerState, question: Row) -> None:
     if not world.has_listeners or generation.fails or generation.ends_at == math.inf:
         return
 
-    def tell() -> None:
+    def announce() -> None:
         generation.timer = None
         if not generation.is_announced:
             generation.is_announced = True
             world.emit(QuestionAudioGenerated.NAME, {"questionId": question["id"]})
 
     seconds = max(generation.ends_at - world.clock.monotonic(), 0.0)
-    generation.timer = world.clock.call_later(seconds, tell)
+    generation.timer = world.clock.call_later(seconds, announce)
 
 
 # Only userId is documented as required (edition A); the title is inferred from every sample.

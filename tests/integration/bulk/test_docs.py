@@ -40,7 +40,7 @@ async def test_the_program_invites_a_file_and_goes_on(
     with (tmp_path / "candidates.csv").open("w", newline="") as file:
         lines = csv.DictWriter(file, fields)
         lines.writeheader()
-        lines.writerows([*people(3), {**people(1)[0], "email": "nobody"}])
+        lines.writerows([*people(3), {**people(1)[0], "email": "absent"}])
         lines.writerow({**people(1, first=9)[0], "phone": "(202) 555-0123"})
     monkeypatch.chdir(tmp_path)
     async with FakeGather() as fake:
@@ -95,16 +95,16 @@ def test_the_figures_and_names_are_those_of_the_code() -> None:
         name: parameter.default
         for name, parameter in inspect.signature(BulkInvite).parameters.items()
     }
-    told = " ".join(PAGE.split())
-    assert f"`in_flight_timeout` seconds ({defaults['in_flight_timeout']:g})" in told
-    assert f"`grace` seconds ({defaults['grace']:g})" in told
+    text = " ".join(PAGE.split())
+    assert f"`in_flight_timeout` seconds ({defaults['in_flight_timeout']:g})" in text
+    assert f"`grace` seconds ({defaults['grace']:g})" in text
     assert (
         f"`max_consecutive_failures` failures in a row ({defaults['max_consecutive_failures']})"
-        in told
+        in text
     )
-    assert f'`"{defaults["on_existing"]}"` (default)' in told
-    assert all(f"`{name}`" in told for name in FIELDS)
+    assert f'`"{defaults["on_existing"]}"` (default)' in text
+    assert all(f"`{name}`" in text for name in FIELDS)
     table = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
     assert table == {status.value for status in InviteStatus} - {InviteStatus.READY.value}
-    progress = told[told.index("## Progress") : told.index("## Cost")]
+    progress = text[text.index("## Progress") : text.index("## Cost")]
     assert all(f"`{field.name}`" in progress for field in attrs.fields(InviteProgress))

@@ -27,7 +27,7 @@ def _known(count: int, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 async def test_an_interview_without_invites_spares_looking(bench: Bench) -> None:
-    """Where nobody is invited yet, one request shows that no other journal's people are there."""
+    """Where no one is invited yet, one request shows that no other journal's people are there."""
     bench.fake.add_candidates(1000)
     job = bench.job(people(5))
     report = await job
@@ -37,7 +37,7 @@ async def test_an_interview_without_invites_spares_looking(bench: Bench) -> None
 
 
 async def test_existing_people_are_invited_under_reuse(bench: Bench) -> None:
-    """Nobody is created twice, and nobody who has an invite gets another."""
+    """No one is created twice, and no one who has an invite gets another."""
     ids = bench.fake.add_candidates(3)
     client = bench.client()
     await client.candidate_interviews.create(
@@ -88,7 +88,7 @@ async def test_an_existing_person_without_opt_in_gets_no_sms(bench: Bench) -> No
 
 
 async def test_few_rows_are_looked_up_each(bench: Bench) -> None:
-    """Two rows against a list of many pages: two look-ups, and a page that told its length."""
+    """Two rows against a list of many pages: two look-ups, and a page that reported its length."""
     bench.fake.add_candidates(1000)
     job = bench.job(_known(2, first=998) + _known(1, first=5000))
     report = await job
@@ -201,7 +201,7 @@ class _Cache:
 
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_absence_from_a_list_that_came_short_is_not_believed(is_complete: bool) -> None:
-    """Whoever a short list doesn't show is asked for one by one; a whole list is enough."""
+    """Anyone who a short list doesn't show is asked for one by one; a whole list is enough."""
     asked: list[str] = []
 
     async def look(key: str) -> ExistingRecord | None:

@@ -94,7 +94,7 @@ async def test_any_source_will_do(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["a.csv", {"email": "x"}, b"x", 7, None])
 async def test_what_is_no_source_is_refused(bench: Bench, source: Any) -> None:
-    """A path or a single row in place of rows is told at the call."""
+    """A path or a single row in place of rows is reported at the call."""
     with pytest.raises(errors.ConfigurationError, match="read_candidates"):
         bench.job(source)
 
@@ -193,7 +193,7 @@ async def test_lost_answers_invite_nobody_twice(bench: Bench) -> None:
 
 
 async def test_a_second_candidate_interview_is_never_sent_after_a_conflict(bench: Bench) -> None:
-    """A server that answers 409 to what it has is believed, and the row is told apart."""
+    """A server that answers 409 to what it has is believed, and the row is distinguished."""
     bench.fake.fail_next(
         status=409, path="/qsi/gather/candidate-interviews", method="POST", after_processing=True
     )
@@ -231,7 +231,7 @@ async def test_outcomes_come_as_rows_end(bench: Bench) -> None:
 
 
 async def test_leaving_the_loop_lets_the_job_go_on(bench: Bench) -> None:
-    """A reader that leaves early holds nobody up; awaiting gives the whole report."""
+    """A reader that leaves early holds no one up; awaiting gives the whole report."""
     job = bench.job(people(200))
     async for _ in job:
         break

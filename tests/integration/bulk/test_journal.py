@@ -72,7 +72,7 @@ def _second_name(journal: Path, kind: str) -> Path:
 _KINDS = pytest.mark.parametrize("kind", ["symbolic link", "hard link", "removed lock"])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="hard links are told apart on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="hard links are distinguished on Linux only")
 @_KINDS
 def test_another_processs_lock_has_every_name(journal: Path, kind: str) -> None:
     """Neither a second name nor a removed lock file lets two processes in at once."""

@@ -1,4 +1,4 @@
-"""A server that commits late and lists late: nobody twice, nobody lost, at what cost."""
+"""A server that commits late and lists late: no one twice, no one lost, at what cost."""
 
 import logging
 import random

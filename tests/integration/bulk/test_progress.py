@@ -15,31 +15,31 @@ from .conftest import Bench, content, names_in, people
 async def test_progress_is_notified_at_most_ten_times_a_second(bench: Bench) -> None:
     """However fast rows end, the callback comes every tenth of a second and at the end."""
     bench.fake.set_latency(0.03, 0.03)
-    told: list[tuple[float, InviteProgress]] = []
+    reported: list[tuple[float, InviteProgress]] = []
     rows = [*people(60), {}]
     await bench.job(
         rows,
         concurrency=2,
-        on_progress=lambda progress: told.append((bench.clock.monotonic(), progress)),
+        on_progress=lambda progress: reported.append((bench.clock.monotonic(), progress)),
     )
-    assert all(later - earlier >= 0.099 for (earlier, _), (later, _) in pairwise(told[:-1]))
-    assert len(told) > 3
-    last = told[-1][1]
+    assert all(later - earlier >= 0.099 for (earlier, _), (later, _) in pairwise(reported[:-1]))
+    assert len(reported) > 3
+    last = reported[-1][1]
     assert (last.done, last.total, last.requests_left, last.requests_sent) == (61, 61, 0, 121)
     assert last.counts == {InviteStatus.INVITED: 60, InviteStatus.REJECTED: 1}
     assert last.remaining == timedelta(0)
-    assert all(0 <= progress.done <= 61 for _, progress in told)
+    assert all(0 <= progress.done <= 61 for _, progress in reported)
 
 
 async def test_the_finish_follows_from_the_quota(bench: Bench) -> None:
     """With 20 requests a minute, 99 rows take nine more windows: progress says so at once."""
     limits = [RateLimit(25, per=60)]
-    told: list[InviteProgress] = []
+    reported: list[InviteProgress] = []
     client = bench.client(rate_limits=limits)
     began = bench.clock.wall()
-    await bench.job(people(99), client=client, on_progress=told.append)
+    await bench.job(people(99), client=client, on_progress=reported.append)
     finished = bench.clock.wall()
-    first = told[0]
+    first = reported[0]
     assert first.total == 99
     assert first.requests_left == pytest.approx(200, abs=40)
     assert first.finish_at.timestamp() == pytest.approx(finished, abs=30)
@@ -48,13 +48,13 @@ async def test_the_finish_follows_from_the_quota(bench: Bench) -> None:
 
 async def test_a_generators_length_is_unknown_until_its_end_or_told(bench: Bench) -> None:
     """``total`` is None for a generator, unless the caller knows it."""
-    told: list[InviteProgress] = []
-    await bench.job(iter(people(300)), on_progress=told.append)
-    assert told[0].total is None
-    assert told[-1].total == 300
-    told.clear()
-    await bench.job(iter(people(300)), on_progress=told.append, total=300)
-    assert told[0].total == 300
+    reported: list[InviteProgress] = []
+    await bench.job(iter(people(300)), on_progress=reported.append)
+    assert reported[0].total is None
+    assert reported[-1].total == 300
+    reported.clear()
+    await bench.job(iter(people(300)), on_progress=reported.append, total=300)
+    assert reported[0].total == 300
 
 
 async def test_a_callback_that_raises_is_dropped(

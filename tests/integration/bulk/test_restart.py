@@ -87,7 +87,7 @@ async def test_a_request_announced_as_the_job_stops_is_not_waited_for(
 async def test_stop_begins_nothing_new_and_the_next_run_goes_on(
     bench: Bench, journal: Path
 ) -> None:
-    """``stop`` lets what is on the wire end; nobody is left out or invited twice."""
+    """``stop`` lets what is on the wire end; no one is left out or invited twice."""
     bench.fake.set_latency(0.1, 0.4)
     job = bench.job(people(60), journal=journal)
     ended = 0
@@ -382,7 +382,7 @@ async def test_a_source_may_be_sorted_anew(bench: Bench, journal: Path, has_ids:
 
 
 async def test_a_lost_journal_invites_nobody_again(bench: Bench, journal: Path) -> None:
-    """The same people with a new journal: whoever was created or invited is found again."""
+    """The same people with a new journal: people who were created or invited is found again."""
     bench.fake.set_latency(0.1, 0.4)
     job = bench.job(people(40), journal=journal)
     async for _ in job:
@@ -480,7 +480,7 @@ async def test_a_database_of_something_else_is_refused(bench: Bench, journal: Pa
 
 
 async def test_a_second_job_on_one_journal_is_refused(bench: Bench, journal: Path) -> None:
-    """While a job runs, another one is told to wait; afterwards it may run."""
+    """While a job runs, another one is asked to wait; afterwards it may run."""
     first = bench.job(people(30), journal=journal)
     async for _ in first:
         with pytest.raises(errors.ConfigurationError, match="in use"):
@@ -504,7 +504,7 @@ def test_a_lock_file_that_was_left_behind_locks_nothing(journal: Path) -> None:
 
 
 async def test_a_restart_starts_with_the_true_quota(bench: Bench, journal: Path) -> None:
-    """A new process's limiter is told what the last hour's runs have sent, once."""
+    """A new process's limiter learns what the last hour's runs have sent, once."""
     limits = [RateLimit(100, per=3600)]
     await bench.job(people(30), journal=journal, client=bench.client(rate_limits=limits))
     await bench.clock.sleep(600)
@@ -516,7 +516,7 @@ async def test_a_restart_starts_with_the_true_quota(bench: Bench, journal: Path)
     assert bench.clock.monotonic() - began < 5
     (window,) = client.rate_limit_status.windows
     assert window.remaining == 0
-    # The same limiter knows, and isn't told again.
+    # The same limiter knows, and isn't informed again.
     await bench.clock.sleep(3000)
     report = await bench.job(people(60), journal=journal, client=client)
     assert report.invited == 60
@@ -547,7 +547,7 @@ async def test_a_journal_can_be_kept_free_of_personal_data(bench: Bench, journal
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 async def test_a_journal_is_for_its_owners_eyes(bench: Bench, journal: Path) -> None:
-    """A new journal can be read by nobody else, since it holds personal data."""
+    """A new journal can be read by no one else, since it holds personal data."""
     await bench.job(people(1), journal=journal)
     assert stat.S_IMODE(os.stat(journal).st_mode) == 0o600  # noqa: PTH116 - blocks no longer
 

@@ -18,7 +18,7 @@ from gather_async.bulk.source import CHUNK, chunks_of
 
 from .conftest import Bench, people
 
-_TENANT: ContextVar[str] = ContextVar("_TENANT", default="nobody")
+_TENANT: ContextVar[str] = ContextVar("_TENANT", default="absent")
 
 
 async def test_a_source_that_blocks_doesnt_block_the_loop() -> None:
@@ -109,7 +109,7 @@ async def test_leaving_early_closes_the_source_on_its_own_thread() -> None:
     """A generator is made, advanced and closed on one thread, under the caller's context."""
     threads: list[str] = []
     closed = threading.Event()
-    _TENANT.set("somebody")
+    _TENANT.set("someone")
 
     def rows() -> Iterator[object]:
         try:
@@ -121,7 +121,7 @@ async def test_leaving_early_closes_the_source_on_its_own_thread() -> None:
             closed.set()
 
     chunks = chunks_of(rows())
-    assert set(await anext(chunks)) == {"somebody"}
+    assert set(await anext(chunks)) == {"someone"}
     await chunks.aclose()
     assert await asyncio.to_thread(closed.wait, 20)
     assert set(threads) == {"gather-async-rows"}
@@ -158,7 +158,7 @@ async def test_cancelling_a_read_leaves_the_thread_to_end_by_itself() -> None:
 
 
 def test_a_thread_whose_loop_is_gone_ends() -> None:
-    """An answer that nobody can take is dropped, not raised in the thread."""
+    """An answer that no one can take is dropped, not raised in the thread."""
     go = threading.Event()
     threads: list[threading.Thread] = []
 

@@ -230,7 +230,7 @@ async def test_refusals(serving: Serving) -> None:
 
 
 async def test_slow_senders_hold_nobody_up(serving: Serving) -> None:
-    """While 50 senders drip their bodies another is served; the slow ones are told 408."""
+    """While 50 senders drip their bodies another is served; the slow ones are answered 408."""
     service = Service()
     delivery = sample("x", secret=SECRET)
     async with serving(service) as url, aiohttp.ClientSession() as session:

@@ -468,15 +468,15 @@ async def test_leases_are_renewed(clock: VirtualClock, tmp_path: Path) -> None:
 
 
 async def test_signals(clock: VirtualClock) -> None:
-    """Each new event is told at once to every subscriber; a broken one harms nobody."""
-    hooks, heard = receiver(clock), list[Any]()
+    """Each new event is reported at once to every subscriber; a broken one harms no one."""
+    hooks, received = receiver(clock), list[Any]()
     assert not hooks.alive
 
     def broken(event: str, ids: frozenset[str]) -> None:
         raise RuntimeError
 
     hooks.subscribe(broken)
-    stop = hooks.subscribe(lambda event, ids: heard.append((event, ids)))
+    stop = hooks.subscribe(lambda event, ids: received.append((event, ids)))
     async with hooks:
         assert hooks.alive
         assert hooks.last_event_at is None
@@ -484,12 +484,12 @@ async def test_signals(clock: VirtualClock) -> None:
             await deliver(
                 hooks, clock, "question.audio_generated", questionId="q", more=[{"id": 1}]
             )
-        assert heard == [("question.audio_generated", {"q", "1"})]
+        assert received == [("question.audio_generated", {"q", "1"})]
         assert hooks.last_event_at == datetime.fromtimestamp(clock.wall(), UTC)
         stop()
         stop()
         await deliver(hooks, clock, "x")
-    assert len(heard) == 1
+    assert len(received) == 1
     assert not hooks.alive
 
 
@@ -625,7 +625,7 @@ async def test_catch_up(clock: VirtualClock, *, lists_changes: bool) -> None:
     now = datetime.fromtimestamp(clock.wall(), UTC)
     server = Server(
         [
-            interview("told", "new_response", now),
+            interview("reported", "new_response", now),
             interview("missed", "new_response", now),
             interview("invited", "invite_sent", now),
             interview("partial", "partially_completed", now),
@@ -642,19 +642,19 @@ async def test_catch_up(clock: VirtualClock, *, lists_changes: bool) -> None:
     name = "candidate_interview.completed"
     since = now - timedelta(days=1)
     async with hooks:
-        await deliver(hooks, clock, name, candidateInterviewId="told")
+        await deliver(hooks, clock, name, candidateInterviewId="reported")
         assert await hooks.catch_up(server, since=since) == 1
         assert await hooks.catch_up(server, since=since) == 0
         reply = await deliver(hooks, clock, name, candidateInterviewId="missed")
         assert json.loads(reply.body)["status"] == "duplicate"
-    assert sorted(seen) == [(name, "missed", True), (name, "told", False)]
+    assert sorted(seen) == [(name, "missed", True), (name, "reported", False)]
     assert server.reads == ([] if lists_changes else ["missed", "old", "old"])
     with pytest.raises(ConfigurationError):
         await hooks.catch_up(server, since=datetime(2026, 1, 1))  # noqa: DTZ001 - on purpose
 
 
 async def test_catch_up_tells_status_changes(clock: VirtualClock) -> None:
-    """Who wants status changes gets each state that was not told, and waits out a full inbox."""
+    """Who wants status changes gets each state not reported yet, and waits out a full inbox."""
     now = datetime.fromtimestamp(clock.wall(), UTC)
     server = Server([interview("a", "archived", now), interview("b", "hired", now)])
     hooks, seen = receiver(clock, inbox=MemoryInbox(capacity=1, clock=clock)), list[Any]()
@@ -697,7 +697,7 @@ def test_receiver_is_checked(options: Any) -> None:
 
 
 class FlakyInbox(MemoryInbox):
-    """An inbox whose storage fails, or hangs, when told."""
+    """An inbox whose storage fails, or hangs, when reported."""
 
     failing_claims = 0
     hold: asyncio.Event | None = None
