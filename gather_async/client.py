@@ -47,7 +47,7 @@ from gather_async.transport import (
     user_agent,
 )
 from gather_async.unset import UNSET, Unset
-from gather_async.validators import Number
+from gather_async.validators import Number, Secret
 from gather_async.version import __version__
 from gather_async.waiting import Signals, Waits
 
@@ -66,7 +66,7 @@ class GatherClient(Resources):
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | bytes | Secret | None = None,
         *,
         base_url: str | None = None,
         session: HTTPSession | None = None,

@@ -18,7 +18,7 @@ from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.limiter import PRIORITY, Priority
 from gather_async.transport import HTTPSession
 from gather_async.unset import UNSET, Unset
-from gather_async.validators import Number
+from gather_async.validators import Number, revealed
 
 __all__ = [
     "DEFAULT_RETRY",
@@ -136,14 +136,17 @@ class Defaults:
     user_id: str | None
 
 
-def validate_key(api_key: str | None) -> str:
-    """Return the key, or ``GATHER_API_KEY``, unchanged. Source: /getting-started/authentication.
+def validate_key(api_key: Any) -> str:
+    """Return the key, or ``GATHER_API_KEY``, as text. Source: /getting-started/authentication.
 
     Raises:
         ConfigurationError: It is missing, blank, or can't be sent in a header.
     """
-    key = os.environ.get("GATHER_API_KEY", "") if api_key is None else api_key
-    if not isinstance(key, str) or not key.strip():
+    key = os.environ.get("GATHER_API_KEY", "") if api_key is None else revealed(api_key)
+    if not isinstance(key, str):
+        kind = type(key).__name__
+        raise ConfigurationError(f"api_key must be text, bytes or a SecretStr, not {kind}.")
+    if not key.strip():
         raise ConfigurationError("There is no API key: pass api_key or set GATHER_API_KEY.")
     if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise ConfigurationError(

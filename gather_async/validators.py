@@ -6,13 +6,14 @@ round, and an ``int`` may be too large for a ``float``. Each is refused here.
 
 import math
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from attrs import Attribute, frozen
 
 from gather_async.errors import ConfigurationError, GatherError
 
-__all__ = ["Choice", "Number", "is_number", "is_whole"]
+__all__ = ["Choice", "Number", "Secret", "is_number", "is_whole", "revealed"]
 
 _MOST = sys.float_info.max  # a larger int would overflow in the arithmetic
 
@@ -120,3 +121,24 @@ class Choice:
     def __str__(self) -> str:
         *first, last = (f'"{one}"' if isinstance(one, str) else repr(one) for one in self.values)
         return f"{', '.join(first)} or {last}"
+
+
+class Secret(Protocol):
+    """Text that shows itself only when asked, such as pydantic's ``SecretStr``."""
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        ...
+
+
+def revealed(secret: object) -> object:
+    """Return the text of a secret given as text, bytes, or pydantic's ``SecretStr``.
+
+    What is none of these, or no UTF-8, is returned as it is, for the caller to refuse.
+    """
+    reveal = getattr(secret, "get_secret_value", None)
+    value = reveal() if callable(reveal) else secret
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return value

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
 from gather_async.protocol.javascript import reserialize, reserialize_quickly
-from gather_async.validators import Number
+from gather_async.validators import Number, revealed
 
 __all__ = [
     "SIGNATURE_HEADER",
@@ -196,15 +196,11 @@ def validate_secrets(secret: Any, *, name: str = "The webhook secret") -> tuple[
 
 
 def _secret_text(secret: Any, name: str) -> str:
-    reveal = getattr(secret, "get_secret_value", None)
-    value = reveal() if callable(reveal) else secret
+    value = revealed(secret)
     if value is None:
         raise ConfigurationError(f"{name} is missing: pass the one that was set up with the URL.")
     if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{name} is bytes that are no UTF-8 text.") from None
+        raise ConfigurationError(f"{name} is bytes that are no UTF-8 text.")
     if not isinstance(value, str):
         kind = type(value).__name__
         raise ConfigurationError(f"{name} must be str, bytes or a SecretStr, not {kind}.")

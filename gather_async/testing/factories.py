@@ -5,7 +5,7 @@ and phone numbers are ones that no person has.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +21,13 @@ from gather_async.models import (
     Question,
     SummaryStatus,
 )
+from gather_async.protocol.signatures import SIGNATURE_HEADER
+from gather_async.webhooks import sample
 
 __all__ = [
     "make_candidate",
     "make_candidate_interview",
+    "make_delivery",
     "make_interview",
     "make_new_candidate",
     "make_new_candidates",
@@ -134,6 +137,26 @@ def make_results(**changes: Any) -> InterviewResults:
         "summary_status": SummaryStatus.COMPLETE,
     }
     return InterviewResults(**fields | changes)
+
+
+def make_delivery(
+    event: str,
+    secret: str,
+    data: Mapping[str, Any] | None = None,
+    *,
+    at: datetime | None = None,
+) -> tuple[bytes, dict[str, str]]:
+    """Return a signed webhook delivery, body and headers, for an endpoint of one's own.
+
+    Args:
+        event: Such as ``candidate_interview.completed``.
+        secret: The secret that the endpoint knows.
+        data: The event's data; None makes some up, as `gather_async.webhooks.sample` does.
+        at: When the event happened and was signed, aware; None: now.
+    """
+    delivery = sample(event, secret=secret, data=data, at=at)
+    headers = {"Content-Type": "application/json"}
+    return delivery.body, headers | {"X-Qualifi-Signature": delivery.headers[SIGNATURE_HEADER]}
 
 
 def _new_id(kind: str) -> str:

@@ -1,14 +1,16 @@
 """Where the key may travel: a table of addresses."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import ConfigurationError
-from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
+from gather_async.settings import PRODUCTION, proxy_for, validate_base_url, validate_key
 
 
 @pytest.mark.parametrize(
@@ -160,3 +162,16 @@ async def test_lent_session_shows_no_proxy_the_key(no_proxies: pytest.MonkeyPatc
         assert proxy_for("http://127.0.0.1:8080", trust_env=True, lent=plain) is None
         no_proxies.setenv("NO_PROXY", "127.0.0.1")
         assert proxy_for("http://127.0.0.1:8080", trust_env=True, lent=trusting) is None
+
+
+@pytest.mark.parametrize("key", ["qapi_k", b"qapi_k", pydantic.SecretStr("qapi_k")])
+def test_the_key_may_be_text_bytes_or_a_secret(key: Any) -> None:
+    """A key from a secret store goes as it is."""
+    assert validate_key(key) == "qapi_k"
+
+
+@pytest.mark.parametrize("key", [5, b"\xff", ["qapi_k"], object()])
+def test_a_key_of_another_type_is_refused_by_its_name(key: Any) -> None:
+    """The message names the type, and doesn't say that there is no key."""
+    with pytest.raises(ConfigurationError, match=type(key).__name__):
+        validate_key(key)

@@ -3,6 +3,7 @@
 from gather_async.models import AudioState, CandidateInterviewStatus
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.testing import factories
+from gather_async.webhooks import verify
 
 
 def test_a_number_is_always_the_same_person() -> None:
@@ -41,3 +42,12 @@ def test_ids_differ() -> None:
         factories.make_candidate_interview,
     )
     assert len({make().id for make in makers for _ in range(5)}) == 20
+
+
+def test_a_delivery_is_signed() -> None:
+    """The endpoint that knows the secret trusts it, with the data given or some made up."""
+    for data in (None, {"interviewId": "i"}):
+        body, headers = factories.make_delivery("interview.created", "s3cret", data)
+        event = verify(body, headers["X-Qualifi-Signature"], secret="s3cret")
+        assert event.event == "interview.created"
+        assert data is None or event.data == data
