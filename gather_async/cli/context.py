@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from enum import IntEnum
 from typing import Any
 
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.client import GatherClient
 from gather_async.errors import (
     AuthenticationError,
@@ -16,7 +16,6 @@ from gather_async.errors import (
 )
 
 __all__ = [
-    "ExitStatus",
     "MissingKeyError",
     "add_secret",
     "connect",
@@ -25,20 +24,6 @@ __all__ = [
     "secret_of",
     "status_of",
 ]
-
-
-class ExitStatus(IntEnum):
-    """The exit status of every command."""
-
-    OK = 0
-    FAILURE = 1
-    """It failed, or a part of it did."""
-    USAGE = 2
-    """The command can't be run as it was written."""
-    AUTHENTICATION = 3
-    """The API key is missing or not accepted."""
-    INTERRUPTED = 130
-    """Ctrl-C; 128 and SIGINT's number, as shells have it."""
 
 
 def add_secret(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from attrs import frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
-from gather_async.cli.context import ExitStatus, connect, format_error, status_of
+from gather_async.cli.context import connect, format_error, status_of
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
@@ -83,16 +84,17 @@ _TELLING = 10.0
 @contextmanager
 def watching(gather: GatherClient, output: Output) -> Iterator[Callable[[InviteProgress], None]]:
     """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
-    if not output.err.is_terminal:  # rich would write an empty line at the end
+    if not output.is_watched:  # rich would write an empty line at the end
         yield lambda _: None
         return
     bar = Progress(
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
         console=output.err,
         transient=True,
+        expand=True,
     )
     with bar:
         task = bar.add_task("starting", total=None)

@@ -8,7 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
-from gather_async.cli.context import ExitStatus, connect
+from gather_async.cli.context import connect
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import InvalidRequestError
@@ -70,9 +71,9 @@ def _add_list_to(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("take a number from 1")
+    return int(text)
 
 
 def _run_list(options: argparse.Namespace, output: Output) -> int:
@@ -90,9 +91,11 @@ async def _list(options: argparse.Namespace, output: Output) -> int:
             count += 1
             if options.json:
                 output.json(to_jsonable(item))
+            elif output.is_piped:
+                output.row(*[_cell(getattr(item, column)) for column in name.columns])
             else:
                 rows.append([_cell(getattr(item, column)) for column in name.columns])
-            if count == options.limit:
+            if count == options.limit or output.is_lost:
                 break
     if rows:
         output.table([column.replace("_", " ") for column in name.columns], rows)

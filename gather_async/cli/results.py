@@ -2,15 +2,21 @@
 
 import argparse
 import asyncio
+import contextlib
 import csv
 import json
-from collections.abc import Callable, Mapping
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from gather_async.cli.context import ExitStatus, connect
+from gather_async.cli.context import connect
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import (
@@ -19,13 +25,16 @@ from gather_async.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from gather_async.models import CandidateInterview
+from gather_async.models import Candidate, CandidateInterview, CandidateInterviewStatus
 
 __all__ = ["add_to"]
 
 _COLUMNS = (
     "candidate_interview_id",
     "candidate_id",
+    "first_name",
+    "last_name",
+    "email",
     "interview_id",
     "status",
     "invite_sent_at",
@@ -35,6 +44,8 @@ _COLUMNS = (
     "extra",
     "error",
 )
+# Who has not begun has no results. Source: /api-reference/candidate-interviews
+_UNSTARTED = frozenset({CandidateInterviewStatus.INVITE_SENT})
 # A spreadsheet runs a cell that starts so as a formula, and candidates write these texts.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -52,12 +63,20 @@ def add_to(commands: Any) -> None:
         required=True,
         type=_output,
         metavar="FILE",
-        help="its name ends in .csv or .jsonl; replaced only once all is written",
+        help="its name ends in .csv or .jsonl; replaced only once all is written;"
+        " - writes CSV to standard output",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where Ctrl-C or a failure ended an export to the same file",
     )
     parser.set_defaults(command=_run)
 
 
-def _output(text: str) -> Path:
+def _output(text: str) -> Path | None:
+    if text == "-":
+        return None
     path = Path(text)
     if path.suffix not in {".csv", ".jsonl"}:
         raise argparse.ArgumentTypeError("the file's name must end in .csv or .jsonl")
@@ -67,43 +86,167 @@ def _output(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace, output: Output) -> int:
-    path: Path = options.output
-    part = path.with_name(path.name + ".part")
+    path: Path | None = options.output
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            count, failed = asyncio.run(_export(options.interview, path.suffix, file, output))
-        part.replace(path)
-    except OSError as error:
-        output.error(f"{path} can't be written: {error.strerror or error}")
+        if path is None:
+            count, failed = asyncio.run(_to_stdout(options.interview, output))
+        else:
+            # A link stays one: its target is replaced.
+            count, failed = asyncio.run(_to_file(options, path.resolve(), output))
+    except _NoInterviewError:
+        output.error(f"There is no interview {options.interview}.")
+        return ExitStatus.USAGE
+    except _ReaderLeftError:
         return ExitStatus.FAILURE
-    finally:
-        if part.is_file():
-            part.unlink()
-    output.print(f"{count} candidate interviews, {failed} of them not readable: {path}")
+    except OSError as error:
+        output.error(f"{path or 'Standard output'} can't be written: {error.strerror or error}")
+        return ExitStatus.FAILURE
+    say = output.info if path is None else output.print
+    say(f"{count} candidate interviews, {failed} of them not readable: {path or '-'}")
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 
 
-async def _export(interview: str, suffix: str, file: TextIO, output: Output) -> tuple[int, int]:
+class _ReaderLeftError(Exception):
+    """Standard output takes nothing more."""
+
+
+class _NoInterviewError(Exception):
+    """The interview doesn't exist, so that its export would be an empty file."""
+
+
+async def _to_stdout(interview: str, output: Output) -> tuple[int, int]:
+    writer = csv.writer(_Lines(output))
+    writer.writerow(_COLUMNS)
+
+    def write(row: Row) -> None:
+        writer.writerow([_cell(row[column]) for column in _COLUMNS])
+        if output.is_lost:
+            raise _ReaderLeftError
+
+    return await _export(interview, write, output)
+
+
+@frozen
+class _Lines:
+    """Standard output as a file that the csv module writes to."""
+
+    _output: Output
+
+    def write(self, line: str) -> None:
+        """Write one record."""
+        self._output.raw(line)
+
+
+async def _to_file(options: argparse.Namespace, target: Path, output: Output) -> tuple[int, int]:
+    """Write a file of its own beside the target, which it replaces once it is whole.
+
+    The new file has the old one's mode; where there was none, its owner alone may read
+    what candidates said.
+    """
+    done = _kept(target) if options.resume else {}
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="") as file:
+            part.chmod(_mode_of(target))
+            write = _csv_writer(file) if target.suffix == ".csv" else _json_writer(file)
+            with _progress_file(target) as keep:
+
+                def write_and_keep(row: Row) -> None:
+                    write(row)
+                    keep(row)
+
+                counts = await _export(options.interview, write_and_keep, output, done)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _progress_of(target).unlink(missing_ok=True)
+        return counts
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _mode_of(target: Path) -> int:
+    """Return the mode of the file that is replaced; a new one is its owner's alone."""
+    return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+
+
+def _progress_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.progress.jsonl")
+
+
+def _kept(target: Path) -> dict[str, Row]:
+    """Return the rows that an earlier export had read, by candidate interview."""
+    rows: dict[str, Row] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in _progress_of(target).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if not row["error"]:
+                rows[row["candidate_interview_id"]] = row
+    return rows
+
+
+@contextlib.contextmanager
+def _progress_file(target: Path) -> Iterator[Callable[[Row], object]]:
+    """Yield what keeps a row for ``--resume``; the file stays if the export ends early."""
+    path = _progress_of(target)
+    kept = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        with open(kept, "a", encoding="utf-8") as file:  # noqa: PTH123 - of a descriptor
+            yield lambda row: file.write(json.dumps(row) + "\n")
+    finally:
+        if not path.stat().st_size:
+            path.unlink()
+
+
+async def _export(
+    interview: str,
+    write: Callable[[Row], object],
+    output: Output,
+    done: Mapping[str, Row] = MappingProxyType({}),
+) -> tuple[int, int]:
     """Write a row for each candidate interview; return how many, and how many failed.
 
-    The results of a page are read side by side, at bulk priority.
+    Results are read side by side at bulk priority; who has not started has none, and
+    costs no request.
     """
-    write = _csv_writer(file) if suffix == ".csv" else _json_writer(file)
     count = failed = 0
     async with connect() as client:
         gather = client.with_options(priority="bulk")
+        try:
+            await gather.interviews.get(interview)
+        except NotFoundError:
+            raise _NoInterviewError from None
         with output.err.status("reading the first page", spinner="line") as status:
-            async for page in gather.candidate_interviews.list(interview_id=interview).pages():
-                for row in await asyncio.gather(*(_row(gather, each) for each in page.items)):
-                    write(row)
-                    count += 1
-                    failed += bool(row["error"])
-                status.update(f"{count} of {page.total or 'so many'} read")
+            people: _People | None = None
+            pages = gather.candidate_interviews.list(interview_id=interview).pages()
+            async for page in pages:
+                people = people or await _People.of(gather, rows=page.total)
+                tasks = [
+                    asyncio.ensure_future(_row(gather, each, people, done)) for each in page.items
+                ]
+                try:
+                    for task in tasks:
+                        row = await task
+                        write(row)
+                        count += 1
+                        failed += bool(row["error"])
+                        status.update(f"{count} of {page.total or 'so many'} read")
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
     return count, failed
 
 
-async def _row(gather: GatherClient, invite: CandidateInterview) -> Row:
+async def _row(
+    gather: GatherClient,
+    invite: CandidateInterview,
+    people: "_People",
+    done: Mapping[str, Row],
+) -> Row:
     """Read one result. A result that isn't there yet is no failure; a refused key ends all."""
+    if invite.id in done and done[invite.id]["status"] == to_jsonable(invite.status):
+        return done[invite.id]
     row: dict[str, Any] = dict.fromkeys(_COLUMNS)
     row |= {
         "candidate_interview_id": invite.id,
@@ -112,7 +255,11 @@ async def _row(gather: GatherClient, invite: CandidateInterview) -> Row:
         "status": to_jsonable(invite.status),
         "invite_sent_at": to_jsonable(invite.invite_sent_at),
     }
+    is_started = invite.status not in _UNSTARTED
     try:
+        row |= await people.names_of(invite.candidate_id, may_ask=is_started)
+        if not is_started:
+            return row
         found = await gather.candidate_interviews.results(invite.id)
         row |= evolve(found, extra={}).to_dict() | {"extra": to_jsonable(found.extra) or None}
     except NotFoundError:
@@ -122,6 +269,38 @@ async def _row(gather: GatherClient, invite: CandidateInterview) -> Row:
     except GatherError as error:
         row["error"] = str(error)
     return row
+
+
+@frozen
+class _People:
+    """Names and emails: from the list of candidates, or one by one where that costs less."""
+
+    _gather: GatherClient
+    _listed: Mapping[str, Candidate] | None
+
+    @classmethod
+    async def of(cls, gather: GatherClient, *, rows: int | None) -> "_People":
+        """Read the list if its pages are fewer than the rows; costs one request at least."""
+        first = await gather.candidates.list()
+        per_page = max(1, len(first.items))
+        pages = None if first.total is None else -(-first.total // per_page)
+        if first.has_next and (pages is None or rows is None or pages > rows):
+            return cls(gather, None)
+        found = {each.id: each async for each in gather.candidates.list()}
+        return cls(gather, found)
+
+    async def names_of(self, id: str | None, *, may_ask: bool) -> Mapping[str, str | None]:
+        """Return a candidate's names and email; nothing where they are not known for free."""
+        person = None if id is None or self._listed is None else self._listed.get(id)
+        if person is None and id is not None and self._listed is None and may_ask:
+            person = await self._gather.candidates.get(id)
+        if person is None:
+            return {}
+        return {
+            "first_name": person.first_name,
+            "last_name": person.last_name,
+            "email": person.email,
+        }
 
 
 def _json_writer(file: TextIO) -> Callable[[Row], object]:

@@ -4,7 +4,8 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.context import ExitStatus, connect
+from gather_async.cli.context import connect
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output
 from gather_async.errors import AudioGenerationError, AudioTimeoutError
 
@@ -45,10 +46,10 @@ async def _wait(options: argparse.Namespace, output: Output) -> int:
                         question, outcome = ended.question, "failed"
                     else:
                         question, outcome = ended, "ready"
-                    output.print("\t".join((question.id, outcome, question.audio_url or "")))
+                    output.row(question.id, outcome, question.audio_url)
                     waiting.pop(question.id, None)
                     status.update(f"{len(waiting)} to go")
             except AudioTimeoutError:
                 for late in waiting:
-                    output.print(f"{late}\tlate\t")
+                    output.row(late, "late", "")
     return ExitStatus.FAILURE if failed or waiting else ExitStatus.OK

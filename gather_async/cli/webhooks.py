@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gather_async.cli.context import ExitStatus, add_secret, secret_of
+from gather_async.cli.context import add_secret, secret_of
+from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output, to_jsonable
 from gather_async.webhooks import WebhookEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES

@@ -326,22 +326,104 @@ async def test_wait_audio_tells_what_is_late(
     assert (done.status, done.out) == (1, f"{question.id}\tlate\t\n")
 
 
+@pytest.fixture
+def finished(fake_gather: FakeGather, invited: list[str]) -> list[str]:
+    """Return the ids of three candidate interviews that are finished."""
+    for each in invited:
+        fake_gather.complete_interview(each)
+    return invited
+
+
 async def test_results_are_written_as_csv(
-    run: Run, fake_gather: FakeGather, invited: list[str], tmp_path: Path
+    run: Run, fake_gather: FakeGather, finished: list[str], tmp_path: Path
 ) -> None:
-    """Each candidate interview is a row, in the order of the list."""
+    """Each candidate interview is a row with its person, in the order of the list."""
     interview = str(fake_gather.interviews[0]["id"])
     done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.csv"))
     assert done.status == 0
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["candidate_interview_id"] for row in rows] == invited
-    assert {row["summary_status"] for row in rows} == {"processing"}
+    assert [row["candidate_interview_id"] for row in rows] == finished
+    assert [row["first_name"] for row in rows] == ["Ada", "Bob", "Cy"]
+    assert rows[0]["email"] == "Ada@example.com"
+    assert all(row["summary_status"] for row in rows)
     assert {row["error"] for row in rows} == {""}
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
-@pytest.mark.usefixtures("invited")
+async def test_who_has_not_started_costs_no_request(
+    run: Run, fake_gather: FakeGather, invited: list[str], tmp_path: Path
+) -> None:
+    """The list shows who was only invited; results are asked for of the others alone."""
+    fake_gather.complete_interview(invited[1])
+    fake_gather.clear_requests()
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert done.status == 0
+    assert [bool(row["summary_status"]) for row in rows] == [False, True, False]
+    asked = [each.path for each in fake_gather.requests if each.path.endswith("/results")]
+    assert asked == [f"/qsi/gather/candidate-interviews/{invited[1]}/results"]
+
+
+async def test_an_export_goes_on_where_it_ended(
+    run: Run, fake_gather: FakeGather, finished: list[str], tmp_path: Path
+) -> None:
+    """With --resume only what was not read yet is read, and nothing is left beside the file."""
+    interview = str(fake_gather.interviews[0]["id"])
+    command = ("results", "--interview", interview, "--output", str(tmp_path / "r.jsonl"))
+    path = f"/qsi/gather/candidate-interviews/{finished[2]}/results"
+    fake_gather.fail_next(403, path=path)
+    assert (await run(*command)).status == 3
+    assert not (tmp_path / "r.jsonl").exists()
+    fake_gather.clear_requests()
+    assert (await run(*command, "--resume")).status == 0
+    asked = [each.path for each in fake_gather.requests if each.path.endswith("/results")]
+    assert asked == [path]
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [row["candidate_interview_id"] for row in rows] == finished
+    assert [each.name for each in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.usefixtures("finished")
+async def test_an_export_keeps_mode_and_link(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
+    """A new file is its owner's alone; a replaced one keeps its mode, and a link its target."""
+    interview = str(fake_gather.interviews[0]["id"])
+    real, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to("real.csv")
+    for output in (link, tmp_path / "new.csv"):
+        done = await run("results", "--interview", interview, "--output", str(output))
+        assert done.status == 0
+    assert link.is_symlink()
+    assert len(real.read_text().splitlines()) == 4
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "new.csv").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.usefixtures("finished")
+async def test_an_export_may_go_to_standard_output(run: Run, fake_gather: FakeGather) -> None:
+    """With - the rows go to standard output, and the count beside them."""
+    interview = str(fake_gather.interviews[0]["id"])
+    done = await run("results", "--interview", interview, "--output", "-")
+    assert done.status == 0
+    assert len(list(csv.DictReader(io.StringIO(done.out)))) == 3
+    assert "3 candidate interviews" in done.err
+
+
+async def test_an_interview_that_does_not_exist_touches_no_file(run: Run, tmp_path: Path) -> None:
+    """A misspelt id is wrong usage, not an empty export."""
+    output = tmp_path / "r.csv"
+    output.write_text("old")
+    done = await run("results", "--interview", "misspelt", "--output", str(output))
+    assert done.status == 2
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.csv": "old"}
+
+
+@pytest.mark.usefixtures("finished")
 async def test_one_unreadable_result_does_not_stop_the_rest(
     run: Run, fake_gather: FakeGather, tmp_path: Path
 ) -> None:
@@ -354,7 +436,7 @@ async def test_one_unreadable_result_does_not_stop_the_rest(
     assert sum(bool(row["error"]) for row in rows) == 1
 
 
-@pytest.mark.usefixtures("invited")
+@pytest.mark.usefixtures("finished")
 async def test_results_that_do_not_exist_yet_are_no_failure(
     run: Run, fake_gather: FakeGather, tmp_path: Path
 ) -> None:
@@ -368,24 +450,28 @@ async def test_results_that_do_not_exist_yet_are_no_failure(
     assert [(row["summary_status"], row["error"]) for row in rows] == [(None, None)] * 3
 
 
-@pytest.mark.usefixtures("invited")
+@pytest.mark.usefixtures("finished")
 async def test_a_failed_export_leaves_the_old_file(
     run: Run, fake_gather: FakeGather, tmp_path: Path
 ) -> None:
     """The file is replaced only by a whole one, and no part of one is left behind."""
     output = tmp_path / "r.csv"
     output.write_text("old")
-    fake_gather.fail_next(403, path="/qsi/gather/candidate-interviews/*/results")
+    fake_gather.fail_next(403, times=3, path="/qsi/gather/candidate-interviews/*/results")
     interview = str(fake_gather.interviews[0]["id"])
     done = await run("results", "--interview", interview, "--output", str(output))
     assert done.status == 3
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.csv": "old"}
 
 
-async def test_an_unwritable_output_is_reported(run: Run, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("invited")
+async def test_an_unwritable_output_is_reported(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
     """A file that can't be made gives one line and 1."""
-    (tmp_path / "r.csv.part").mkdir()
-    done = await run("results", "--interview", "i", "--output", str(tmp_path / "r.csv"))
+    interview = str(fake_gather.interviews[0]["id"])
+    (tmp_path / "r.csv").mkdir()
+    done = await run("results", "--interview", interview, "--output", str(tmp_path / "r.csv"))
     assert done.status == 1
     assert "can't be written" in done.err
 

@@ -18,7 +18,7 @@ from gather_async import GatherClient
 from gather_async.bulk import InviteProgress, InviteStatus
 from gather_async.cli import main
 from gather_async.cli.invite import describe, watching
-from gather_async.cli.output import Output
+from gather_async.cli.output import Output, Stream
 from gather_async.testing import FakeGather
 
 
@@ -208,12 +208,14 @@ async def test_the_bar_is_drawn_on_a_terminal_only(
     with watching(gather_client, Output()) as show:
         show(_progress())
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Stream, "isatty", lambda _: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     with watching(gather_client, Output()) as show:
         show(_progress())
-    assert "29 invited" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "29 invited, 1 rejected" in shown.out + shown.err
 
 
 async def test_the_json_lines_of_a_file_are_read(

@@ -1,6 +1,7 @@
 """The parts of the command line that decide without a server."""
 
 import io
+import subprocess
 import sys
 from datetime import UTC, datetime
 
@@ -9,7 +10,7 @@ import pytest
 from gather_async.cli import main
 from gather_async.cli.context import MissingKeyError, format_error, status_of
 from gather_async.cli.doctor import _clock
-from gather_async.cli.output import Output, printable, to_jsonable
+from gather_async.cli.output import Output, Stream, printable, to_jsonable
 from gather_async.cli.results import _cell
 from gather_async.errors import (
     AuthenticationError,
@@ -174,18 +175,82 @@ def test_a_missing_key_is_an_authentication_failure(
     assert "GATHER_API_KEY" in shown.out + shown.err
 
 
-def test_a_terminal_gets_a_table_with_a_head(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On a terminal, cells are folded under bold heads."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
+UUID = "0b1c2d3e-0000-4000-8000-123456789abc"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Make the standard streams terminals."""
+    monkeypatch.setattr(Stream, "isatty", lambda _: True)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "30")
-    Output().table(["id", "title"], [["1", "long " * 8], ["2", "[bold]x"]])
+    return monkeypatch
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_terminal_shows_ids_whole(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    """Other columns are shortened; where that isn't enough, rows become records."""
+    terminal.setenv("COLUMNS", str(width))
+    Output().table(["id", "title"], [[UUID, "long " * 30], ["2", "[bold]x"]])
+    Output().table(["id", "candidate id", "status"], [[UUID, UUID, "invite_sent"]])
     shown = capsys.readouterr().out
-    assert "id" in shown.splitlines()[0]
-    assert max(map(len, shown.splitlines()[1:])) <= 30
+    assert shown.count(UUID) == 3
     assert "[bold]x" in shown
+    is_table = [line for line in shown.splitlines() if "long" not in line or UUID in line]
+    assert all(len(line) <= max(width, len(UUID) + 20) for line in is_table)
+
+
+@pytest.mark.parametrize("color", ["1", ""])
+def test_a_pipe_gets_tabs_whatever_the_colors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], color: str
+) -> None:
+    """A program reads a line a row; no name can make a row or a column of its own."""
+    monkeypatch.setenv("FORCE_COLOR", color)
+    Output().table(["id", "name"], [["1", "Ada\n2\tForged\r\x1b[2J"], ["2", None]])
+    assert capsys.readouterr().out == "1\tAda\\n2\\tForged\\r\N{REPLACEMENT CHARACTER}[2J\n2\t\n"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_lost_stream_raises_nothing(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """What can't be written is given up; what only prints can ask, and the end says why."""
+
+    class Full(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    output = Output()
+    assert not output.is_lost
+    output.print("one")
+    output.print("two")
+    assert output.is_lost
+    assert (output.failure is None) == isinstance(error, BrokenPipeError)
+
+
+def test_closed_streams_raise_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program started with its streams closed has none: Python makes them None."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    output = Output()
+    output.print("nowhere")
+    output.error("nowhere")
+    assert output.is_lost
+    with pytest.raises(EOFError):
+        output.ask("Go on?")
+
+
+def test_the_version_needs_next_to_nothing() -> None:
+    """`--version` and `--help` import neither aiohttp nor rich."""
+    program = (
+        "import sys; from gather_async.cli import main; main([sys.argv[1]]);"
+        " print({'aiohttp', 'rich', 'attrs'} & set(sys.modules))"
+    )
+    for option in ("--version", "--help"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, option], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_narrow_encoding_does_not_stop_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
