@@ -8,8 +8,9 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import frozen
@@ -18,6 +19,7 @@ from gather_async.cli.context import connect, format_error, has_key, status_of
 from gather_async.cli.exit_status import ExitStatus
 from gather_async.cli.output import Output
 from gather_async.errors import ConfigurationError, GatherError
+from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
 from gather_async.version import __version__
 
 __all__ = ["add_to"]
@@ -63,7 +65,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
 
 def _environment() -> Iterator[_Finding]:
     """Check what needs no network."""
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    packages = ", ".join(f"{name} {_version_of(name)}" for name in _PACKAGES)
     yield _Finding("ok", "version", f"gather-async {__version__}, {packages}")
     system = f"Python {platform.python_version()} on {platform.system()}, {ssl.OPENSSL_VERSION}"
     yield _Finding("ok", "python", system)
@@ -74,10 +76,35 @@ def _environment() -> Iterator[_Finding]:
         yield _Finding("warning", "key", "GATHER_API_KEY doesn't start with qapi_, as keys do.")
     else:
         yield _Finding("ok", "key", "GATHER_API_KEY is set.")
-    proxies = [name for name in os.environ if name.lower() in {"https_proxy", "all_proxy"}]
-    if proxies:
-        names = ", ".join(sorted(proxies))
-        yield _Finding("warning", "proxy", f"{names} is only used with trust_env=True.")
+    yield from _route()
+
+
+def _version_of(package: str) -> str:
+    """Return a package's version; programs that were frozen have lost theirs."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _route() -> Iterator[_Finding]:
+    """Show the server, the proxy on the way to it, and what certificates are checked with."""
+    try:
+        url = validate_base_url(os.environ.get("GATHER_BASE_URL") or PRODUCTION)
+        proxy = proxy_for(url, trust_env=True, lent=None)
+    except ConfigurationError as error:
+        yield _Finding("FAILED", "settings", str(error), ExitStatus.USAGE)
+        return
+    yield _Finding("ok", "server", url)
+    # A proxy's address may hold a password.
+    through = "none on the way to the server"
+    if proxy is not None:
+        shown = urlsplit(proxy)._replace(netloc=urlsplit(proxy).netloc.rpartition("@")[2])
+        through = f"{shown.geturl()}, from the environment"
+    yield _Finding("ok", "proxy", through)
+    paths = ssl.get_default_verify_paths()
+    trusted = os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "none found"
+    yield _Finding("ok", "CA", f"certificates are checked with {trusted}")
 
 
 async def _connection() -> list[_Finding]:

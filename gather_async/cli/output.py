@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import select
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,16 @@ class Stream:
             raise OSError(errno.EBADF, "it is closed")
         return self._stream.fileno()
 
+    def has_no_reader(self) -> bool:
+        """Return whether it is a pipe whose reader has left; False where that is unknown."""
+        if not hasattr(select, "poll"):
+            return False
+        with contextlib.suppress(OSError, ValueError):
+            watched = select.poll()
+            watched.register(self.fileno(), select.POLLERR)
+            return any(event & select.POLLERR for _, event in watched.poll(0))
+        return False
+
     def write(self, text: str) -> int:
         """Write text, unless the stream is lost."""
         self._attempt("write", text)
@@ -126,6 +137,10 @@ class Output:
     def is_lost(self) -> bool:
         """Whether standard output takes nothing more, so that only printing has no point."""
         return self._out.lost is not None
+
+    def has_no_reader(self) -> bool:
+        """Return whether standard output is a pipe whose reader has left, without writing."""
+        return self._out.has_no_reader()
 
     @property
     def failure(self) -> OSError | None:

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,8 +13,8 @@ from aiohttp import web
 
 from gather_async.cli.context import add_secret, secret_of
 from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output, to_jsonable
-from gather_async.webhooks import WebhookEvent, WebhookReceiver
+from gather_async.cli.output import Output
+from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
 from gather_async.webhooks.signing import SignedSample, sample
 
@@ -34,8 +36,9 @@ def _add_listen_to(commands: Any) -> None:
     parser = commands.add_parser(
         "listen",
         help="print verified events as they come",
-        description="Receive webhooks at any path until Ctrl-C. Standard output gets one JSON"
-        " object for each new event, standard error a line for each delivery.",
+        description="Receive webhooks at any path until Ctrl-C, or until the reader of standard"
+        " output leaves. Standard output gets each new event as its JSON, standard error a line"
+        " for each delivery.",
         allow_abbrev=False,
     )
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="0: any free one")
@@ -52,14 +55,9 @@ def _run_listen(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _listen(options: argparse.Namespace, secret: str, output: Output) -> int:
-    """Serve until cancelled."""
-    hooks = WebhookReceiver(secret)
-
-    @hooks.on("*")
-    async def show(event: WebhookEvent) -> None:
-        moment = to_jsonable(event.timestamp)
-        output.json({"event": event.event, "timestamp": moment, "data": to_jsonable(event.data)})
-
+    """Serve until cancelled, or until standard output takes nothing more."""
+    inbox = _Printer(output)
+    hooks = WebhookReceiver(secret, inbox=inbox)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", _print_replies(hooks.aiohttp_handler(), output))
     runner = web.AppRunner(app, access_log=None)
@@ -68,14 +66,39 @@ async def _listen(options: argparse.Namespace, secret: str, output: Output) -> i
         try:
             await web.TCPSite(runner, options.host, options.port).start()
             port = runner.addresses[0][1]
-            output.info(f"Listening on http://{options.host}:{port}/ until Ctrl-C.")
-            await asyncio.get_running_loop().create_future()
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            output.info(f"Listening on http://{host}:{port}/ until Ctrl-C.")
+            while not (output.is_lost or output.has_no_reader()):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(inbox.failed.wait(), _READER_CHECK)
         except OSError as error:
             output.error(f"{options.host}:{options.port} can't be used: {error.strerror}.")
             return ExitStatus.FAILURE
         finally:
             await runner.cleanup()
     return ExitStatus.OK
+
+
+class _Printer(MemoryInbox):
+    """An inbox that prints: an event that can't be printed is answered 503, and comes again."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+        self.failed = asyncio.Event()
+
+    async def put(self, event: StoredEvent) -> PutResult:
+        """Print a new event, with every field that was sent."""
+        if self._output.has_no_reader():
+            self.failed.set()
+            raise BrokenPipeError
+        result = await super().put(event)
+        if result is PutResult.NEW:
+            self._output.json(json.loads(event.text))
+            if self._output.is_lost:
+                self.failed.set()
+                raise BrokenPipeError
+        return result
 
 
 def _print_replies(
@@ -92,6 +115,8 @@ def _print_replies(
     return take
 
 
+# Seconds between checks whether the reader of standard output is still there.
+_READER_CHECK = 0.5
 # The sender waits so long. Source: /api-reference/webhooks
 _TIMEOUT = 5.0
 # Above what any endpoint should tolerate; five minutes are usual.

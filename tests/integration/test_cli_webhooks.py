@@ -60,6 +60,17 @@ def test_what_send_sends_listen_prints_once(
     assert reported == ["200", "200", "200", "401", "401", "401"]
 
 
+def test_listen_ends_with_its_reader(listening: tuple[str, subprocess.Popen[str]]) -> None:
+    """What can't be printed is answered 503, so that it comes again, and the command ends."""
+    url, process = listening
+    assert process.stdout is not None
+    process.stdout.close()
+    assert main(["webhooks", "send", "interview.created", "--to", url]) == 1
+    assert process.wait(30) == 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+
+
 @pytest.fixture
 async def careless() -> AsyncIterator[str]:
     """Serve an endpoint that takes anything."""
