@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.errors import GatherError
 from gather_async.version import __version__
 

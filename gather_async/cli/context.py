@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from gather_async.cli.exit_status import ExitStatus
+from gather_async.cli.output import ExitStatus
 from gather_async.client import GatherClient
 from gather_async.errors import (
     AuthenticationError,

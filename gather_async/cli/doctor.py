@@ -16,8 +16,7 @@ import aiohttp
 from attrs import frozen
 
 from gather_async.cli.context import connect, format_error, has_key, status_of
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
 from gather_async.version import __version__

@@ -4,8 +4,7 @@ import argparse
 import asyncio
 from typing import Any
 
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 

@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
 from gather_async.cli.context import connect, format_error, status_of
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.phone import known_region

@@ -1,4 +1,4 @@
-"""Where commands write: results to standard output, everything else to standard error."""
+"""Streams of a command, results on standard output and the rest beside them, and its status."""
 
 import contextlib
 import errno
@@ -10,19 +10,34 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "Stream", "cell", "printable", "to_jsonable"]
+__all__ = ["ExitStatus", "Output", "Stream", "cell", "printable", "to_jsonable"]
 
 _ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # Columns that a reader copies from: they are shown whole, or the table becomes records.
 _ID = re.compile(r"(^|[ _])id$")
 _NARROWEST = 8  # characters that another column is given at the least, to be of any use
 _GAP = 2
+
+
+class ExitStatus(IntEnum):
+    """The exit status of every command."""
+
+    OK = 0
+    FAILURE = 1
+    """It failed, or a part of it did."""
+    USAGE = 2
+    """The command can't be run as it was written."""
+    AUTHENTICATION = 3
+    """The API key is missing or not accepted."""
+    INTERRUPTED = 130
+    """Ctrl-C; 128 and SIGINT's number, as shells have it."""
 
 
 def to_jsonable(value: Any) -> Any:

@@ -10,8 +10,7 @@ from attrs import frozen
 from rich.status import Status
 
 from gather_async.cli.context import connect, has_key
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
 from gather_async.errors import AudioGenerationError, AudioTimeoutError, BadRequestError
 from gather_async.models import NewCandidate

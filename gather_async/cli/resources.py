@@ -9,8 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output, to_jsonable
+from gather_async.cli.output import ExitStatus, Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import InvalidRequestError
 

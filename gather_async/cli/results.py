@@ -16,8 +16,7 @@ from typing import Any, TextIO
 from attrs import evolve, frozen
 
 from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output, to_jsonable
+from gather_async.cli.output import ExitStatus, Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import (
     AuthenticationError,

@@ -5,8 +5,7 @@ import asyncio
 from typing import Any
 
 from gather_async.cli.context import connect
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.errors import AudioGenerationError, AudioTimeoutError
 
 __all__ = ["add_to"]

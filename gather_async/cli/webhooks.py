@@ -12,8 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from gather_async.cli.context import add_secret, secret_of
-from gather_async.cli.exit_status import ExitStatus
-from gather_async.cli.output import Output
+from gather_async.cli.output import ExitStatus, Output
 from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
 from gather_async.webhooks.signing import SignedSample, sample

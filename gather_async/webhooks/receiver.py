@@ -219,12 +219,13 @@ class WebhookReceiver(Handlers):
             raise ConfigurationError("complete() is for handlers, while they run.")
         await self._inbox.complete(*run, **options)
 
-    def asgi(self, *, path: str | None = None, otherwise: ASGIApp | None = None) -> ASGIApp:
+    def asgi(self, *, path: str | None = None, otherwise: ASGIApp | None = None) -> Any:
         """Return an ASGI application, to be mounted or to be the server's own.
 
         As the server's own it starts and drains this receiver with the server; mounted in
         another it starts with the first request, and only that one's `lifespan` drains it.
-        Under Starlette's ``mount`` the URL that is set up must end with a slash.
+        Under Starlette's ``mount`` the URL that is set up must end with a slash. It is typed
+        ``Any``: no two frameworks type an ASGI application alike.
 
         Args:
             path: With ``otherwise``: where deliveries come in.

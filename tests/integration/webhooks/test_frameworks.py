@@ -282,7 +282,7 @@ def test_start_that_fails_stops_the_server() -> None:
 
     other = asyncio.new_event_loop()
     other.run_until_complete(hooks.start())
-    asyncio.run(hooks.asgi()({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(hooks.asgi()({"type": "lifespan"}, receive, send))
     other.run_until_complete(hooks.aclose())
     other.close()
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
