@@ -59,8 +59,8 @@ _BYTES = Number(least=1, whole=True)
 class GatherClient(Resources):
     """The Gather API, for one API key.
 
-    It opens its HTTP session on first use, in the running loop, and may outlive
-    that loop: the next one gets a session of its own, and the quota's history
+    It opens its HTTP session on first use, in the running loop. Other loops, later or at
+    the same time in threads, get sessions of their own, and the quota's history
     survives. Use it as an async context manager, or call `aclose` at the end.
     """
 

@@ -2,15 +2,28 @@
 
 import asyncio
 import math
+import os
+import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from attrs import define, field
 
 from gather_async.errors import ClientClosedError
 
-__all__ = ["CancelScope", "Clock", "LoopOwner", "SystemClock", "Timer", "running_loop", "wait"]
+__all__ = [
+    "CancelScope",
+    "Clock",
+    "LoopOwner",
+    "PerLoop",
+    "SystemClock",
+    "Timer",
+    "running_loop",
+    "wait",
+]
 
 
 class Timer(Protocol):
@@ -159,6 +172,79 @@ class LoopOwner:
 
 
 T = TypeVar("T")
+_CLOSING = 5.0  # seconds; a loop that runs takes milliseconds, a blocked one must not block others
+
+
+class PerLoop(Generic[T]):
+    """The parts of an object, one for each event loop that uses it at the same time.
+
+    A part whose loop ended is handed to the next loop that comes, with what it learned. A
+    forked child begins without parts: it must use none of its parent's connections.
+
+    Args:
+        make: Returns a new part.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._start()
+        _PARTED.add(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: dict[asyncio.AbstractEventLoop | None, T] = {}
+        self._latest: tuple[asyncio.AbstractEventLoop | None, T] | None = None
+
+    def here(self) -> T:
+        """Return the running loop's part."""
+        loop = running_loop()
+        latest = self._latest
+        if latest is not None and latest[0] is loop:
+            return latest[1]
+        with self._lock:
+            if loop not in self._parts:
+                idle = [each for each in self._parts if each is None or not each.is_running()]
+                self._parts[loop] = self._parts.pop(idle[0]) if idle else self._make()
+            part = self._parts[loop]
+            self._latest = loop, part
+        return part
+
+    def all(self) -> list[T]:
+        """Return all parts."""
+        with self._lock:
+            return list(self._parts.values())
+
+    async def close(self, close: Callable[[T], Coroutine[Any, Any, object]]) -> None:
+        """Close each part in its own loop; a loop that is blocked is waited for a while."""
+        here, elsewhere = running_loop(), []
+        with self._lock:
+            parts = list(self._parts.items())
+        for loop, part in parts:
+            if loop is here:
+                await close(part)
+            elif loop is not None and loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(close(part), loop)
+                elsewhere.append(asyncio.wrap_future(closing))
+        if elsewhere:
+            await asyncio.wait(elsewhere, timeout=_CLOSING)
+
+    def restart_after_fork(self) -> None:
+        """Begin anew in a forked child; the parent's parts are never touched, nor collected."""
+        _INHERITED.append(self._parts)
+        self._start()
+
+
+_PARTED: "WeakSet[PerLoop[Any]]" = WeakSet()
+_INHERITED: list[object] = []
+
+
+def _restart_all_after_fork() -> None:
+    for each in list(_PARTED):
+        each.restart_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all_after_fork)
 
 
 @define(eq=False)
@@ -203,10 +289,20 @@ class CancelScope:
             raise _closed()
 
     def close(self) -> None:
-        """End what waits in the running loop; harmless to repeat."""
+        """End what waits, in whatever loop; harmless to repeat."""
         self.is_closed = True
-        loop = asyncio.get_running_loop()
-        for task in [each for each in self._waiting if each.get_loop() is loop]:
+        here = running_loop()
+        for task in list(self._waiting):
+            loop = task.get_loop()
+            if loop is here:
+                self._end(task)
+            elif loop.is_running():
+                with suppress(RuntimeError):  # it was closed this moment, and its tasks with it
+                    loop.call_soon_threadsafe(self._end, task)
+
+    def _end(self, task: "asyncio.Task[Any]") -> None:
+        """Cancel a task of the running loop, if it still waits here and not elsewhere by now."""
+        if task in self._waiting:
             self._waiting.discard(task)
             task.cancel()
 

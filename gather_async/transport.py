@@ -2,24 +2,24 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from attrs import define, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from gather_async.clock import LoopOwner
+from gather_async.clock import LoopOwner, PerLoop
 from gather_async.errors import (
     ClientClosedError,
-    GatherConnectionError,
-    GatherTimeoutError,
     ResponseDecodeError,
 )
 from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
+from gather_async.send_state import SendState, broken, publishable, timed_out
 from gather_async.validators import Number
 
 __all__ = [
@@ -41,47 +41,6 @@ HTTPSession = aiohttp.ClientSession
 HTTPTrace = aiohttp.TraceConfig
 
 _MOST_CONNECTIONS = 100  # as many as aiohttp's own pool
-
-
-@define(eq=False)
-class SendState:
-    """What is known of one exchange under way."""
-
-    on_resent: Callable[[], None]
-    """Called when aiohttp sends the request once more on its own."""
-    may_resend: bool = True
-    """Whether aiohttp may: it does so for a GET, PUT or DELETE whose connection broke."""
-    sends: int = 0
-    """How often the request left."""
-    has_response: bool = False
-    """Whether a response has begun."""
-    _connection: asyncio.BaseTransport | None = field(default=None, init=False, repr=False)
-
-    @property
-    def was_sent(self) -> bool:
-        """Whether the server may have the request."""
-        return self.sends > 0
-
-    def check_resend(self) -> None:
-        """Stop aiohttp from sending a write twice.
-
-        Raises:
-            ClientConnectionError: It was sent before, and may not be again.
-        """
-        if self.sends and not self.may_resend:
-            raise aiohttp.ClientConnectionError("the connection broke before a response came")
-
-    def mark_sent(self, connection: asyncio.BaseTransport | None = None) -> None:
-        """Record that the request leaves."""
-        self._connection = connection
-        self.sends += 1
-        if self.sends > 1:
-            self.on_resent()
-
-    def close_connection(self) -> None:
-        """Close the connection, whose responses can't be trusted any more."""
-        if self._connection is not None:
-            self._connection.close()
 
 
 _SENDING: ContextVar[SendState | None] = ContextVar("gather_async_sending", default=None)
@@ -126,11 +85,32 @@ def _sending_trace() -> aiohttp.TraceConfig:
     return trace
 
 
+# One for all clients: a session lent to many would call a trace of each for every request.
+_SENDING_TRACE = _sending_trace()
+_BORROWERS: WeakKeyDictionary[aiohttp.ClientSession, int] = WeakKeyDictionary()
+
+
+@define(eq=False)
+class _LoopSession:
+    """A transport's aiohttp session in one event loop, and the room for its requests."""
+
+    owner: LoopOwner
+    session: aiohttp.ClientSession | None = None
+    room: asyncio.Semaphore = field(factory=asyncio.Semaphore)
+    lifetime: AsyncGenerator[None, None] | None = None
+
+    async def close(self) -> None:
+        """Close the session, in its own loop."""
+        lifetime, self.session, self.lifetime = self.lifetime, None, None
+        if lifetime is not None:
+            await lifetime.aclose()
+
+
 @define(eq=False, repr=False)
 class Transport:
-    """Sends requests through one aiohttp session, which it opens in the running loop.
+    """Sends requests through aiohttp, with a session of its own in each loop that it is used in.
 
-    A session that the caller lent is used as it is and never closed.
+    A session that the caller lent is used as it is, in its one loop, and never closed.
     """
 
     _base: str = field(alias="base")
@@ -138,12 +118,16 @@ class Transport:
     _proxy: str | None = field(default=None, alias="proxy", repr=False)
     _max_response: int = field(default=16 * 2**20, alias="max_response")
     _trace_configs: Sequence[aiohttp.TraceConfig] = field(default=(), alias="trace_configs")
-    _trace: aiohttp.TraceConfig = field(factory=_sending_trace, init=False)
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    _owner: LoopOwner = field(factory=lambda: LoopOwner("client"), init=False)
-    _room: asyncio.Semaphore = field(factory=asyncio.Semaphore, init=False)
-    _lifetime: AsyncGenerator[None, None] | None = field(default=None, init=False)
+    _sessions: PerLoop[_LoopSession] = field(init=False)
+    _lent_to: LoopOwner = field(factory=lambda: LoopOwner("lent session"), init=False)
+    _has_traced: bool = field(default=False, init=False)
     _is_closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sessions = PerLoop(self._make_part)
+
+    def _make_part(self) -> _LoopSession:
+        return _LoopSession(LoopOwner("client") if self._borrowed is None else self._lent_to)
 
     @property
     def is_closed(self) -> bool:
@@ -166,14 +150,17 @@ class Transport:
         room doesn't count towards the timeout.
 
         Raises:
-            ClientClosedError: The transport is closed, or busy in another loop.
+            ClientClosedError: The transport is closed, or its lent session busy in another loop.
             GatherConnectionError: The connection failed.
             GatherTimeoutError: A deadline passed.
             ResponseDecodeError: The response is larger than ``max_response``, or
                 packed in a way that was not asked for.
         """
-        session = await self._session_here()
-        room = self._room
+        part = self._sessions.here()
+        session = part.session
+        if session is None or self._is_closed or not part.owner.is_here or session.closed:
+            session = await self._open(part)
+        room = part.room
         await room.acquire()
         mark = _SENDING.set(state)
         try:
@@ -195,7 +182,7 @@ class Transport:
                     return Response(response.status, headers, await self._read(response, method))
                 return Response(response.status, headers, await response.read())
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError, ValueError) as error:
-            raise self._mapped(error, method, state, timeout) from _publishable(error)
+            raise self._mapped(error, method, state, timeout) from publishable(error)
         finally:
             _SENDING.reset(mark)
             room.release()
@@ -226,23 +213,19 @@ class Transport:
     async def aclose(self) -> None:
         """Close what was opened here; harmless to repeat, and from several tasks at once."""
         self._is_closed = True
-        if self._borrowed is not None and self._trace in self._borrowed.trace_configs:
-            self._borrowed.trace_configs.remove(self._trace)
-        lifetime, is_here = self._lifetime, self._owner.is_here
-        self._forget_session()
-        if is_here and lifetime is not None:
-            await lifetime.aclose()
+        self._untrace()
+        await self._sessions.close(_LoopSession.close)
 
     def _mapped(
         self, error: Exception, method: str, state: SendState, timeout: aiohttp.ClientTimeout
     ) -> Exception:
         """Return the error of this package that one of aiohttp's means."""
         if isinstance(error, TimeoutError):
-            return _timed_out(method, self._host, state, timeout)
+            return timed_out(method, self._host, state, timeout)
         if isinstance(error, aiohttp.ClientError | OSError):
-            return _broken(method, self._host, state, error)
+            return broken(method, self._host, state, error)
         if self._is_closed and state.was_sent:  # aiohttp 3.12.0 asserts a live connection
-            return _broken(method, self._host, state, error, reason="the client was closed")
+            return broken(method, self._host, state, error, reason="the client was closed")
         if self._is_closed:
             return ClientClosedError("This client is closed: make a new GatherClient.")
         if self._borrowed is not None and self._borrowed.closed:
@@ -253,21 +236,23 @@ class Transport:
     def _host(self) -> str:
         return URL(self._base).host or ""
 
-    async def _session_here(self) -> aiohttp.ClientSession:
-        """Return the session of the running loop, opened if need be."""
+    async def _open(self, part: _LoopSession) -> aiohttp.ClientSession:
+        """Return a new session of the running loop, or the lent one."""
         if self._is_closed:
             raise ClientClosedError("This client is closed: make a new GatherClient.")
-        if not self._owner.enter() and self._session is not None and not self._session.closed:
-            return self._session
-        self._forget_session()
-        self._room = asyncio.Semaphore(_MOST_CONNECTIONS)
+        part.owner.enter()
+        part.session = part.lifetime = None
+        part.room = asyncio.Semaphore(_MOST_CONNECTIONS)
         if self._borrowed is not None:
-            return self._traced(self._borrowed)
-        self._lifetime = self._keep_open()
-        await anext(self._lifetime)
-        return await self._session_here()
+            part.session = self._traced(self._borrowed)
+            return part.session
+        lifetime = part.lifetime = self._keep_open(part)
+        await anext(lifetime)
+        if part.session is None:  # closed meanwhile
+            raise ClientClosedError("This client is closed: make a new GatherClient.")
+        return part.session
 
-    async def _keep_open(self) -> AsyncGenerator[None, None]:
+    async def _keep_open(self, part: _LoopSession) -> AsyncGenerator[None, None]:
         """Hold a session open until closed by `aclose` or by the end of its loop.
 
         ``asyncio.run`` closes the async generators of its loop before it ends, so a
@@ -278,20 +263,30 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[*self._trace_configs],
         ) as session:
-            self._session = session
+            part.session = session
             yield
 
     def _traced(self, session: aiohttp.ClientSession) -> aiohttp.ClientSession:
-        """Return a borrowed session with our traces, for as long as we use it."""
-        for trace in (self._trace, *self._trace_configs):
+        """Return a borrowed session with our trace, for as long as a client uses it."""
+        if not self._has_traced:
+            self._has_traced = True
+            _BORROWERS[session] = _BORROWERS.get(session, 0) + 1
+        for trace in (_SENDING_TRACE, *self._trace_configs):
             if trace not in session.trace_configs:
                 trace.freeze()
                 session.trace_configs.append(trace)
-        self._session = session
         return session
 
-    def _forget_session(self) -> None:
-        self._session = self._lifetime = None
+    def _untrace(self) -> None:
+        """Take the trace off a borrowed session once no client uses it."""
+        session = self._borrowed
+        if session is None or not self._has_traced:
+            return
+        self._has_traced = False
+        _BORROWERS[session] -= 1
+        if not _BORROWERS[session]:
+            del _BORROWERS[session]
+            session.trace_configs.remove(_SENDING_TRACE)
 
 
 _SECONDS = Number(above=0, unit="seconds")  # asyncio has no timer for an infinite delay
@@ -319,74 +314,3 @@ def user_agent(version: str) -> str:
     """Return how this package names itself to the server."""
     python = platform.python_version()
     return f"gather-async/{version} aiohttp/{aiohttp.__version__} Python/{python}"
-
-
-def _publishable(error: Exception) -> Exception | None:
-    """Return the error if it can be chained: a ClientResponseError's request has the key."""
-    return None if isinstance(error, aiohttp.ClientResponseError) else error
-
-
-def _timed_out(
-    method: str, host: str, state: SendState, timeout: aiohttp.ClientTimeout
-) -> GatherTimeoutError:
-    what = f"A {method} request to {host} timed out {_when(state)} (timeout: {timeout.total} s)."
-    if state.has_response:
-        what = f"The response to a {method} request to {host} took longer than its timeout."
-    error = GatherTimeoutError(
-        f"{what} {_advice(method, state)}",
-        maybe_processed=state.was_sent and method != "GET",
-    )
-    error.is_permanent = state.has_response
-    return error
-
-
-def _broken(
-    method: str, host: str, state: SendState, error: Exception, *, reason: str = ""
-) -> GatherConnectionError:
-    is_permanent = _is_permanent(error)
-    reason = reason or _reason(error)
-    advice = "Trying again can't help." if is_permanent else _advice(method, state)
-    return GatherConnectionError(
-        f"The connection of a {method} request to {host} failed {_when(state)}: {reason}. {advice}",
-        maybe_processed=state.was_sent and method != "GET",
-        reason=reason,
-        host=host,
-        is_permanent=is_permanent,
-    )
-
-
-def _is_permanent(error: Exception) -> bool:
-    """Return whether an error can't mend itself."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return error.status < 500
-    return isinstance(
-        error,
-        aiohttp.ClientSSLError | aiohttp.ServerFingerprintMismatch | aiohttp.InvalidURL,
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Return why a connection failed, without anything of the request."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answered {error.status} {error.message}"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or str(error.os_error) or type(error).__name__
-        is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
-        return f"the proxy can't be reached: {reason}" if is_proxy else reason
-    if isinstance(error, aiohttp.ClientResponseError):
-        return type(error).__name__  # its text has the request's headers
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _when(state: SendState) -> str:
-    return "after it was sent" if state.was_sent else "before it was sent"
-
-
-def _advice(method: str, state: SendState) -> str:
-    if state.was_sent and method != "GET":
-        return "It may have been carried out: read it before you send it again."
-    return "It is safe to try again."

@@ -3,12 +3,14 @@
 import random
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from attrs import evolve
 
+from gather_async.clock import PerLoop
 from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.errors import ClientClosedError
+from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.question import Question
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
@@ -53,15 +55,19 @@ class Signals(Protocol):
         ...
 
 
+class _Coordinators(NamedTuple):
+    """The coordinators of one event loop."""
+
+    audio: Coordinator[Question]
+    completion: Coordinator[CandidateInterview]
+    summary: Coordinator[InterviewResults]
+
+
 class Waits:
     """All waits of a client and its views, which share their polls.
 
-    It may be used in several event loops one after the other.
-
-    Attributes:
-        audio: Waits for the audio of questions.
-        completion: Waits for candidates to finish.
-        summary: Waits for the summaries of their results.
+    Each event loop has coordinators of its own; what one learned of a list is handed to the
+    next loop when its own has ended.
     """
 
     def __init__(
@@ -104,21 +110,53 @@ class Waits:
         links: Endpoints[CandidateInterview] = {
             each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()
         }
-        self.audio = coordinator(audio_ready(questions))
-        self.completion = coordinator(completed(links, clock.wall))
-        self.summary = coordinator(summarized(links, clock.wall))
+
+        def make() -> _Coordinators:
+            return _Coordinators(
+                coordinator(audio_ready(questions)),
+                coordinator(completed(links, clock.wall)),
+                coordinator(summarized(links, clock.wall)),
+            )
+
+        self._loops = PerLoop(make)
+        self._is_closed = False
         self._unsubscribe = None if signals is None else _subscribe_weakly(signals, self._notify)
+
+    @property
+    def audio(self) -> Coordinator[Question]:
+        """The running loop's waits for the audio of questions."""
+        return self._here().audio
+
+    @property
+    def completion(self) -> Coordinator[CandidateInterview]:
+        """The running loop's waits for candidates to finish."""
+        return self._here().completion
+
+    @property
+    def summary(self) -> Coordinator[InterviewResults]:
+        """The running loop's waits for the summaries of results."""
+        return self._here().summary
+
+    def _here(self) -> _Coordinators:
+        if self._is_closed:
+            raise ClientClosedError("This client is closed: make a new GatherClient.")
+        return self._loops.here()
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`; harmless to repeat."""
+        self._is_closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for coordinator in (self.audio, self.completion, self.summary):
-            await coordinator.close()
+        for coordinators in self._loops.all():
+            for each in coordinators:
+                await each.close()
 
     def _notify(self, event: str, ids: frozenset[str]) -> None:
-        for coordinator in (self.audio, self.completion, self.summary):
-            coordinator.notify(event, ids)
+        if not self._loops.all():
+            self._loops.here()  # a wait may begin after the event
+        for coordinators in self._loops.all():
+            for each in coordinators:
+                each.notify(event, ids)
 
 
 def _polling(session: Session, priority: Priority) -> Session:

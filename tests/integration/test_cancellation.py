@@ -161,7 +161,7 @@ def leaks(gather: GatherClient, before: set[asyncio.Task[Any]]) -> list[str]:
     found = []
     if status.in_flight or status.queued.interactive or status.queued.bulk:
         found.append(f"quota: {status}")
-    session = gather._session.transport._session
+    session = gather._session.transport._sessions.here().session
     if session is not None and session.connector is not None:
         acquired = getattr(session.connector, "_acquired", None)
         if acquired:

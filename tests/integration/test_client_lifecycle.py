@@ -315,3 +315,58 @@ async def test_response_above_max_response_is_refused_and_asked_for_once() -> No
         with pytest.raises(ResponseDecodeError, match="max_response"):
             await gather.teams.list()
         assert len(fake.requests) == 1
+
+
+async def test_threads_share_one_client_and_its_quota() -> None:
+    """Eight threads with loops of their own use one client at once; no answer is a 429."""
+    limits = [RateLimit(20, per=0.5)]
+    async with (
+        FakeGather(rate_limits=limits, audio_seconds=0.05) as fake,
+        fake.client(rate_limits=limits) as gather,
+    ):
+        question = await gather.questions.create(
+            title="t", question_script="?", user_id=fake.user_id
+        )
+
+        async def work() -> bool:
+            await asyncio.gather(*(gather.teams.list() for _ in range(3)))
+            ready = await gather.questions.wait_until_audio_ready(question.id, timeout=20)
+            return ready.audio_url is not None
+
+        work_in_threads = (asyncio.to_thread(asyncio.run, work()) for _ in range(8))
+        assert await asyncio.gather(*work_in_threads, work()) == [True] * 9
+        assert 429 not in [each.status for each in fake.requests]
+
+
+async def test_a_loop_for_each_call_of_each_thread_works(fake_gather: FakeGather) -> None:
+    """WSGI threads make a loop for each call, as `async_to_sync` and `asyncio.run` do."""
+    gather = fake_gather.client()
+
+    def view() -> int:
+        async def read() -> int:
+            return len((await gather.teams.list()).items)
+
+        return [asyncio.run(read()) for _ in range(3)][-1]
+
+    found = await asyncio.gather(*(asyncio.to_thread(view) for _ in range(8)))
+    assert len(set(found)) == 1
+    await gather.aclose()
+    with pytest.raises(ClientClosedError):
+        await asyncio.to_thread(view)
+
+
+async def test_closing_ends_calls_of_other_loops() -> None:
+    """A call that waits for the quota in another thread ends when the client is closed here."""
+    async with FakeGather() as fake:
+        gather = fake.client(rate_limits=[RateLimit(1, per=60)])
+        await gather.teams.list()
+
+        async def wait() -> None:
+            await gather.teams.list()
+
+        waiting = asyncio.create_task(asyncio.to_thread(asyncio.run, wait()))
+        while not gather.rate_limit_status.queued.interactive:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        await gather.aclose()
+        with pytest.raises(ClientClosedError):
+            await asyncio.wait_for(waiting, 20)

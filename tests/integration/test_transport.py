@@ -3,9 +3,15 @@
 import asyncio
 import contextlib
 import gzip
+import os
+import subprocess
+import sys
+import textwrap
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -554,24 +560,111 @@ def test_one_transport_serves_loop_after_loop() -> None:
     assert [asyncio.run(once()) for _ in range(3)] == [200, 200, 200]
 
 
-def test_two_loops_at_once_are_refused() -> None:
-    """A second running loop gets a clear error instead of the first one's session."""
+async def test_loops_at_the_same_time_have_sessions_of_their_own() -> None:
+    """Several running loops use one transport; closing it in one closes all sessions."""
+    async with serving(answer_all) as base, transport_to(base) as transport:
+        sessions: list[Any] = []
+        is_closed = threading.Event()
 
-    async def outer() -> None:
-        async with serving(answer_all) as base, transport_to(base) as transport:
-            await exchange(transport)
+        async def there() -> tuple[int, bool]:
+            status = (await exchange(transport)).status
+            session = transport._sessions.here().session
+            assert session is not None
+            sessions.append(session)
+            while not is_closed.is_set():  # noqa: ASYNC110 - it is set in another loop
+                await asyncio.sleep(0)
+            with pytest.raises(ClientClosedError):
+                await exchange(transport)
+            return status, session.closed
 
-            def inner() -> None:
-                asyncio.run(exchange_alone(transport))
+        threads = [asyncio.to_thread(asyncio.run, there()) for _ in range(3)]
+        others = asyncio.gather(*threads)
+        assert (await exchange(transport)).status == 200
+        while len(sessions) < 3:  # noqa: ASYNC110 - nothing announces it here
+            await asyncio.sleep(0)
+        here = transport._sessions.here().session
+        assert here is not None
+        assert len({id(each) for each in (here, *sessions)}) == 4
+        await transport.aclose()
+        is_closed.set()
+        assert await others == [(200, True)] * 3
+        assert here.closed
 
-            with pytest.raises(ClientClosedError, match="loop"):
-                await asyncio.to_thread(inner)
-            assert (await exchange(transport)).status == 200
 
-    async def exchange_alone(transport: Transport) -> None:
+async def test_a_lent_session_stays_in_its_loop() -> None:
+    """What was lent belongs to one loop; another gets an error that says so."""
+    async with serving(answer_all) as base, aiohttp.ClientSession() as lent:
+        transport = Transport(base=base, borrowed=lent)
         await exchange(transport)
 
-    asyncio.run(outer())
+        async def there() -> None:
+            await exchange(transport)
+
+        with pytest.raises(ClientClosedError, match="lent session"):
+            await asyncio.to_thread(asyncio.run, there())
+        await transport.aclose()
+
+
+async def test_one_trace_counts_for_all_clients_of_a_lent_session() -> None:
+    """However many clients borrow a session, it has one trace, until the last one closes."""
+    async with serving(answer_all) as base, aiohttp.ClientSession() as lent:
+        transports = [Transport(base=base, borrowed=lent) for _ in range(50)]
+        states = []
+        for each in transports:
+            state = SendState(lambda: None)
+            await each.exchange(
+                "GET", "/", headers={}, body=None, timeout=client_timeout(9), state=state
+            )
+            states.append(state.sends)
+        assert states == [1] * 50
+        assert len(lent.trace_configs) == 1
+        for each in transports:
+            assert len(lent.trace_configs) == 1
+            await each.aclose()
+            await each.aclose()
+        assert lent.trace_configs == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_opens_sessions_of_its_own() -> None:
+    """A child never touches its parent's connections, and the parent's go on working."""
+    program = """
+        import asyncio, os
+        from gather_async import GatherClient
+        from gather_async.testing import FakeGather
+
+        async def main():
+            async with FakeGather() as fake:
+                gather = GatherClient(fake.api_key, base_url=fake.base_url)
+                await gather.teams.list()
+                loop = asyncio.get_running_loop()
+                child = await loop.run_in_executor(None, fork, gather)
+                await gather.teams.list()
+                await gather.aclose()
+                return child
+
+        def fork(gather):
+            child = os.fork()
+            if child == 0:
+                async def once():
+                    await gather.teams.list()
+                    await gather.aclose()
+                try:
+                    asyncio.run(once())
+                finally:
+                    os._exit(0 if not gather._session.transport._sessions.all() == [] else 1)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        print(asyncio.run(main()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=25,
+    )
+    assert done.stdout.strip() == "0", done.stderr
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, True, "5", float("nan"), float("inf")])
