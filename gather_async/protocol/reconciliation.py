@@ -116,6 +116,7 @@ class Reconciliation:
         if ours:
             return LookupResult(Verdict.FOUND, max(ours, key=_created))
         self._others.update(_id(item) for whose, item in judged if whose is _Is.OTHERS)
+        self._others.discard("")
         unread = tuple(_id(item) for whose, item in judged if whose is _Is.UNREAD)
         if unread and len(unread) <= _MOST_READS and is_whole:
             return LookupResult(Verdict.UNREAD, ids=unread)
@@ -133,13 +134,15 @@ class Reconciliation:
         lookup = self.lookup
         if _id(item) in self._others or lookup.contradicts(item):
             return _Is.OTHERS
+        if not _id(item):  # it can't be recognised in another look-up, nor be returned
+            return _Is.UNKNOWN
         judge = self._judge_values if lookup.sent else self._judge_time
         whose = judge(item, began) if lookup.shows_filter(item) else _Is.UNKNOWN
         return _Is.UNREAD if whose is _Is.UNKNOWN and self._may_read(item) else whose
 
     def _may_read(self, item: Mapping[str, Any]) -> bool:
         """Return whether a single read may show more than the list does."""
-        if not _id(item) or _id(item) in self._read:
+        if _id(item) in self._read:
             return False
         is_dated = self.lookup.shows_filter(item) and item.get("createdAt") is not None
         return bool(self.lookup.sent) or not is_dated

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gather_async.models.candidate import Candidate
@@ -265,6 +265,8 @@ paginations = st.dictionaries(
 )
 
 
+@example(looks=[([], {}), ([item(None, "c1", "")], {}), ([item(None, "c1", "")], {})], began=None)
+@example(looks=[([item(None, "other", "")], {}), ([item(None, "c1", "")], {})], began=None)
 @given(
     looks=st.lists(
         st.tuples(st.lists(listed_items | st.none() | st.integers(), max_size=12), paginations),
