@@ -116,11 +116,14 @@ class Session:
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
+    _grant: Callable[[Priority], Slot | None] = field(init=False)
     _key_bytes: bytes = field(init=False)
     _headers: Mapping[str, str] = field(init=False)
     _headers_with_body: Mapping[str, str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        # Our own limiter has a slot at once where no call waits; not every limiter can say so.
+        self._grant = getattr(self.limiter, "grant", lambda _: None)
         self._key_bytes = self._api_key.encode()
         headers = {
             "x-api-key": self._api_key,  # Source: /getting-started/authentication
@@ -190,7 +193,8 @@ class Session:
         while True:
             call.attempt += 1
             asked = self.clock.monotonic() if call.is_held else 0.0
-            slot = await self._slot(after=call.error)
+            self.cancel_scope.raise_if_closed()
+            slot = self._grant(self.options.priority) or await self._slot(after=call.error)
             began = self.clock.monotonic()
             if call.is_held:
                 call.held += began - asked
@@ -263,13 +267,12 @@ class Session:
         return None if found is None else Result(call.decode(found.payload), found.headers)
 
     async def _slot(self, *, after: GatherError | None) -> Slot:
-        """Return leave to send; a refusal names the failure that made this a second try."""
+        """Return a slot; a refusal names the failure that made this a second try."""
         try:
-            self.cancel_scope.raise_if_closed()
-            leave = self.limiter.acquire(
+            waiting = self.limiter.acquire(
                 priority=self.options.priority, max_wait=self.options.max_wait
             )
-            return await self.cancel_scope.run(leave)
+            return await self.cancel_scope.run(waiting)
         except QuotaWaitError as refused:
             raise refused from after
 

@@ -19,6 +19,7 @@ from gather_async.models import (
     Question,
     Team,
 )
+from gather_async.protocol import responses
 from gather_async.protocol.responses import (
     Response,
     decode_item,
@@ -330,3 +331,30 @@ def test_any_bytes_give_a_model_or_our_error(body: bytes) -> None:
 def test_a_response_without_a_request_id_says_none(body: bytes) -> None:
     """Whatever the body is, asking for its request id raises nothing."""
     assert Response(200, {}, body).request_id is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, -2.5e3, true, false, null, "\u00e9\\n"]}',
+        r'{"a": "\ud800"}',
+        '{"a": NaN}',
+        "[" * 2000 + "]" * 2000,
+        '{"a": 1, "a": 2}',
+        "18446744073709551615",
+        '"\ud83d\ude00"',
+        "{",
+        "",
+    ],
+)
+def test_both_parsers_read_alike(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """With orjson and without, a body means the same, or is refused in the same way."""
+    read: list[Any] = []
+    assert responses._fast is not None
+    for fast in (responses._fast, None):
+        monkeypatch.setattr(responses, "_fast", fast)
+        try:
+            read.append(repr(parse_json(text.encode("utf-8", "surrogatepass"), is_write=False)))
+        except ResponseDecodeError as error:
+            read.append(error.path)
+    assert read[0] == read[1]
