@@ -126,7 +126,7 @@ async def test_one_created_team_may_be_answered_alone(gather: GatherClient, can:
     assert team == Team(id="1", name="a")
 
 
-async def test_created_team_that_is_nowhere_to_be_seen_is_told(
+async def test_created_team_that_is_nowhere_to_be_seen_is_reported(
     gather: GatherClient, can: Can
 ) -> None:
     """A creation that can't be confirmed says so, and that it may have happened."""

@@ -291,7 +291,7 @@ async def test_a_refused_key_is_an_authentication_failure(
     assert fake_gather.api_key not in done.err
 
 
-async def test_wait_audio_tells_each_end(
+async def test_wait_audio_shows_each_end(
     run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each question gets a line; one failure makes the whole a failure."""
@@ -312,7 +312,7 @@ async def test_wait_audio_tells_each_end(
     assert ends == {made[0].id: "ready", made[1].id: "failed"}
 
 
-async def test_wait_audio_tells_what_is_late(
+async def test_wait_audio_shows_what_is_late(
     run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What isn't over in time is late, and that is a failure."""

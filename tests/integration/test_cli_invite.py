@@ -148,7 +148,7 @@ async def test_a_missing_file_is_wrong_usage(interview: str, tmp_path: Path) -> 
     assert await _invite(str(tmp_path / "none.csv"), "--interview", interview) == 2
 
 
-async def test_ctrl_c_ends_what_is_on_its_way_and_tells_how_to_go_on(
+async def test_ctrl_c_ends_what_is_on_its_way_and_shows_how_to_go_on(
     fake_gather: FakeGather, interview: str, tmp_path: Path
 ) -> None:
     """After Ctrl-C the counts are shown, the status is 130, and the next run invites the rest."""
@@ -192,7 +192,7 @@ def _progress(**changes: object) -> InviteProgress:
     return InviteProgress(**(values | changes))  # type: ignore[arg-type]  # a table of fields
 
 
-def test_the_bar_tells_counts_rate_quota_and_finish() -> None:
+def test_the_bar_shows_counts_rate_quota_and_finish() -> None:
     """One line says all that a person asks while waiting."""
     line = describe(_progress(), quota=42)
     assert line.startswith("29 invited, 1 rejected  30/min  quota 42  until ")

@@ -289,7 +289,7 @@ async def test_copied_client_shares_the_quota(
         await again.candidates.get("c")
 
 
-async def test_default_user_is_sent_unless_told_otherwise() -> None:
+async def test_default_user_is_sent_unless_reported_otherwise() -> None:
     """user_id of the client is the creator, unless a call names another or none."""
     async with (
         FakeGather(edition="B") as fake,

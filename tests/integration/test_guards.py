@@ -51,7 +51,7 @@ async def gather(fake: FakeGather) -> AsyncIterator[GatherClient]:
         {"send_invite": True, "delivery_types": "email"},
     ],
 )
-async def test_invite_that_reaches_nobody_is_refused(
+async def test_invite_that_reaches_no_one_is_refused(
     gather: GatherClient, fake: FakeGather, invite: dict[str, Any]
 ) -> None:
     """An invite needs a delivery type, and a delivery type an invite."""

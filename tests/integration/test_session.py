@@ -168,7 +168,7 @@ async def test_longer_retry_after_than_the_total_is_raised_at_once(
     assert clock.monotonic() == began
 
 
-async def test_look_ups_wait_as_told(
+async def test_look_ups_wait_as_reported(
     gather: GatherClient, fake: FakeGather, clock: VirtualClock, made: Made
 ) -> None:
     """A server that asks to be left alone isn't asked what became of a write either."""

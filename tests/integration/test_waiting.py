@@ -261,7 +261,7 @@ async def test_a_doubtful_list_is_settled_although_reads_fail(
         assert sum(1 for each in world.polls if each.path == LIST) <= 3
 
 
-async def test_one_read_that_always_fails_holds_up_nobody_else() -> None:
+async def test_one_read_that_always_fails_holds_up_no_one_else() -> None:
     """A question whose read answers 500 for ever costs the others a short pause at most."""
     async with a_world(5, audio_seconds=4.0, questions_list="missing") as world:
         world.fake.fail_next(500, times=math.inf, path=f"/qsi/gather/questions/{world.ids[0]}")
@@ -388,7 +388,7 @@ async def test_a_hanging_poll_delays_no_deadline() -> None:
         assert world.waited == pytest.approx(10.0, abs=0.05)
 
 
-async def test_one_hanging_poll_holds_up_nobody_else() -> None:
+async def test_one_hanging_poll_holds_up_no_one_else() -> None:
     """While one read hangs, the others go on."""
     async with a_world(3, audio_seconds=5.0, questions_list="missing") as world:
         world.fake.slow_next(math.inf, path=f"/qsi/gather/questions/{world.ids[0]}")
@@ -671,7 +671,7 @@ async def test_completion_returns_the_whole_candidate_interview() -> None:
         assert len(singles) == 6
 
 
-async def test_a_finished_one_whose_read_fails_holds_up_nobody_else() -> None:
+async def test_a_finished_one_whose_read_fails_holds_up_no_one_else() -> None:
     """The list shows who has finished; where the read of one fails for ever, others return."""
     async with an_invite(4) as world:
         world.fake.complete_interview(world.ids[0])

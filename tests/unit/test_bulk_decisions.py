@@ -87,7 +87,7 @@ def test_the_breaker_opens_after_a_run_of_failures_only() -> None:
     assert breaker.last is error
 
 
-def test_the_breaker_tells_a_mistake_of_the_job_from_one_of_the_row() -> None:
+def test_the_breaker_shows_a_mistake_of_the_job_from_one_of_the_row() -> None:
     """Refusals count while they have one code; each shows that the server is there."""
     same, other = _answer(BadRequestError, 400), _answer(NotFoundError, 404)
     lost = GatherConnectionError("cut", maybe_processed=True)
@@ -139,7 +139,7 @@ def test_each_failure_has_its_meaning(
         ({}, False, False),
     ],
 )
-def test_a_missing_interview_is_told_from_a_missing_person(
+def test_a_missing_interview_is_reported_from_a_missing_person(
     details: dict[str, str], is_new: bool, meant: bool
 ) -> None:
     """Only the interview's absence is everybody's problem."""

@@ -51,7 +51,7 @@ def test_a_good_row_becomes_a_normalised_candidate() -> None:
         ({"firstName": "A\udc81"}, InvalidRequestError, "first_name holds characters"),
     ],
 )
-def test_a_bad_row_is_told_by_its_fault(
+def test_a_bad_row_is_reported_by_its_fault(
     change: dict[str, Any], error: type[GatherError], words: str
 ) -> None:
     """Each fault has its error, and the words don't repeat what the row holds."""

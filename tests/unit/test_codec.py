@@ -407,7 +407,7 @@ def test_of_many_the_first_that_is_none_is_named() -> None:
     assert caught.value.path == "[1].id"
 
 
-def test_a_missing_field_is_told_from_a_wrong_one() -> None:
+def test_a_missing_field_is_reported_from_a_wrong_one() -> None:
     """The message says which of the two it is."""
     with pytest.raises(MismatchError, match=r"^it is missing$"):
         decode({}, Question)

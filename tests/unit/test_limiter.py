@@ -416,7 +416,7 @@ def test_waiters_of_a_dead_loop_are_forgotten(clock: VirtualClock) -> None:
     stranded[0]._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio would log what we did on purpose
 
 
-def test_a_waiter_of_a_paused_loop_is_told(clock: VirtualClock) -> None:
+def test_a_waiter_of_a_paused_loop_is_reported(clock: VirtualClock) -> None:
     """A loop that rests, but isn't closed, finds an error instead of waiting for ever."""
     limiter = _limiter(clock, (1, 60))
     paused = asyncio.new_event_loop()

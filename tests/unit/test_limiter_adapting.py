@@ -202,7 +202,7 @@ async def test_a_window_full_of_others_is_probed_after_its_reset() -> None:
     assert limiter.status().windows[0].external <= 1
 
 
-async def test_others_end_with_the_period_if_nothing_is_heard() -> None:
+async def test_others_end_with_the_period_if_nothing_is_received() -> None:
     """Without another answer, what the server counted is gone after the window's length."""
     clock = VirtualClock()
     limiter = InProcessLimiter((RateLimit(10, per=60),), clock=clock, reserve=0)

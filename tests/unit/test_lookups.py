@@ -237,7 +237,7 @@ def test_the_servers_own_clock_decides_what_is_recent() -> None:
     assert began_at({}, None, 10.0) is None
 
 
-def test_without_any_clock_an_old_invite_cannot_be_told_from_a_new_one() -> None:
+def test_without_any_clock_an_old_invite_cannot_be_reported_from_a_new_one() -> None:
     """Then nothing is proven: neither is the old one returned, nor a second one made."""
     assert verdict(answer(item(1)), began=None) is Verdict.UNPROVEN
     assert verdict(answer(item(-9e6)), began=None) is Verdict.UNPROVEN

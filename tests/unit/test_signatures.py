@@ -237,7 +237,7 @@ def test_sign_at_a_given_time() -> None:
             sign(BODY, secret=SECRET, timestamp=bad)
 
 
-def test_errors_tell_no_secret() -> None:
+def test_errors_show_no_secret() -> None:
     """No message repeats the secret, the signature or the body."""
     with pytest.raises(WebhookVerificationError) as caught:
         verify(BODY, sign(BODY, secret="wrong"), secret=SECRET)

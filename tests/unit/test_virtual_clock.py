@@ -209,7 +209,7 @@ async def test_two_clocks_in_one_loop_do_not_block_each_other() -> None:
     assert (one.monotonic(), other.monotonic()) == (1030.0, 1020.0)
 
 
-async def test_nobody_wakes_from_an_endless_sleep() -> None:
+async def test_no_one_wakes_from_an_endless_sleep() -> None:
     """An infinite deadline isn't one to jump to; the next finite one is."""
     clock = VirtualClock()
     endless = asyncio.create_task(clock.sleep(math.inf))

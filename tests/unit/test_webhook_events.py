@@ -157,7 +157,7 @@ def test_dedupe_key_ignores_how_an_instant_is_written() -> None:
     assert len(unread) == 3
 
 
-def test_dedupe_key_tells_events_apart() -> None:
+def test_dedupe_key_shows_events_apart() -> None:
     """Another name, time, id or datum is another event; an id counts beside them."""
     keys = {
         event_of(name, data, timestamp=at).dedupe_key

@@ -116,7 +116,7 @@ async def test_what_is_no_source_is_refused(bench: Bench, source: Any) -> None:
         ({"total": -1}, errors.ConfigurationError),
     ],
 )
-async def test_wrong_arguments_are_told_at_the_call(
+async def test_wrong_arguments_are_reported_at_the_call(
     bench: Bench, options: dict[str, Any], error: type[Exception]
 ) -> None:
     """Nothing is opened or sent for arguments that can't work."""
@@ -181,7 +181,7 @@ async def test_an_unknown_interview_ends_the_job_with_the_first_row(bench: Bench
     assert job.report.invited == 0
 
 
-async def test_lost_answers_invite_nobody_twice(bench: Bench) -> None:
+async def test_lost_answers_invite_no_one_twice(bench: Bench) -> None:
     """Each kind of fault on each write: one candidate and one invite a person."""
     bench.fake.chaos(
         errors_500=0.03, errors_500_after=0.03, html_503=0.02, cut_before=0.03, cut_after=0.06

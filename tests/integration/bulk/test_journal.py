@@ -232,7 +232,7 @@ async def test_the_time_goes_on_over_kills(journal: Path) -> None:
         assert sorted(server.invites.values()) == [1, 1, 1]
 
 
-async def test_an_old_copy_of_the_journal_invites_nobody_again(bench: Bench, journal: Path) -> None:
+async def test_an_old_copy_of_the_journal_invites_no_one_again(bench: Bench, journal: Path) -> None:
     """A copy that was taken while a candidate was under way finds what the job did since."""
     copy = journal.with_name("copy.db")
     bench.fake.slow_next(20.0, after_processing=True, path="/qsi/gather/candidates", method="POST")

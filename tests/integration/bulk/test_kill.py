@@ -74,7 +74,7 @@ async def _invite_all(journal: Path, *, people: int, kills: int, seed: int) -> t
         return len(bench.sent) / people, killed
 
 
-async def test_a_killed_job_goes_on_and_invites_nobody_twice(tmp_path: Path) -> None:
+async def test_a_killed_job_goes_on_and_invites_no_one_twice(tmp_path: Path) -> None:
     """Four kills at seeded moments under a faulty wire: everyone exactly once."""
     per_invite, killed = await _invite_all(tmp_path / "j.db", people=40, kills=4, seed=1)
     assert killed >= 3

@@ -37,7 +37,7 @@ async def _invite(
 @pytest.mark.parametrize(
     ("commits_after", "lists_after"), [(0.0, 0.0), (3.0, 0.0), (0.0, 30.0), (40.0, 40.0)]
 )
-async def test_nobody_is_invited_twice_by_a_late_server(
+async def test_no_one_is_invited_twice_by_a_late_server(
     commits_after: float, lists_after: float
 ) -> None:
     """14 % faults; what is given up is committed and listed within the in-flight timeout."""

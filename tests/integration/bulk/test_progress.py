@@ -46,7 +46,7 @@ async def test_the_finish_follows_from_the_quota(bench: Bench) -> None:
     assert finished - began == pytest.approx(9 * 60, abs=5)
 
 
-async def test_a_generators_length_is_unknown_until_its_end_or_told(bench: Bench) -> None:
+async def test_a_generators_length_is_unknown_until_its_end_or_given(bench: Bench) -> None:
     """``total`` is None for a generator, unless the caller knows it."""
     reported: list[InviteProgress] = []
     await bench.job(iter(people(300)), on_progress=reported.append)

@@ -35,7 +35,7 @@ def notes(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_second_run_sends_nothing_and_tells_the_same(bench: Bench, journal: Path) -> None:
+async def test_a_second_run_sends_nothing_and_shows_the_same(bench: Bench, journal: Path) -> None:
     """The same call again with the same journal: same report, no requests, same outcomes."""
     first = await bench.job(people(20), journal=journal)
     sent = len(bench.sent)
@@ -381,7 +381,7 @@ async def test_a_source_may_be_sorted_anew(bench: Bench, journal: Path, has_ids:
     assert len(bench.fake.candidates) == 61
 
 
-async def test_a_lost_journal_invites_nobody_again(bench: Bench, journal: Path) -> None:
+async def test_a_lost_journal_invites_no_one_again(bench: Bench, journal: Path) -> None:
     """The same people with a new journal: people who were created or invited is found again."""
     bench.fake.set_latency(0.1, 0.4)
     job = bench.job(people(40), journal=journal)

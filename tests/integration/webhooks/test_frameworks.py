@@ -229,7 +229,7 @@ async def test_refusals(serving: Serving) -> None:
     assert len(service.seen) == 1
 
 
-async def test_slow_senders_hold_nobody_up(serving: Serving) -> None:
+async def test_slow_senders_hold_no_one_up(serving: Serving) -> None:
     """While 50 senders drip their bodies another is served; the slow ones are answered 408."""
     service = Service()
     delivery = sample("x", secret=SECRET)

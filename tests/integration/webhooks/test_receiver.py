@@ -254,7 +254,7 @@ async def test_retries_then_dead_letter_then_replay(clock: VirtualClock) -> None
     assert (len(runs), good) == (4, ["x"])
 
 
-async def test_logs_tell_no_personal_data(
+async def test_logs_show_no_personal_data(
     clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failure is logged with its kind, not with what its message or the event holds."""
@@ -653,7 +653,7 @@ async def test_catch_up(clock: VirtualClock, *, lists_changes: bool) -> None:
         await hooks.catch_up(server, since=datetime(2026, 1, 1))  # noqa: DTZ001 - on purpose
 
 
-async def test_catch_up_tells_status_changes(clock: VirtualClock) -> None:
+async def test_catch_up_shows_status_changes(clock: VirtualClock) -> None:
     """Who wants status changes gets each state not reported yet, and waits out a full inbox."""
     now = datetime.fromtimestamp(clock.wall(), UTC)
     server = Server([interview("a", "archived", now), interview("b", "hired", now)])
