@@ -83,6 +83,11 @@ class InProcessLimiter:
         self._calls = CallQueue(self._queues, clock, self._lock, self._dispatch, self._lose)
         _LIMITERS.add(self)
 
+    def __init_subclass__(cls) -> None:
+        """Let no subclass that changes `acquire` be passed by through `grant`."""
+        if "acquire" in vars(cls) and "grant" not in vars(cls):
+            setattr(cls, "grant", _grant_none)  # noqa: B010 - type checkers take no other way
+
     async def acquire(self, *, priority: Priority, max_wait: float | None) -> Slot:
         """Return a slot, as soon as the windows allow.
 
@@ -306,6 +311,10 @@ class InProcessLimiter:
         self._queues = WaitQueues()
         self._calls = CallQueue(self._queues, self._clock, self._lock, self._dispatch, self._lose)
         self._lose(self._windows.in_flight)
+
+
+def _grant_none(_: InProcessLimiter, __: Priority) -> None:
+    """Leave every call to `acquire`."""
 
 
 _LIMITERS: "WeakSet[InProcessLimiter]" = WeakSet()
