@@ -3,17 +3,20 @@
 import secrets
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers", "tests.leaks"]
 
 _LONG = 900.0  # seconds for a test of full size, on a busy machine
 
 # The machine may be busy: a law is broken by a counterexample, not by a slow example.
+_SLOW = [HealthCheck.too_slow]
 # The same examples each time: no change fails by chance.
-settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("same", deadline=None, suppress_health_check=_SLOW, derandomize=True)
 # New examples each time, ten times as many: what they find is repeated with the seed.
-settings.register_profile("new", deadline=None, max_examples=1000, print_blob=True)
+settings.register_profile(
+    "new", deadline=None, suppress_health_check=_SLOW, max_examples=1000, print_blob=True
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis reads the seed
