@@ -21,11 +21,11 @@ from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
+from gather_async.waiting.registry import MOST_REMEMBERED
 
-__all__ = ["Condition", "Endpoints", "MOST_REMEMBERED", "audio_ready", "completed", "summarized"]
+__all__ = ["Condition", "Endpoints", "audio_ready", "completed", "summarized"]
 
 T = TypeVar("T")
-MOST_REMEMBERED = 10_000  # ids: a megabyte; a burst of events for a whole account fits
 Read = TypeVar("Read", bound=Identified)
 Endpoints = Mapping[Priority, Endpoint[Read]]
 """One endpoint for each priority that polls can have."""
@@ -67,18 +67,11 @@ class Condition(Generic[T]):
 
 def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
     """Return the condition that a question's audio is ready."""
-
-    async def read(id: str, priority: Priority, _: Callable[[], None]) -> Question:
-        return await endpoints[priority].get(id)
-
-    async def page(number: int, priority: Priority) -> Page[Question]:
-        return await endpoints[priority].list().page(number)
-
     return Condition(
         noun="questions",
         event_prefix="question.",
-        read=read,
-        page=page,
+        read=lambda name, priority, _: endpoints[priority].get(name),
+        page=lambda number, priority: endpoints[priority].list().page(number),
         judge=audio_state,
         failed=_generation_failed,
         timed_out=_audio_late,
@@ -97,12 +90,6 @@ def completed(
     Source: /api-reference/candidate-interviews (the statuses; list items show few fields)
     """
 
-    async def read(id: str, priority: Priority, _: Callable[[], None]) -> CandidateInterview:
-        return await endpoints[priority].get(id)
-
-    async def page(number: int, priority: Priority) -> Page[CandidateInterview]:
-        return await endpoints[priority].list().page(number)
-
     def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
         if _is_finished(item):
             return AudioState.READY
@@ -111,8 +98,8 @@ def completed(
     return Condition(
         noun="candidate interviews",
         event_prefix="candidate_interview.",
-        read=read,
-        page=page,
+        read=lambda name, priority, _: endpoints[priority].get(name),
+        page=lambda number, priority: endpoints[priority].list().page(number),
         judge=judge,
         failed=_expired,
         timed_out=_late("The candidate had not finished"),

@@ -4,9 +4,8 @@ import asyncio
 import contextvars
 import math
 import random
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Generic, TypeVar
 
 from gather_async.clock import Clock, LoopOwner, wait
 from gather_async.errors import (
@@ -18,38 +17,16 @@ from gather_async.errors import (
 from gather_async.protocol.polling import PollPolicy
 from gather_async.quota.limiter import Priority
 from gather_async.validators import Number
-from gather_async.waiting.conditions import MOST_REMEMBERED, Condition
+from gather_async.waiting.conditions import Condition
 from gather_async.waiting.list_index import Poll
 from gather_async.waiting.pacing import PollBudget, is_fatal
-from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
+from gather_async.waiting.registry import CHUNK, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
 
-__all__ = ["Coordinator", "RecentEvents"]
+__all__ = ["Coordinator"]
 
 T = TypeVar("T")
-_REMEMBERED_FOR = 300.0  # seconds: a wait may begin that long after its event came
-
-
-class RecentEvents:
-    """A short memory of ids that events named, for waits that begin after the event."""
-
-    __slots__ = ("_at",)
-
-    def __init__(self) -> None:
-        self._at: OrderedDict[str, float] = OrderedDict()
-
-    def note(self, id: str, now: float) -> None:
-        """Remember an id; the oldest are forgotten."""
-        self._at[id] = now
-        self._at.move_to_end(id)
-        oldest = now - _REMEMBERED_FOR
-        while len(self._at) > MOST_REMEMBERED or next(iter(self._at.values())) < oldest:
-            self._at.popitem(last=False)
-
-    def last(self, id: str, now: float) -> float | None:
-        """Return when the id was last named; None if not lately."""
-        at = self._at.get(id)
-        return at if at is not None and now - at <= _REMEMBERED_FOR else None
+_SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
 class Coordinator(Generic[T]):
@@ -86,7 +63,6 @@ class Coordinator(Generic[T]):
             rng,
             is_slow=lambda: condition.has_events and is_alive(),
         )
-        self._recent = RecentEvents()
         self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -106,20 +82,21 @@ class Coordinator(Generic[T]):
         Raises:
             GatherError: The wait ended badly, or its time was over.
         """
-        over = asyncio.get_running_loop().create_future()
-
-        def end(_: Waiter[T]) -> None:
-            if not over.done():
-                over.set_result(None)
-
-        waiter = self._add(_split(target), _seconds(timeout), poll or PollPolicy(), end)
+        over = asyncio.Event()
+        target_id, seen = _split(target)
+        policy = poll or PollPolicy()
+        waiter = self._add(target_id, seen, _seconds(timeout), policy, lambda _: over.set())
         self._start()
         try:
-            await over
+            await over.wait()
         finally:
-            self._remove(waiter)
-            await self.wait_idle()
-        return waiter.result()
+            self._scheduler.remove(waiter)
+            await self._wait_idle()
+        outcome = waiter.outcome
+        assert outcome is not None  # noqa: S101 - it is over
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     async def wait_each(
         self, targets: Iterable[T | str], *, timeout: float | None, poll: PollPolicy | None = None
@@ -131,35 +108,38 @@ class Coordinator(Generic[T]):
                 name all that ended so.
         """
         seconds, policy = _seconds(timeout), poll or PollPolicy()
-        distinct = dict(_split(each) for each in _several(targets))
-        over: asyncio.Queue[Waiter[T]] = asyncio.Queue()
-        waiting: set[Waiter[T]] = set()
-        failed: list[Waiter[T]] = []
+        if isinstance(targets, str) or not isinstance(targets, Iterable):
+            raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
+        distinct = dict(_split(each) for each in targets)
+        over, waiting = asyncio.Queue[Waiter[T]](), set[Waiter[T]]()
+        failed: dict[str, BaseException] = {}
         try:
-            for target in distinct.items():
-                waiting.add(self._add(target, seconds, policy, over.put_nowait))
+            for target_id, seen in distinct.items():
+                waiting.add(self._add(target_id, seen, seconds, policy, over.put_nowait))
                 if len(waiting) % CHUNK == 0:
                     await asyncio.sleep(0)
             self._start()
             while waiting:
                 waiter = await over.get()
                 waiting.discard(waiter)
-                if waiter.error is None:
-                    yield waiter.result()
-                elif isinstance(waiter.error, AudioGenerationError):
-                    yield waiter.error
-                else:
-                    failed.append(waiter)
+                outcome = waiter.outcome
+                if isinstance(outcome, AudioGenerationError):
+                    yield outcome
+                elif isinstance(outcome, BaseException):
+                    failed[waiter.id] = outcome
+                elif outcome is not None:
+                    yield outcome
         finally:
             for waiter in waiting:
-                self._remove(waiter)
-            await self.wait_idle()
+                self._scheduler.remove(waiter)
+            await self._wait_idle()
         if failed:
             raise _first_of(failed)
 
     def _add(
         self,
-        target: tuple[str, T | None],
+        id: str,
+        seen: T | None,
         timeout: float,
         policy: PollPolicy,
         on_end: Callable[[Waiter[T]], object],
@@ -167,12 +147,14 @@ class Coordinator(Generic[T]):
         """Add a wait, which must be removed in the end."""
         if self._is_closed:
             raise _closed()
-        target_id, seen = target
-        self._enter_loop()
+        if self._owner.is_elsewhere and not self._registry:
+            self._owner.leave()  # nothing waits there any more
+        if self._owner.enter():  # what was left in a loop that ended is forgotten
+            self._scheduler.clear()
+            self._task, self._changed = None, asyncio.Event()
         now = self._clock.monotonic()
-        waiter = Waiter(target_id, policy, now, timeout, on_end, has_seen=seen is not None)
-        notified_at = self._recent.last(target_id, now)
-        self._scheduler.add(waiter, now, notified_at=notified_at, seen=seen)
+        waiter = Waiter(id, policy, now, timeout, on_end, seen)
+        self._scheduler.add(waiter, now)
         return waiter
 
     def _start(self) -> None:
@@ -185,47 +167,32 @@ class Coordinator(Generic[T]):
             )
         self._changed.set()
 
-    def _remove(self, waiter: Waiter[T]) -> None:
-        """Remove a wait, however it ended."""
-        self._scheduler.remove(waiter)
+    async def _wait_idle(self) -> None:
         if not self._registry:
             self._changed.set()
+            await self._join()
 
-    async def wait_idle(self) -> None:
-        """Return once the task has ended, if nothing is awaited any more."""
-        task = self._task
-        if task is not None and not self._registry and not task.done():
-            await asyncio.wait({task})
+    async def _join(self) -> None:
+        """Return once the task has ended."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
 
     def notify(self, event: str, ids: frozenset[str]) -> None:
         """Record an event, from any thread."""
-        if not event.startswith(self._condition.event_prefix):
-            return
-        self._owner.call(self._on_event, ids)
+        if event.startswith(self._condition.event_prefix):
+            self._owner.call(self._on_event, ids)
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and the task."""
         self._is_closed = True
         if self._owner.loop is None or self._owner.is_here:
             self._end(_closed())
-            if self._task is not None and not self._task.done():
-                await asyncio.wait({self._task})
+            await self._join()
         elif self._owner.is_elsewhere:
             self._owner.call(self._end, _closed())
 
-    def _enter_loop(self) -> None:
-        """Move to the running loop; what was left in one that ended is forgotten."""
-        if self._owner.is_elsewhere and not self._registry:
-            self._owner.leave()  # nothing waits there any more
-        if self._owner.enter():
-            self._scheduler.clear()
-            self._task, self._changed = None, asyncio.Event()
-
     def _on_event(self, ids: frozenset[str]) -> None:
-        now = self._clock.monotonic()
-        for each in ids:
-            self._recent.note(each, now)
-        self._registry.notify(ids, now)
+        self._registry.notify(ids, self._clock.monotonic())
         self._changed.set()
 
     def _end(self, error: BaseException) -> None:
@@ -240,10 +207,10 @@ class Coordinator(Generic[T]):
         try:
             await self._poll(polls)
         except asyncio.CancelledError:
-            self._finish(list(self._registry), ClientClosedError("The event loop is being closed."))
+            self._finish(len(self._registry), ClientClosedError("The event loop is being closed."))
             raise
         except Exception as error:  # a waiting call must never hang
-            self._finish(list(self._registry), error)
+            self._finish(len(self._registry), error)
         finally:
             if self._task is asyncio.current_task():
                 self._task = self._fatal = None
@@ -258,42 +225,28 @@ class Coordinator(Generic[T]):
             for done in [each for each in polls if each.done()]:
                 polls.discard(done)
                 done.result()  # a crash of one is a crash of all
-            now = self._clock.monotonic()
-            if self._fatal is not None or self._registry.next_deadline <= now:
-                self._end_some(now)
-                await asyncio.sleep(0)
-                continue
-            is_full = len(polls) >= MOST_IN_FLIGHT
-            poll = math.inf if is_full else self._scheduler.plan(now)
-            if isinstance(poll, Poll):
-                polls.add(asyncio.create_task(self._poll_once(poll)))
+            now, deadline = self._clock.monotonic(), self._registry.next_deadline
+            if self._fatal is not None:
+                self._finish(CHUNK, self._fatal)
+            elif deadline <= now:
+                self._scheduler.finish_late(now)
             else:
-                await self._sleep(min(poll, self._registry.next_deadline - now))
+                is_full = len(polls) >= MOST_IN_FLIGHT
+                poll = math.inf if is_full else self._scheduler.plan(now)
+                if isinstance(poll, Poll):
+                    polls.add(asyncio.create_task(self._poll_once(poll)))
+                    continue
+                seconds = min(poll, deadline - now)
+                if seconds > 0:  # a sleep shorter than the clock can show would never end
+                    await wait(self._clock, self._changed, max(seconds, 0.001))
+                    continue
+            await asyncio.sleep(0)  # so that the loop isn't held up
 
-    def _end_some(self, now: float) -> None:
-        """End waits that are over, not so many at once that the loop is held up."""
-        if self._fatal is not None:
-            some = [each for each, _ in zip(self._registry, range(CHUNK), strict=False)]
-            self._finish(some, self._fatal)
-            return
-        for waiter in self._registry.expired(now):
-            target = self._registry.get(waiter.id)
-            last = None if target is None else target.last
-            error = self._condition.timed_out(waiter.id, last, now - waiter.began)
-            error.__cause__ = self._scheduler.backoff.last  # why nothing was seen
-            self._scheduler.finish(waiter, error)
-
-    def _finish(self, targets: Iterable[Target[T]], error: BaseException) -> None:
+    def _finish(self, most: int, error: BaseException) -> None:
+        """End the waits for so many targets at most."""
         now = self._clock.monotonic()
-        for target in targets:
+        for target in [each for each, _ in zip(self._registry, range(most), strict=False)]:
             self._scheduler.finish_each(target.waiters, error, now)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep until then, or until something changes."""
-        if seconds <= 0:
-            await asyncio.sleep(0)
-        else:  # a sleep shorter than a float of the clock can show would never end
-            await wait(self._clock, self._changed, max(seconds, 0.001))
 
     async def _poll_once(self, poll: Poll) -> None:
         """Send one poll and record its answer."""
@@ -332,25 +285,16 @@ def _split(target: T | str) -> tuple[str, T | None]:
     return target_id, target
 
 
-def _several(targets: Iterable[T | str]) -> Iterable[T | str]:
-    if isinstance(targets, str) or not isinstance(targets, Iterable):
-        raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
-    return targets
-
-
 def _seconds(timeout: float | None) -> float:
     """Return the seconds; None and ``inf`` mean for ever."""
-    if timeout is None:
-        return math.inf
-    seconds = Number(least=0, most=math.inf, unit="seconds")
-    return float(seconds.check("timeout", timeout, error=InvalidRequestError))
+    checked = math.inf if timeout is None else timeout
+    return float(_SECONDS.check("timeout", checked, error=InvalidRequestError))
 
 
-def _first_of(failed: Sequence[Waiter[Any]]) -> BaseException:
+def _first_of(errors: Mapping[str, BaseException]) -> BaseException:
     """Return the first failure; where there are several, its notes name all objects."""
-    errors = {each.id: each.error for each in failed if each.error is not None}
     first = next(iter(errors.values()))
-    if len(failed) > 1 and not (isinstance(first, GatherError) and is_fatal(first)):
+    if len(errors) > 1 and not (isinstance(first, GatherError) and is_fatal(first)):
         kinds: dict[str, list[str]] = {}
         for each, error in errors.items():
             kinds.setdefault(type(error).__name__, []).append(each)

@@ -10,12 +10,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
 from gather_async.errors import GatherError, ResponseDecodeError
 from gather_async.models.question import AudioState
+from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy
 from gather_async.waiting.conditions import Condition
 from gather_async.waiting.pacing import BRIEF, PATIENCE, is_permanent
@@ -26,7 +27,6 @@ __all__ = ["ListIndex", "Poll"]
 T = TypeVar("T")
 _DEEPEST_BALANCE = 8  # pages beyond the ids found before a search is given up
 _MOST_FAILURES = 3  # of the list in a row: answers, or searches given up
-_SUSPENDED = 900.0  # seconds until a list that fails or says too little is tried again
 
 
 @frozen(eq=False, kw_only=True)
@@ -44,55 +44,41 @@ class Poll:
     """Whether a deadline is near."""
 
 
-@frozen
-class _Suspect:
-    """An object that a single read found over while the list said otherwise."""
-
-    id: str
-    read_at: float
-    policy: PollPolicy
-
-
 class ListIndex(Generic[T]):
     """What is known of one condition's list. It outlives the waits.
 
     Attributes:
         pages: How many pages there are; None while unknown.
+        probe_id: The target that is to be read alone before the list can be used.
         is_trusted: Whether an item that names no state was found to be the same in a
             single read.
     """
 
     def __init__(self, condition: Condition[T], registry: WaiterRegistry[T]) -> None:
         self.pages: int | None = None
+        self.probe_id: str | None = None
         self.is_trusted = False
-        self._condition = condition
-        self._registry = registry
+        self._condition, self._registry = condition, registry
         self._size = 0
         self._first_ids: AbstractSet[str] = frozenset()
         self._read_at: dict[int, float] = {}
         self._on: defaultdict[int, dict[str, Target[T]]] = defaultdict(dict)
         self._moved_from: Counter[int] = Counter()
-        self._located = 0
-        self._lost_at = -math.inf
-        self._searched_for = -math.inf
-        self._balance = 0
+        self._located = self._balance = self._failures = self._failed_searches = 0
+        self._lost_at = self._searched_for = self._usable_from = -math.inf
         self._found_on: int | None = None
-        self._failures = self._failed_searches = 0
-        self._usable_from = -math.inf
-        self._probe: str | None = None
-        self._suspect: _Suspect | None = None
-
-    # What to read
+        # An object that a single read found over while the list said otherwise: when, by whom.
+        self._suspect: tuple[str, float, PollPolicy] | None = None
 
     def is_usable(self, now: float) -> bool:
         """Return whether the list is worth more than single reads."""
         return self._condition.page is not None and now >= self._usable_from
 
-    def suspend(self, now: float, seconds: float = _SUSPENDED) -> None:
+    def suspend(self, now: float, seconds: float = 15 * BRIEF) -> None:
         """Read single objects for a while: the list fails, says too little, or is old."""
         self._usable_from = now + seconds
         self._failed_searches = self._balance = self._failures = 0
-        self._suspect = self._probe = None
+        self._suspect = self.probe_id = None
 
     def count_on(self, page: int) -> int:
         """Return how many targets a page holds."""
@@ -133,79 +119,60 @@ class ListIndex(Generic[T]):
     def _likely(self) -> Iterator[int]:
         """Yield page numbers, the likeliest first: beside what is known, then from both ends."""
         last = self.pages or max(self._read_at, default=0) + 1
-        known = list(self._moved_from)
-        if self._found_on is not None:
-            known.append(self._found_on)
+        known = [*self._moved_from, *([] if self._found_on is None else [self._found_on])]
         yield from (
             page + step for page in known for step in (0, 1, -1) if 1 <= page + step <= last
         )
         for page in range(1, (last + 1) // 2 + 1):  # new items come first or last
             yield from (page, last + 1 - page)
 
-    # What a poll says of the list
-
     def add(self, target: Target[T], now: float) -> None:
-        """Note a target whose place is unknown."""
-        self._lost_at = max(self._lost_at, now)
+        """Note a target; its place may be unknown."""
+        if target.page is None:
+            self._lost_at = max(self._lost_at, now)
 
     def remove(self, target: Target[T]) -> None:
         """Forget a target."""
-        self._take_off(target)
-        self._forget_near(target)
-        if self._probe == target.id:
-            self._probe = None
+        self._move(target, None)
+        self.record_failed_read(target.id)
 
     def clear(self) -> None:
         """Forget all targets: their event loop is gone."""
         self._on.clear()
         self._moved_from.clear()
-        self._located, self._probe = 0, None
+        self._located, self.probe_id = 0, None
 
-    def record_page(
-        self, poll: Poll, number: int, items: Mapping[str, T], *, total: int | None, has_next: bool
-    ) -> None:
+    def record_page(self, poll: Poll, number: int, page: Page[Any], items: Mapping[str, T]) -> None:
         """Note what a page holds, and what it doesn't hold any more."""
-        self._failures = 0
-        self._record_size(poll, number, items.keys(), total=total, has_next=has_next)
-        gone = [each for each in self._on.get(number, {}).values() if each.id not in items]
-        for target in gone:
-            self._take_off(target)
-            target.near = number
-            self._moved_from[number] += 1
-            self._requeue(target)
-        if gone:
+        self._failures = found = 0
+        self._record_size(poll.began, number, page, items.keys())
+        for gone in [each for each in self._on.get(number, {}).values() if each.id not in items]:
+            self._move(gone, None, near=number)
             self._lost_at = max(self._lost_at, poll.began)
-        found = 0
         for item_id in items:
-            each = self._registry.get(item_id)
-            if each is not None and each.page != number:
-                found += each.page is None
-                self._locate(each, number)
+            target = self._registry.get(item_id)
+            if target is not None and target.page != number:
+                found += target.page is None
+                self._move(target, number)
         if poll.is_search:
             self._record_search(poll, number, found)
 
     def _record_size(
-        self,
-        poll: Poll,
-        number: int,
-        ids: AbstractSet[str],
-        *,
-        total: int | None,
-        has_next: bool,
+        self, began: float, number: int, page: Page[Any], ids: AbstractSet[str]
     ) -> None:
-        self._read_at[number] = poll.began
+        self._read_at[number] = began
         if number == 1:
             self._first_ids = ids
         elif ids and ids <= self._first_ids:
             self.pages = 1  # the server ignores the page's number
             return
         self._size = max(self._size, len(ids))
-        if total is not None and self._size:
-            self.pages = max(1, math.ceil(total / self._size))
+        if page.total is not None and self._size:
+            self.pages = max(1, math.ceil(page.total / self._size))
         elif not ids and number > 1:
             self.pages = number - 1
-        elif not has_next or (self.pages is not None and self.pages <= number):
-            self.pages = None if has_next else number
+        elif not page.has_next or (self.pages is not None and self.pages <= number):
+            self.pages = None if page.has_next else number
 
     def _record_search(self, poll: Poll, number: int, found: int) -> None:
         if self._lost_at > self._searched_for:
@@ -218,22 +185,22 @@ class ListIndex(Generic[T]):
             if self._failed_searches >= _MOST_FAILURES:
                 self.suspend(poll.began)
 
-    def _locate(self, target: Target[T], number: int) -> None:
-        self._take_off(target)
-        self._forget_near(target)
-        target.page = number
-        self._on[number][target.id] = target
-        self._located += 1
-        self._requeue(target)
-
-    def _take_off(self, target: Target[T]) -> None:
+    def _move(self, target: Target[T], page: int | None, *, near: int | None = None) -> None:
+        """Note the page that a target is on, or the one that it just left."""
         if target.page is not None:
-            on = self._on[target.page]
-            del on[target.id]
-            if not on:
+            del self._on[target.page][target.id]
+            if not self._on[target.page]:
                 del self._on[target.page]
-            target.page = None
             self._located -= 1
+        self._forget_near(target)
+        target.page, target.near = page, near
+        if page is not None:
+            self._on[page][target.id] = target
+            self._located += 1
+        if near is not None:
+            self._moved_from[near] += 1
+        if target.queue is not None:
+            self._registry.enqueue(target)
 
     def _forget_near(self, target: Target[T]) -> None:
         if target.near is not None:
@@ -242,26 +209,13 @@ class ListIndex(Generic[T]):
                 del self._moved_from[target.near]
             target.near = None
 
-    def _requeue(self, target: Target[T]) -> None:
-        if target.queue is not None:
-            self._registry.enqueue(target)
-
     def record_failure(self, error: GatherError, now: float) -> bool:
         """Note a failure of the list; return whether it is about the list alone."""
         self._failures += 1
-        if is_permanent(error) or isinstance(error, ResponseDecodeError):
+        is_own = is_permanent(error) or isinstance(error, ResponseDecodeError)
+        if is_own or self._failures >= _MOST_FAILURES:
             self.suspend(now)
-            return True
-        if self._failures >= _MOST_FAILURES:
-            self.suspend(now)
-        return False
-
-    # Whether the list says as much as single reads
-
-    @property
-    def probe_id(self) -> str | None:
-        """The target that is to be read alone before the list can be used."""
-        return self._probe
+        return is_own
 
     def telling(self, shown: "list[tuple[Target[T], T]]") -> "list[tuple[Target[T], T]]":
         """Return those whose item can be believed; one of the others is to be read alone.
@@ -271,17 +225,17 @@ class ListIndex(Generic[T]):
         if self.is_trusted:
             return shown
         silent = [each for each, item in shown if not self._condition.is_telling(item)]
-        if silent and self._probe is None:
+        if silent and self.probe_id is None:
             chosen = min(silent, key=lambda each: each.polled_at)
-            self._probe, chosen.needs_own_read = chosen.id, True
+            self.probe_id, chosen.needs_own_read = chosen.id, True
             self._registry.enqueue(chosen)
         return [(each, item) for each, item in shown if self._condition.is_telling(item)]
 
     def record_read(self, poll: Poll, target: Target[T], item: T | None, now: float) -> None:
         """Compare a single read with what the list said of the same object."""
         self._forget_near(target)
-        if poll.id == self._probe:
-            self._probe = None
+        if poll.id == self.probe_id:
+            self.probe_id = None
             if item is not None and self._condition.is_telling(item):
                 self.suspend(now)
             else:
@@ -290,20 +244,19 @@ class ListIndex(Generic[T]):
             return
         for policy in {each.policy for each in target.waiters}:
             if self._condition.judge(item, policy) is not AudioState.PROCESSING:
-                self._suspect = _Suspect(target.id, poll.began, policy)
+                self._suspect = target.id, poll.began, policy
 
     def record_failed_read(self, id: str) -> None:
         """Note a single read that failed: another one may be the probe."""
-        if id == self._probe:
-            self._probe = None
+        if id == self.probe_id:
+            self.probe_id = None
 
     def check_suspect(self, poll: Poll, items: Mapping[str, T], now: float) -> None:
         """Suspend a list that goes on showing as unfinished what a single read found over."""
-        suspect = self._suspect
-        if suspect is None or suspect.id not in items:
+        if self._suspect is None or self._suspect[0] not in items:
             return
-        state = self._condition.judge(items[suspect.id], suspect.policy)
-        if state is not AudioState.PROCESSING:
+        name, read_at, policy = self._suspect
+        if self._condition.judge(items[name], policy) is not AudioState.PROCESSING:
             self._suspect = None
-        elif poll.began - suspect.read_at >= PATIENCE:
+        elif poll.began - read_at >= PATIENCE:
             self.suspend(now, BRIEF)

@@ -1,6 +1,6 @@
-"""When polls may go: shares of the quota, and pauses after failures.
+"""What polls may use of the quota, and which failures they endure.
 
-Given the time, it waits for nothing. Single reads may use the share of a window of a
+Single reads may use the share of a window of a
 minute or less, pages of a list twice that, as far as earlier minutes left it unused: a
 page shows many objects, and waits come in batches. Of the share of a longer window three
 quarters may be used at once and the rest comes evenly, so that hours of waiting never
@@ -9,7 +9,7 @@ leave a new wait without a poll for long.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from gather_async.errors import (
     AuthenticationError,
@@ -18,30 +18,18 @@ from gather_async.errors import (
     GatherAPIError,
     GatherError,
     InvalidRequestError,
-    RateLimitedError,
     WaitTimeoutError,
 )
-from gather_async.protocol.polling import PollPolicy, next_interval
 from gather_async.protocol.rolling_windows import RateLimit
 
-__all__ = [
-    "BRIEF",
-    "Backoff",
-    "HORIZON",
-    "LeakyBucket",
-    "PATIENCE",
-    "PollBudget",
-    "is_fatal",
-    "is_permanent",
-]
+__all__ = ["BRIEF", "HORIZON", "LeakyBucket", "PATIENCE", "PollBudget", "is_fatal", "is_permanent"]
 
 BRIEF = 60.0  # seconds; source: /getting-started/rate-limits (a minute and an hour)
 # A page that takes longer, or is behind by more, gives way to single reads.
 PATIENCE = 5.0  # seconds
-HORIZON = 120.0  # seconds to plan ahead: what most generations take
+HORIZON = 2 * BRIEF  # to plan ahead: what most generations take
 # Tuned with benchmarks/waiting.py: more delays 1000 waits less, and leaves later ones less.
-_PAGES = 2.0  # shares that pages may use of one brief window
-_SAVED = 4.0  # brief windows whose unused share is kept
+_PAGES = 2.0  # shares that pages may use of one brief window; twice as many are kept unused
 _AT_ONCE = 0.75  # the part of a long window's share that may be used at once
 
 
@@ -79,11 +67,7 @@ class LeakyBucket:
 
 
 class PollBudget:
-    """The share of each rate limit that polls of all conditions may use.
-
-    Args:
-        limits: Returns the rate limits in force.
-    """
+    """The share of each rate limit in force that polls of all conditions may use."""
 
     __slots__ = ("_buckets", "_limits", "_polls", "_reads")
 
@@ -93,31 +77,38 @@ class PollBudget:
         self._reads: list[float] = []
         self._buckets: defaultdict[RateLimit, LeakyBucket] = defaultdict(LeakyBucket)
 
+    def _shares(self, share: float) -> Iterator[tuple[RateLimit, LeakyBucket, float, float]]:
+        """Yield each limit, its bucket, the polls a second for good, and those at once."""
+        for limit in self._limits():
+            fair, is_brief = limit.limit * share, limit.per <= BRIEF
+            rate = max(1.0, fair) * (1.0 if is_brief else 1.0 - _AT_ONCE) / limit.per
+            burst = max(1.0, fair * (2 * _PAGES if is_brief else _AT_ONCE))
+            yield limit, self._buckets[limit], rate, burst
+
     def spend(self, now: float, share: float, *, is_page: bool) -> None:
         """Count one poll, also one that was urgent."""
         for log in (self._polls,) if is_page else (self._polls, self._reads):
             del log[: bisect_right(log, now - BRIEF)]
             log.append(now)
-        for limit in self._limits():
-            self._buckets[limit].add(now, rate=_rate(limit, share))
+        for _, bucket, rate, _ in self._shares(share):
+            bucket.add(now, rate=rate)
 
     def wait(self, now: float, share: float, *, is_page: bool) -> float:
         """Return the seconds until one more poll may go; 0.0 means now."""
         waits = [0.0]
-        for limit in self._limits():
+        for limit, bucket, rate, burst in self._shares(share):
             if limit.per <= BRIEF:
                 fair = limit.limit * share
                 waits.append(_until_below(self._polls, fair * _PAGES, limit.per, now))
                 if not is_page:
                     waits.append(_until_below(self._reads, fair, limit.per, now))
-            rate, burst = _rate(limit, share), _burst(limit, share)
-            waits.append(self._buckets[limit].wait(now, rate=rate, burst=burst))
+            waits.append(bucket.wait(now, rate=rate, burst=burst))
         return max(waits)
 
     def has_spare(self, now: float, share: float) -> bool:
         """Whether a read that nothing is due for may go: half of each share is unused."""
         return not self.wait(now, share, is_page=False) and all(
-            self._buckets[limit].level(now) <= _burst(limit, share) / 2 for limit in self._limits()
+            bucket.level(now) <= burst / 2 for _, bucket, _, burst in self._shares(share)
         )
 
     def rate(self, share: float) -> float:
@@ -128,9 +119,8 @@ class PollBudget:
     def pace(self, cost: int, now: float, share: float) -> float:
         """Return how far apart sweeps must be that cost so many polls each; 0.0: as due."""
         paces = [0.0]
-        for limit in self._limits():
-            rate, burst = _rate(limit, share), _burst(limit, share)
-            planned = max(0.0, burst - self._buckets[limit].level(now)) + rate * HORIZON
+        for limit, bucket, rate, burst in self._shares(share):
+            planned = max(0.0, burst - bucket.level(now)) + rate * HORIZON
             if cost * HORIZON / 10 > planned:  # a sweep each 10 s, as a default policy makes
                 paces.append(cost * HORIZON / planned)
                 if limit.per <= BRIEF:
@@ -145,71 +135,16 @@ def _until_below(log: list[float], ceiling: float, per: float, now: float) -> fl
     return log[-most] + per - now if recent >= most else 0.0
 
 
-def _burst(limit: RateLimit, share: float) -> float:
-    """Return what may be used at once after a long rest."""
-    return max(1.0, limit.limit * share * (_SAVED if limit.per <= BRIEF else _AT_ONCE))
-
-
-def _rate(limit: RateLimit, share: float) -> float:
-    """Return what may be used for good, per second."""
-    part = 1.0 if limit.per <= BRIEF else 1.0 - _AT_ONCE
-    return max(1.0, limit.limit * share) * part / limit.per
-
-
 def is_fatal(error: GatherError) -> bool:
     """Return whether no poll can succeed any more: 401, or the client is closed."""
     return isinstance(error, AuthenticationError | ClientClosedError | ConfigurationError)
 
 
 def is_permanent(error: GatherError) -> bool:
-    """Return whether asking the same again makes no sense.
+    """Return whether asking the same again makes no sense: a 4xx, a bad id, a late wait.
 
-    So it is with a 4xx, an id that can't be one, and a wait that can't succeed any more.
     A body that makes no sense may be a proxy's, and passes.
     """
     if isinstance(error, GatherAPIError):
         return 400 <= error.status < 500 and error.status not in {408, 425, 429}
     return isinstance(error, InvalidRequestError | WaitTimeoutError)
-
-
-class Backoff:
-    """Failures in a row, and the pause after them.
-
-    Attributes:
-        pause_until: No poll starts before.
-        last: The last failure; None since a poll succeeded.
-    """
-
-    __slots__ = ("_first_at", "last", "pause_until")
-
-    def __init__(self) -> None:
-        self.pause_until = 0.0
-        self.last: GatherError | None = None
-        self._first_at: float | None = None
-
-    def succeeded(self) -> None:
-        """Note that a poll succeeded."""
-        self.last = self._first_at = None
-
-    def failed(
-        self,
-        error: GatherError,
-        policies: Iterable[PollPolicy],
-        *,
-        now: float,
-        wall: float,
-        draw: float,
-    ) -> None:
-        """Pause after a failure, the longer the longer they last.
-
-        A 429 is waited out as far as the server says until when, a brief window at most: a
-        reset further away may be a mistake, and one poll is cheap.
-        """
-        self.last = error
-        if self._first_at is None:
-            self._first_at = now
-        age = now - self._first_at
-        pause = min(next_interval(each, age=age, draw=draw) for each in policies)
-        if isinstance(error, RateLimitedError) and error.reset_at is not None:
-            pause = max(pause, min(error.reset_at.timestamp() - wall, BRIEF))
-        self.pause_until = max(self.pause_until, now + pause)

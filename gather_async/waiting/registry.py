@@ -1,4 +1,4 @@
-"""The waiting calls of one condition, by the object that they wait for.
+"""Who waits for what, and when each target is due.
 
 Targets that are due stand in queues, the others in a heap of times, so that the next
 poll is found without going through all of them.
@@ -14,14 +14,13 @@ from typing import Generic, TypeVar
 from attrs import define, field
 
 from gather_async.protocol.polling import PollPolicy, next_interval
-from gather_async.waiting.pacing import BRIEF, HORIZON
+from gather_async.waiting.pacing import BRIEF, HORIZON, PATIENCE
 
-__all__ = ["CHUNK", "Target", "Waiter", "WaiterRegistry"]
+__all__ = ["CHUNK", "MOST_REMEMBERED", "Target", "Waiter", "WaiterRegistry"]
 
 T = TypeVar("T")
 CHUNK = 200  # targets handled in one step of the event loop: some 2 ms
-_LONGEST_BELIEF = 3600.0  # seconds until an object is read alone again: links may expire
-_SHORTEST_LEAD = 0.5  # seconds for the final poll before the deadline
+MOST_REMEMBERED = 50 * CHUNK  # ids: a megabyte; a burst of events for a whole account fits
 
 
 @define(eq=False)
@@ -34,8 +33,8 @@ class Waiter(Generic[T]):
     timeout: float
     on_end: "Callable[[Waiter[T]], object]"
     """Called once, when the wait is over."""
-    has_seen: bool = False
-    """Whether the caller has the object, so that it must exist."""
+    seen: T | None = None
+    """The object, if the caller has it, so that it must exist."""
     outcome: T | BaseException | None = None
     """None while it waits."""
 
@@ -44,40 +43,14 @@ class Waiter(Generic[T]):
         """When the wait is over; ``inf`` if never."""
         return self.began + self.timeout
 
-    def finish(self, outcome: T | BaseException) -> None:
-        """End the wait; harmless if it is over."""
-        if self.outcome is None:
-            self.outcome = outcome
-            self.on_end(self)
-
-    @property
-    def error(self) -> BaseException | None:
-        """What ended the wait badly; None otherwise."""
-        return self.outcome if isinstance(self.outcome, BaseException) else None
-
-    def result(self) -> T:
-        """Return the object of a wait that is over, or raise what ended it."""
-        assert self.outcome is not None  # noqa: S101 - it is over
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
-
     def final_poll(self, latency: float) -> float:
         """Return when to start the final poll, so that its answer comes before the deadline."""
-        return self.deadline - min(self.timeout / 4, max(_SHORTEST_LEAD, 2 * latency))
+        return self.deadline - min(self.timeout / 4, max(PATIENCE / 10, 2 * latency))
 
     def next_poll(
         self, now: float, *, draw: float, latency: float, is_slow: bool, notified_at: float
     ) -> float:
-        """Return when to poll again; ``inf`` if there is no time for another poll.
-
-        Args:
-            now: The time.
-            draw: A random number from 0 to 1.
-            latency: Seconds that a poll takes of late.
-            is_slow: Whether events announce the end.
-            notified_at: When an event named the object.
-        """
+        """Return when to poll again; ``inf`` if there is no time for another poll."""
         final = self.final_poll(latency)
         if now >= final:
             return math.inf
@@ -128,8 +101,9 @@ class Target(Generic[T]):
         return any(now >= each.final_poll(latency) for each in self.waiters)
 
     def own_read_at(self) -> float:
-        """Return when the list alone was believed for long enough, the later the longer."""
-        return self.read_at + max(self.read_after, min(self.read_at - self.began, _LONGEST_BELIEF))
+        """Return when the list alone was believed for long enough: an hour at most."""
+        grown = min(self.read_at - self.began, 60 * BRIEF)  # as links may expire
+        return self.read_at + max(self.read_after, grown)
 
 
 class WaiterRegistry(Generic[T]):
@@ -150,11 +124,10 @@ class WaiterRegistry(Generic[T]):
         self._paced: list[tuple[float, int, Target[T]]] = []
         self._deadlines: list[tuple[float, int, Waiter[T]]] = []
         self._order = count()
-        self.new: OrderedDict[str, Target[T]] = OrderedDict()
-        self.urgent: OrderedDict[str, Target[T]] = OrderedDict()
-        self.located: OrderedDict[str, Target[T]] = OrderedDict()
-        self.lost: OrderedDict[str, Target[T]] = OrderedDict()
-        self.own: OrderedDict[str, Target[T]] = OrderedDict()
+        self._events: OrderedDict[str, float] = OrderedDict()
+        self.new, self.urgent, self.located, self.lost, self.own = self._queues = tuple(
+            OrderedDict[str, Target[T]]() for _ in range(5)
+        )
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -162,45 +135,31 @@ class WaiterRegistry(Generic[T]):
     def __iter__(self) -> Iterator[Target[T]]:
         return iter(self._targets.values())
 
-    def get(self, id: str) -> Target[T] | None:
+    def get(self, id: str | None) -> Target[T] | None:
         """Return the target with that id; None if nothing waits for it."""
-        return self._targets.get(id)
+        return None if id is None else self._targets.get(id)
 
     @property
     def policies(self) -> Iterable[PollPolicy]:
         """Those of all waiters; at least one."""
         return self._policies or (PollPolicy(),)
 
-    @property
-    def share(self) -> float:
-        """The largest share of the quota that a waiter grants."""
-        return max(each.quota_share for each in self.policies)
-
-    @property
-    def first(self) -> float:
-        """The shortest first interval that a waiter asks for, in seconds."""
-        return min(each.first for each in self.policies)
-
-    # Waiters
-
-    def add(
-        self, waiter: Waiter[T], now: float, *, notified_at: float | None, seen: T | None
-    ) -> Target[T]:
+    def add(self, waiter: Waiter[T], now: float) -> Target[T]:
         """Add a waiter; the first poll is due at once unless one was just made."""
         target = self._targets.get(waiter.id)
         if target is None:
-            target = Target(waiter.id, began=now, read_at=now)
-            self._targets[waiter.id] = target
+            target = self._targets[waiter.id] = Target(waiter.id, began=now, read_at=now)
         target.waiters.add(waiter)
         self._policies[waiter.policy] += 1
         if target.last is None:
-            target.last = seen
+            target.last = waiter.seen
         if waiter.timeout < math.inf:
             heappush(self._deadlines, (waiter.deadline, next(self._order), waiter))
             # Polls may get slower until then: the time is computed again when it has come.
             self._push(waiter.began + waiter.timeout * 0.75, waiter)
         target.read_after = min(target.read_after, waiter.timeout / 2)
-        if notified_at is not None and notified_at > target.notified_at:
+        notified_at = self.notified_at(waiter.id, now)
+        if notified_at > target.notified_at:
             self._notify(target, notified_at, now)
         else:
             self.schedule(target, max(now, target.polled_at + waiter.policy.first), now)
@@ -220,11 +179,7 @@ class WaiterRegistry(Generic[T]):
         del self._targets[waiter.id]
         self.dequeue(target)
         self.own.pop(target.id, None)
-        self._compact()
-        return target
-
-    def _compact(self) -> None:
-        """Forget times of what has ended, once they are most of all: timeouts may be days."""
+        # Times of what has ended are forgotten once they are most of all: timeouts may be days.
         alive = self._policies.total()
         if len(self._deadlines) > 2 * alive + CHUNK:
             self._deadlines = [each for each in self._deadlines if each[2].outcome is None]
@@ -232,33 +187,32 @@ class WaiterRegistry(Generic[T]):
         if len(self._times) > 4 * alive + CHUNK:
             self._times = [each for each in self._times if self._is_alive(each[2])]
             heapify(self._times)
+        return target
 
     def _is_alive(self, each: Target[T] | Waiter[T]) -> bool:
         target = self._targets.get(each.id)
         return target is each or (target is not None and each in target.waiters)
 
     def clear(self) -> None:
-        """Forget everything: its event loop is gone."""
+        """Forget all waits: their event loop is gone."""
         for each in (self._targets, self._policies, self._times, self._paced, self._deadlines):
             each.clear()
-        for queue in (self.new, self.urgent, self.located, self.lost, self.own):
+        for queue in self._queues:
             queue.clear()
 
-    def expired(self, now: float) -> "list[Waiter[T]]":
-        """Return waiters whose deadline is over, some at a time."""
-        found: list[Waiter[T]] = []
-        while self._deadlines and self._deadlines[0][0] <= now and len(found) < CHUNK:
+    def expired(self, now: float) -> "Iterator[Waiter[T]]":
+        """Yield waiters whose deadline is over, some at a time."""
+        for _ in range(CHUNK):
+            if self.next_deadline > now:
+                return
             waiter = heappop(self._deadlines)[2]
             if waiter.outcome is None:
-                found.append(waiter)
-        return found
+                yield waiter
 
     @property
     def next_deadline(self) -> float:
         """When the next wait is over; ``inf`` if none will be."""
         return self._deadlines[0][0] if self._deadlines else math.inf
-
-    # When to poll
 
     def schedule(self, target: Target[T], at: float, now: float) -> None:
         """Poll a target at that time, or sooner if it is due sooner already."""
@@ -326,11 +280,13 @@ class WaiterRegistry(Generic[T]):
         if at < math.inf:
             heappush(self._times, (at, next(self._order), each))
 
-    # Events
-
     def notify(self, ids: frozenset[str], now: float) -> None:
         """Make due what an event names. One that names nothing is about every target."""
         for each in ids:
+            self._events[each] = now
+            self._events.move_to_end(each)
+            while len(self._events) > MOST_REMEMBERED:
+                self._events.popitem(last=False)
             target = self._targets.get(each)
             if target is not None:
                 self._notify(target, now, now)
@@ -340,6 +296,11 @@ class WaiterRegistry(Generic[T]):
             self._times = [each for each in self._times if isinstance(each[2], Waiter)]
             self._times += [(now, next(self._order), each) for each in self if each.queue is None]
             heapify(self._times)
+
+    def notified_at(self, id: str, now: float) -> float:
+        """Return when an event named the id, as a wait may begin minutes after; else ``-inf``."""
+        at = self._events.get(id, -math.inf)
+        return at if now - at <= 5 * BRIEF else -math.inf
 
     def _notify(self, target: Target[T], notified_at: float, now: float) -> None:
         target.notified_at, target.is_notified, target.due = notified_at, True, now

@@ -11,19 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from gather_async.errors import GatherError, NotFoundError, WaitTimeoutError
+from gather_async.errors import GatherError, NotFoundError, RateLimitedError, WaitTimeoutError
 from gather_async.models.question import AudioState
 from gather_async.pager import Page
+from gather_async.protocol.polling import next_interval
 from gather_async.waiting.conditions import Condition
 from gather_async.waiting.list_index import ListIndex, Poll
-from gather_async.waiting.pacing import (
-    BRIEF,
-    PATIENCE,
-    Backoff,
-    LeakyBucket,
-    PollBudget,
-    is_permanent,
-)
+from gather_async.waiting.pacing import BRIEF, PATIENCE, LeakyBucket, PollBudget, is_permanent
 from gather_async.waiting.registry import CHUNK, Target, Waiter, WaiterRegistry
 
 __all__ = ["MOST_IN_FLIGHT", "Scheduler"]
@@ -33,7 +27,6 @@ MOST_IN_FLIGHT = 4  # polls at once: one that hangs holds up no other
 _SPREAD = 240.0  # pages of a first sweep in the time between two: tuned with small pages
 _FIRST_POLLS = 5  # at once, each of all that is new
 _URGENT_SHARE = 0.5  # of a brief window: what events by the hundred, or deadlines, may use
-_NOT_YET = 10.0  # seconds in which 404 may mean that the object has just been created
 
 
 class Scheduler(Generic[T]):
@@ -45,6 +38,9 @@ class Scheduler(Generic[T]):
         budget: What polls may use.
         rng: Where the jitter comes from.
         is_slow: Returns whether events announce what is awaited.
+
+    Attributes:
+        last_failure: The last poll's error; None since one succeeded.
     """
 
     def __init__(
@@ -55,25 +51,18 @@ class Scheduler(Generic[T]):
         rng: random.Random,
         is_slow: Callable[[], bool],
     ) -> None:
+        self.last_failure: GatherError | None = None
         self._condition, self._registry = condition, registry
         self._budget, self._rng, self._is_slow = budget, rng, is_slow
         self._index = ListIndex(condition, registry)
-        self._first_polls = LeakyBucket()
-        self._urgent_polls = LeakyBucket()
+        self._first_polls, self._urgent_polls = LeakyBucket(), LeakyBucket()
         self._in_flight: set[Poll] = set()
         self._searched_at = self._read_at = -math.inf
-        self._latency = self._lead = 0.0
-        self.backoff = Backoff()
+        self._latency = self._lead = self._pause_until = self._failing_since = 0.0
 
-    # Waiters
-
-    def add(
-        self, waiter: Waiter[T], now: float, *, notified_at: float | None, seen: T | None
-    ) -> None:
+    def add(self, waiter: Waiter[T], now: float) -> None:
         """Add a waiter."""
-        target = self._registry.add(waiter, now, notified_at=notified_at, seen=seen)
-        if target.page is None:
-            self._index.add(target, now)
+        self._index.add(self._registry.add(waiter, now), now)
 
     def remove(self, waiter: Waiter[T]) -> None:
         """Forget a waiter; harmless if it is forgotten."""
@@ -82,9 +71,11 @@ class Scheduler(Generic[T]):
             self._index.remove(target)
 
     def finish(self, waiter: Waiter[T], outcome: T | BaseException) -> None:
-        """End one wait."""
+        """End one wait; harmless if it is over."""
         self.remove(waiter)
-        waiter.finish(outcome)
+        if waiter.outcome is None:
+            waiter.outcome = outcome
+            waiter.on_end(waiter)
 
     def finish_each(self, waiters: Iterable[Waiter[T]], error: BaseException, now: float) -> None:
         """End waits with an error of their own."""
@@ -97,27 +88,35 @@ class Scheduler(Generic[T]):
                 own.waited = now - waiter.began
             self.finish(waiter, own)
 
+    def finish_late(self, now: float) -> None:
+        """End waits whose time is over, some at a time."""
+        for waiter in self._registry.expired(now):
+            target = self._registry.get(waiter.id)
+            last = None if target is None else target.last
+            error = self._condition.timed_out(waiter.id, last, now - waiter.began)
+            error.__cause__ = self.last_failure  # why nothing was seen
+            self.finish(waiter, error)
+
     def clear(self) -> None:
         """Forget all waits: their event loop is gone."""
         self._registry.clear()
         self._index.clear()
         self._in_flight.clear()
 
-    # The next poll
-
     def plan(self, now: float) -> Poll | float:
         """Return the next poll, begun, or the seconds until it is worth asking again."""
-        pause = self.backoff.pause_until - now
-        if pause > 0:
-            return pause
-        registry, share = self._registry, self._registry.share
+        if self._pause_until > now:
+            return self._pause_until - now
+        registry, share = self._registry, self._share
         # The final polls of many targets take a while, as far as the quota lets them.
         finals = min(len(registry), self._budget.rate(_URGENT_SHARE) * BRIEF)
         self._lead = self._latency * max(1.0, finals / MOST_IN_FLIGHT / 2)
         pace = self._budget.pace(self._index.sweep_cost(now), now, share)
         wait = registry.advance(now, pace=pace, latency=self._lead) - now
         wait = min(wait, self._admit(now))
-        until_late = self._until_late(now)
+        # A page of the list that was waited for too long gives way to single reads.
+        pages = (each.began for each in self._in_flight if each.page is not None)
+        until_late = min(pages, default=math.inf) + PATIENCE - now
         if until_late > 0:
             wait = min(wait, until_late)
         for poll in self._candidates(now, has_list=until_late > 0):
@@ -127,12 +126,18 @@ class Scheduler(Generic[T]):
             wait = min(wait, delay)
         return wait
 
+    @property
+    def _share(self) -> float:
+        """The largest share of the quota that a waiter grants."""
+        return max(each.quota_share for each in self._registry.policies)
+
     def _admit(self, now: float) -> float:
         """Let new targets through, or return the seconds until then."""
         registry = self._registry
         if not registry.new:
             return math.inf
-        wait = self._first_polls.take(now, rate=1 / registry.first, burst=_FIRST_POLLS)
+        rate = 1 / min(each.first for each in registry.policies)
+        wait = self._first_polls.take(now, rate=rate, burst=_FIRST_POLLS)
         while registry.new and not wait:
             target = next(iter(registry.new.values()))
             target.is_admitted = True
@@ -144,13 +149,11 @@ class Scheduler(Generic[T]):
         urgent = self._best_urgent(now)
         if self._index.probe_id is not None:  # nothing can be said of the list before
             return urgent
+        located, lost = self._registry.located, self._registry.lost
         if has_list and self._index.is_usable(now):
             due = [*self._best_located(now), *self._best_lost(now)]
         else:
-            due = [
-                *self._first(self._registry.located, now),
-                *self._first(self._registry.lost, now),
-            ]
+            due = [*self._first(located, now), *self._first(lost, now)]
         due.sort(key=lambda each: (not each[0].is_final, each[1].due))
         return [*urgent, *(poll for poll, _ in due), *self._best_own(now)]
 
@@ -179,11 +182,9 @@ class Scheduler(Generic[T]):
         """Yield a page that holds two or more targets, or a read of one that is alone on its."""
         # What stands first is on few pages: to go on would find those in flight again.
         for target in islice(self._registry.located.values(), 2 * CHUNK):
-            if target.page is None or self._index.count_on(target.page) < 2:
-                yield self._poll(target, now), target
-                return
-            if self._is_free(target.page):
-                yield self._poll(target, now, target.page), target
+            is_alone = target.page is None or self._index.count_on(target.page) < 2
+            if is_alone or self._is_free(target.page):
+                yield self._poll(target, now, None if is_alone else target.page), target
                 return
 
     def _best_lost(self, now: float) -> "Iterator[tuple[Poll, Target[T]]]":
@@ -202,8 +203,7 @@ class Scheduler(Generic[T]):
         self, queue: "OrderedDict[str, Target[T]]", now: float
     ) -> "Iterator[tuple[Poll, Target[T]]]":
         """Yield a read of what has waited longest."""
-        for target in islice(queue.values(), 1):
-            yield self._poll(target, now), target
+        return ((self._poll(target, now), target) for target in islice(queue.values(), 1))
 
     def _is_free(self, page: int | None) -> bool:
         """Return whether a page may be polled: not in flight, nor so many that hang."""
@@ -214,13 +214,8 @@ class Scheduler(Generic[T]):
         """Return a read of what the list was believed about for long, if there is quota."""
         free = (each for each in self._registry.own.values() if not each.is_in_flight)
         polls = [self._poll(each, now) for each in islice(free, 1)]
-        has_spare = self._budget.has_spare(now, self._registry.share)
+        has_spare = self._budget.has_spare(now, self._share)
         return [each for each in polls if each.is_final or has_spare]
-
-    def _until_late(self, now: float) -> float:
-        """Return the seconds until a page of the list was waited for too long."""
-        pages = (each.began for each in self._in_flight if each.page is not None)
-        return min(pages, default=math.inf) + PATIENCE - now
 
     def _delay(self, poll: Poll, now: float, share: float) -> float:
         """Return the seconds until a poll may go.
@@ -257,7 +252,7 @@ class Scheduler(Generic[T]):
             self._searched_at = now
         elif poll.id is not None:
             self._read_at = now
-        target = self._registry.get(poll.id) if poll.id is not None else None
+        target = self._registry.get(poll.id)
         if target is not None:
             self._registry.dequeue(target)
             target.is_in_flight = True
@@ -266,33 +261,28 @@ class Scheduler(Generic[T]):
 
     def spend(self, now: float) -> None:
         """Count one request more."""
-        self._budget.spend(now, self._registry.share, is_page=False)
-
-    # What came of it
+        self._budget.spend(now, self._share, is_page=False)
 
     def end(self, poll: Poll, now: float) -> None:
         """Take a poll from those in flight, whatever came of it."""
         if poll in self._in_flight:
             self._in_flight.discard(poll)
             self._latency = max(now - poll.began, 0.9 * self._latency)
-            target = self._registry.get(poll.id) if poll.id is not None else None
+            target = self._registry.get(poll.id)
             if target is not None and target.is_in_flight:
                 target.is_in_flight = False
                 self._registry.schedule(target, now, now)
 
     def record_read(self, poll: Poll, id: str, item: T | None, now: float) -> None:
         """Record a single read; None means that the object isn't there yet."""
-        self.backoff.succeeded()
+        self.last_failure = None
         target = self._registry.get(id)
         if target is None:
             self._index.record_failed_read(id)
             return
         was_over = target.needs_own_read and self._index.probe_id != id
         self._index.record_read(poll, target, item, now)
-        target.needs_own_read = target.is_in_flight = False
-        self._registry.own.pop(id, None)
-        target.read_at = now
-        self._record(target, item, poll, now, self._rng.random(), is_own=True)
+        self._record_own(target, item, poll, now)
         if was_over and self._registry.get(id) is target:
             self._distrust(now)
 
@@ -303,29 +293,30 @@ class Scheduler(Generic[T]):
             target.needs_own_read = False
             self._registry.enqueue(target)
 
+    def _record_own(self, target: Target[T], item: T | None, poll: Poll, now: float) -> None:
+        """Record what came of a single read; None if nothing did."""
+        target.needs_own_read = target.is_in_flight = False
+        self._registry.own.pop(target.id, None)
+        target.read_at = now
+        self._record(target, item, poll, now, self._rng.random())
+
     def record_page(self, poll: Poll, number: int, page: Page[Any], now: float) -> None:
         """Record a page of the list."""
-        self.backoff.succeeded()
+        self.last_failure = None
         items: dict[str, T] = {item.id: item for item in page.items}
-        self._index.record_page(poll, number, items, total=page.total, has_next=page.has_next)
+        self._index.record_page(poll, number, page, items)
         found = ((self._registry.get(each), item) for each, item in items.items())
         shown = [(target, item) for target, item in found if target is not None]
         draw = self._rng.random()  # one for all keeps a page together
         for target, item in self._index.telling(shown):
-            self._record(target, item, poll, now, draw, is_own=False)
+            self._record(target, item, poll, now, draw)
         self._index.check_suspect(poll, items, now)
 
     def _record(
-        self,
-        target: Target[T],
-        item: T | None,
-        poll: Poll,
-        now: float,
-        draw: float,
-        *,
-        is_own: bool,
+        self, target: Target[T], item: T | None, poll: Poll, now: float, draw: float
     ) -> None:
         """Record what was seen of one object, then end waits or choose the next poll."""
+        is_own = poll.page is None
         target.polled_at = now
         if target.is_notified and target.notified_at <= poll.began:
             target.is_notified = False
@@ -380,21 +371,30 @@ class Scheduler(Generic[T]):
             self._index.record_failed_read(poll.id)
             target = self._registry.get(poll.id)
             if target is not None:
-                target.needs_own_read = target.is_in_flight = False  # others come first
-                self._registry.own.pop(poll.id, None)
-                target.read_at = now
                 is_over = is_permanent(error)
                 if is_over:
                     self.finish_each(_not_spared(target, error, now), error, now)
-                self._record(target, None, poll, now, self._rng.random(), is_own=True)
+                self._record_own(target, None, poll, now)
                 if is_over:
                     return
-        draw, policies = self._rng.random(), self._registry.policies
-        self.backoff.failed(error, policies, now=now, wall=wall, draw=draw)
+        self._pause(error, now, wall)
+
+    def _pause(self, error: GatherError, now: float, wall: float) -> None:
+        """Poll nothing for a while, the longer the longer the failures last.
+
+        A 429 is waited out as far as the server says until when, a brief window at most: a
+        reset further away may be a mistake, and one poll is cheap.
+        """
+        if self.last_failure is None:
+            self._failing_since = now
+        self.last_failure, age, draw = error, now - self._failing_since, self._rng.random()
+        pause = min(next_interval(each, age=age, draw=draw) for each in self._registry.policies)
+        if isinstance(error, RateLimitedError) and error.reset_at is not None:
+            pause = max(pause, min(error.reset_at.timestamp() - wall, BRIEF))
+        self._pause_until = max(self._pause_until, now + pause)
 
 
 def _not_spared(target: Target[T], error: GatherError, now: float) -> Sequence[Waiter[T]]:
     """Return the waiters that an error ends: not those that know of a recent creation."""
-    if not isinstance(error, NotFoundError):
-        return list(target.waiters)
-    return [each for each in target.waiters if not each.has_seen or now - each.began >= _NOT_YET]
+    endured = 2 * PATIENCE if isinstance(error, NotFoundError) else 0.0
+    return [each for each in target.waiters if each.seen is None or now - each.began >= endured]

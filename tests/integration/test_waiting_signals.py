@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gather_async import AudioTimeoutError, GatherClient, PollPolicy, RateLimit
+from gather_async import AudioTimeoutError, GatherClient, PollPolicy, Question, RateLimit
 from gather_async.quota.in_process import InProcessLimiter
 from gather_async.quota.limiter import Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
-from gather_async.waiting.coordinator import RecentEvents
+from gather_async.waiting.registry import WaiterRegistry
 from gather_async.webhooks import WebhookReceiver
 
 PLENTY = [RateLimit(1_000_000, per=60)]
@@ -137,16 +137,16 @@ async def test_an_event_before_the_wait_counts() -> None:
 
 def test_the_memory_of_events_is_short() -> None:
     """An id is remembered for five minutes, and at most ten thousand are."""
-    received = RecentEvents()
-    received.note("old", 1000.0)
-    assert received.last("old", 1300.0) == 1000.0
-    assert received.last("old", 1301.0) is None
-    assert received.last("never", 1000.0) is None
+    registry = WaiterRegistry[Question]()
+    registry.notify(frozenset({"old"}), 1000.0)
+    assert registry.notified_at("old", 1300.0) == 1000.0
+    assert registry.notified_at("old", 1301.0) == -math.inf
+    assert registry.notified_at("never", 1000.0) == -math.inf
     for number in range(10_001):
-        received.note(f"q{number}", 1100.0)
-    assert received.last("old", 1100.0) is None
-    assert received.last("q0", 1100.0) is None
-    assert received.last("q1", 1100.0) == 1100.0
+        registry.notify(frozenset({f"q{number}"}), 1100.0)
+    assert registry.notified_at("old", 1100.0) == -math.inf
+    assert registry.notified_at("q0", 1100.0) == -math.inf
+    assert registry.notified_at("q1", 1100.0) == 1100.0
 
 
 async def test_an_event_during_a_read_causes_another() -> None:

@@ -27,7 +27,7 @@ class Listed:
             for number in range(count)
         ]
         for waiter in self.waiters:
-            self.scheduler.add(waiter, 0.0, notified_at=None, seen=None)
+            self.scheduler.add(waiter, 0.0)
 
     @property
     def index(self) -> ListIndex[Question]:

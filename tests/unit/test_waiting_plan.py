@@ -69,7 +69,7 @@ class Simulated:
         """Add a waiter for each id; return the targets."""
         for each in ids:
             waiter = Waiter[Question](each, SELDOM, self.now, math.inf, print)
-            self.scheduler.add(waiter, self.now, notified_at=None, seen=None)
+            self.scheduler.add(waiter, self.now)
         return [target for target in self.registry if target.id in set(ids)]
 
     def sweep(self) -> int:
