@@ -1,9 +1,10 @@
-"""What can be awaited, and how each condition is read and judged."""
+"""What can be awaited, how each condition is read and judged, and what announces it."""
 
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -23,12 +24,55 @@ from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.limiter import Priority
 from gather_async.waiting.registry import MOST_REMEMBERED
 
-__all__ = ["Condition", "Endpoints", "audio_ready", "completed", "summarized"]
+__all__ = [
+    "Condition",
+    "Endpoints",
+    "Listener",
+    "Signals",
+    "audio_ready",
+    "completed",
+    "subscribe_weakly",
+    "summarized",
+]
 
 T = TypeVar("T")
 Read = TypeVar("Read", bound=Identified)
 Endpoints = Mapping[Priority, Endpoint[Read]]
 """One endpoint for each priority that polls can have."""
+Listener = Callable[[str, frozenset[str]], None]
+"""Gets an event's name, such as ``question.audio_generated``, and all ids in its data."""
+
+
+class Signals(Protocol):
+    """A source of events: a `WebhookReceiver`, or your own.
+
+    One may serve many clients. Listeners may be called in any thread and any event
+    loop: a client hands the event over to the loop in which its calls wait.
+    """
+
+    @property
+    def alive(self) -> bool:
+        """Whether events arrive at present; while they do, polling is slow."""
+        ...
+
+    def subscribe(self, listener: Listener, /) -> Callable[[], None]:
+        """Call the listener for each event from now on; return what ends that.
+
+        The listener returns at once and never raises.
+        """
+        ...
+
+
+def subscribe_weakly(signals: Signals, listener: Listener) -> Callable[[], object]:
+    """Subscribe a bound method without keeping its object alive; return what ends it."""
+    method, owner = weakref.WeakMethod(listener), getattr(listener, "__self__", None)
+
+    def forward(event: str, ids: frozenset[str]) -> None:
+        call = method()
+        if call is not None:
+            call(event, ids)
+
+    return weakref.finalize(owner, signals.subscribe(forward))
 
 
 @frozen(kw_only=True)

@@ -1,38 +1,56 @@
-"""One task per condition, which polls for all calls that wait."""
+"""The waits of a client, and the task of each condition that polls for all of them."""
 
 import asyncio
 import contextvars
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from gather_async.clock import Clock, LoopOwner, wait
+from attrs import evolve
+
+from gather_async.clock import Clock, LoopOwner, PerLoop, wait
+from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import (
     AudioGenerationError,
     ClientClosedError,
     GatherError,
     InvalidRequestError,
 )
+from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.question import Question
 from gather_async.protocol.polling import PollPolicy
+from gather_async.protocol.retry import RetryPolicy
+from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.limiter import Priority
+from gather_async.session import Session
 from gather_async.validators import Number
-from gather_async.waiting.conditions import Condition
+from gather_async.waiting.conditions import (
+    Condition,
+    Endpoints,
+    Signals,
+    audio_ready,
+    completed,
+    subscribe_weakly,
+    summarized,
+)
 from gather_async.waiting.list_index import Poll
 from gather_async.waiting.pacing import PollBudget, is_fatal
 from gather_async.waiting.registry import CHUNK, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "Waits"]
 
 T = TypeVar("T")
+_PRIORITIES: tuple[Priority, ...] = ("interactive", "bulk")
 _SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
 class Coordinator(Generic[T]):
     """The waits of one condition, and the task that polls for them while there are any.
 
-    What was learned of the list survives the task and the event loop.
+    What was learned of the list survives the task and the event loop. The budget is shared
+    by all conditions; ``is_alive`` returns whether events arrive at present.
     """
 
     def __init__(
@@ -44,24 +62,10 @@ class Coordinator(Generic[T]):
         rng: random.Random,
         is_alive: Callable[[], bool],
     ) -> None:
-        """Make one; nothing runs yet.
-
-        Args:
-            condition: What is awaited.
-            budget: What polls may use, shared by all conditions.
-            clock: Where time comes from.
-            rng: Where the jitter comes from.
-            is_alive: Returns whether events arrive at present.
-        """
-        self._condition = condition
-        self._clock = clock
+        self._condition, self._clock = condition, clock
         self._registry: WaiterRegistry[T] = WaiterRegistry()
         self._scheduler = Scheduler(
-            condition,
-            self._registry,
-            budget,
-            rng,
-            is_slow=lambda: condition.has_events and is_alive(),
+            condition, self._registry, budget, rng, lambda: condition.has_events and is_alive()
         )
         self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
@@ -73,11 +77,6 @@ class Coordinator(Generic[T]):
         self, target: T | str, *, timeout: float | None, poll: PollPolicy | None = None
     ) -> T:
         """Return the object once the condition holds.
-
-        Args:
-            target: The object or its id.
-            timeout: Seconds; None and ``inf`` for ever.
-            poll: When to poll; None takes the default.
 
         Raises:
             GatherError: The wait ended badly, or its time was over.
@@ -306,3 +305,95 @@ def _first_of(errors: Mapping[str, BaseException]) -> BaseException:
 
 def _closed() -> ClientClosedError:
     return ClientClosedError("The client was closed while this call waited: make a new one.")
+
+
+_Coordinators = tuple[
+    Coordinator[Question], Coordinator[CandidateInterview], Coordinator[InterviewResults]
+]
+
+
+class Waits:
+    """All waits of a client and its views, which share their polls.
+
+    Each event loop has coordinators of its own; what one learned of a list is handed to the
+    next loop when its own has ended. Polls retry nothing, as the next is soon enough, and wait
+    for the quota as long as it takes. Where the limiter doesn't say the limits, ``rate_limits``
+    are assumed.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        rate_limits: Sequence[RateLimit],
+        rng: random.Random,
+        signals: Signals | None = None,
+    ) -> None:
+        def limits() -> Sequence[RateLimit]:
+            windows = session.limiter.status().windows
+            return [RateLimit(each.limit, per=each.period) for each in windows] or rate_limits
+
+        budget, clock, once = PollBudget(limits), session.clock, RetryPolicy(attempts=1)
+        options = evolve(session.options, retry=once, max_wait=None)
+
+        def coordinator(condition: Condition[T]) -> Coordinator[T]:
+            return Coordinator(condition, budget=budget, clock=clock, rng=rng, is_alive=is_alive)
+
+        def is_alive() -> bool:
+            return signals is not None and signals.alive
+
+        sessions: dict[Priority, Session] = {
+            each: session.with_options(evolve(options, priority=each)) for each in _PRIORITIES
+        }
+        questions: Endpoints[Question] = {
+            each: questions_endpoint(polls) for each, polls in sessions.items()
+        }
+        links: Endpoints[CandidateInterview] = {
+            each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()
+        }
+
+        self._loops = PerLoop(
+            lambda: (
+                coordinator(audio_ready(questions)),
+                coordinator(completed(links, clock.wall)),
+                coordinator(summarized(links, clock.wall)),
+            )
+        )
+        self._is_closed = False
+        self._unsubscribe = None if signals is None else subscribe_weakly(signals, self._notify)
+
+    @property
+    def audio(self) -> Coordinator[Question]:
+        """The running loop's waits for the audio of questions."""
+        return self._here()[0]
+
+    @property
+    def completion(self) -> Coordinator[CandidateInterview]:
+        """The running loop's waits for candidates to finish."""
+        return self._here()[1]
+
+    @property
+    def summary(self) -> Coordinator[InterviewResults]:
+        """The running loop's waits for the summaries of results."""
+        return self._here()[2]
+
+    def _here(self) -> _Coordinators:
+        if self._is_closed:
+            raise ClientClosedError("This client is closed: make a new GatherClient.")
+        return self._loops.here()
+
+    async def close(self) -> None:
+        """End all waits with `ClientClosedError`; harmless to repeat."""
+        self._is_closed = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for coordinators in self._loops.all():
+            for each in coordinators:
+                await each.close()
+
+    def _notify(self, event: str, ids: frozenset[str]) -> None:
+        if not self._loops.all():
+            self._loops.here()  # a wait may begin after the event
+        for coordinators in self._loops.all():
+            for each in coordinators:
+                each.notify(event, ids)
