@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Voice,
     )
     from gather_async.phone import PhonePolicy, to_e164
+    from gather_async.pool import GatherPool
     from gather_async.protocol.polling import PollPolicy
     from gather_async.protocol.responses import Response
     from gather_async.protocol.retry import RetryPolicy
@@ -92,6 +93,7 @@ __all__ = [
     "GatherClient",
     "GatherConnectionError",
     "GatherError",
+    "GatherPool",
     "GatherTimeoutError",
     "Interview",
     "InterviewQuestion",
@@ -148,6 +150,7 @@ _HOMES = (
     "settings",
     "protocol.responses",
     "client",
+    "pool",
 )
 
 # Packages that are reached as attributes, as if they had been imported.

@@ -129,7 +129,7 @@ class GatherClient(Resources):
             rate_limits, reserve=reserve, clock=clock, pace=pace
         )
         wired = Session(
-            transport=Transport(
+            transport=self._make_transport(
                 base=self._base_url,
                 borrowed=session,
                 proxy=proxy_for(self._base_url, trust_env=trust_env, lent=session),
@@ -157,6 +157,9 @@ class GatherClient(Resources):
                 user_id=user_id or default_user_id(),
             ),
         )
+
+    def _make_transport(self, **options: Any) -> Transport:
+        return Transport(**options)
 
     def _wire(self, session: Session, defaults: Defaults) -> None:
         """Build the resources upon one session, which all share the waits."""
