@@ -1,23 +1,39 @@
-"""``doctor``: check key, server, quota and clock."""
+"""``doctor``: check key, server, quota and clock, and describe the server with ``--probe``."""
 
 import argparse
 import asyncio
+import functools
+import json
 import os
 import platform
+import re
 import ssl
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import frozen
 
-from gather_async.cli.context import connect, format_error, has_key, status_of
+from gather_async.cli.context import (
+    add_common,
+    add_json,
+    connect,
+    connection,
+    format_error,
+    has_key,
+    status_of,
+)
 from gather_async.cli.output import ExitStatus, Output
-from gather_async.errors import ConfigurationError, GatherError
+from gather_async.client import GatherClient
+from gather_async.errors import ConfigurationError, GatherAPIError, GatherError
+from gather_async.protocol.api_errors import publishable
+from gather_async.protocol.retry import RetryPolicy
 from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
 from gather_async.version import __version__
 
@@ -48,21 +64,34 @@ def add_to(commands: Any) -> None:
         description="Check the environment and make one harmless request (the narrators).",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--probe",
+        nargs="?",
+        const="gather-probe.json",
+        metavar="FILE",
+        help="also read a little of each resource, and write what the server does where the"
+        " documentation is silent, without personal data; gather-probe.json by default",
+    )
+    add_json(parser, "one JSON object for each check")
+    add_common(parser)
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace, output: Output) -> int:
-    del options
     worst = ExitStatus.OK
-    for finding in (*_environment(), *asyncio.run(_connection())):
+    for finding in (*_environment(options), *asyncio.run(_connection(options))):
+        worst = max(worst, finding.status)
+        if options.json:
+            shown = {"mark": finding.mark, "subject": finding.subject, "text": finding.text}
+            output.json(shown)
+            continue
         output.print(
             f"{finding.mark:<8} {finding.subject:<12} {finding.text}", style=_STYLES[finding.mark]
         )
-        worst = max(worst, finding.status)
     return worst
 
 
-def _environment() -> Iterator[_Finding]:
+def _environment(options: argparse.Namespace) -> Iterator[_Finding]:
     """Check what needs no network."""
     packages = ", ".join(f"{name} {_version_of(name)}" for name in _PACKAGES)
     yield _Finding("ok", "version", f"gather-async {__version__}, {packages}")
@@ -75,7 +104,7 @@ def _environment() -> Iterator[_Finding]:
         yield _Finding("warning", "key", "GATHER_API_KEY doesn't start with qapi_, as keys do.")
     else:
         yield _Finding("ok", "key", "GATHER_API_KEY is set.")
-    yield from _route()
+    yield from _route(options)
 
 
 def _version_of(package: str) -> str:
@@ -86,10 +115,12 @@ def _version_of(package: str) -> str:
         return "of unknown version"
 
 
-def _route() -> Iterator[_Finding]:
+def _route(options: argparse.Namespace) -> Iterator[_Finding]:
     """Show the server, the proxy on the way to it, and what certificates are checked with."""
     try:
-        url = validate_base_url(os.environ.get("GATHER_BASE_URL") or PRODUCTION)
+        given = connection(options)
+        url = given.get("base_url") or os.environ.get("GATHER_BASE_URL") or PRODUCTION
+        url = validate_base_url(url, allow_insecure=given.get("allow_insecure", False))
         proxy = proxy_for(url, trust_env=True, lent=None)
     except ConfigurationError as error:
         yield _Finding("FAILED", "settings", str(error), ExitStatus.USAGE)
@@ -99,14 +130,15 @@ def _route() -> Iterator[_Finding]:
     through = "none on the way to the server"
     if proxy is not None:
         shown = urlsplit(proxy)._replace(netloc=urlsplit(proxy).netloc.rpartition("@")[2])
-        through = f"{shown.geturl()}, from the environment"
+        source = "the environment" if getattr(options, "proxy", None) is None else "--proxy"
+        through = f"{shown.geturl()}, from {source}"
     yield _Finding("ok", "proxy", through)
     paths = ssl.get_default_verify_paths()
     trusted = os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "none found"
     yield _Finding("ok", "CA", f"certificates are checked with {trusted}")
 
 
-async def _connection() -> list[_Finding]:
+async def _connection(options: argparse.Namespace) -> list[_Finding]:
     """Check the key and the connection with one request."""
     if not has_key():
         return []
@@ -118,11 +150,12 @@ async def _connection() -> list[_Finding]:
 
     trace.on_request_end.append(keep_date)
     try:
-        async with connect(trace_configs=[trace], timeout=10.0) as gather:
+        async with connect(trace_configs=[trace], timeout=10.0, **connection(options)) as gather:
             start = time.monotonic()
             await gather.request("GET", "/qsi/gather/narrators")
             took = time.monotonic() - start
             status = gather.rate_limit_status
+            probed = [] if options.probe is None else [await _probe(gather, options.probe)]
     except GatherError as error:
         subject = "settings" if isinstance(error, ConfigurationError) else "request"
         return [
@@ -137,6 +170,7 @@ async def _connection() -> list[_Finding]:
         _Finding("ok", "request", f"the server took the key and answered in {took * 1e3:.0f} ms"),
         _Finding("ok", "quota", f"left: {windows}"),
         *_clock(dates, time.time()),
+        *probed,
     ]
 
 
@@ -151,3 +185,152 @@ def _clock(dates: list[str], now: float) -> Iterator[_Finding]:
         yield _Finding("warning", "clock", text)
     else:
         yield _Finding("ok", "clock", f"within {_MOST_SKEW:.0f} s of the server's")
+
+
+# The lists, and the documented parameter of a page's size. Source: /api-reference
+_LISTS = {
+    "narrators": None,
+    "message-groups": None,
+    "teams": None,
+    "users": None,
+    "questions": None,
+    "interviews": "limit",
+    "candidates": "pageSize",
+    "candidate-interviews": "limit",
+}
+_SINGLE = frozenset(_LISTS) - {"teams", "users"}
+# Fields whose words are the server's own, and those of the rate limits' headers.
+_WORDS = re.compile(r"(.*[sS]tatus|type|.*Type|deliveryTypes|code|success)\Z")
+_COUNTS = frozenset({"page", "pageSize", "limit", "total", "totalPages", "remaining"})
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}\Z")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}\Z")
+_HEADERS = re.compile(r"x-ratelimit-.*|retry-after|content-type\Z")
+_KINDS = {
+    "id": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE),
+    "date": re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:?\d\d)\Z"),
+    "URL": re.compile(r"https?://"),
+    "empty text": re.compile(r"\Z"),
+}
+
+
+async def _probe(client: GatherClient, file: str) -> _Finding:
+    """Read a little of everything, and write down what came, all values left out."""
+    gather = client.with_options(retry=RetryPolicy(attempts=1), priority="bulk")
+    seen: list[Mapping[str, Any]] = []
+    found: list[Mapping[str, Any]] = []
+
+    async def read(path: str, **params: Any) -> Any:
+        body, record = await _read(gather, path, params)
+        seen.append(record)
+        return body
+
+    for name, size in _LISTS.items():
+        found = _items(await read(f"/qsi/gather/{name}"))
+        if size is not None:
+            await read(f"/qsi/gather/{name}", **{size: 2})
+            await read(f"/qsi/gather/{name}", **{size: "many"})  # refused, maybe: what a 400 is
+        if name in _SINGLE:
+            first = next((each["id"] for each in found if isinstance(each.get("id"), str)), None)
+            for each in filter(None, (first, str(uuid.uuid4()))):  # the second one is a 404
+                await read(f"/qsi/gather/{name}/{each}")
+    for link in found[:2]:  # the last list's
+        await read(f"/qsi/gather/candidate-interviews/{link.get('id')}/results")
+    report = {"gather_async": __version__, "base_url": client.base_url, "responses": seen}
+    return _written(report, Path(file))
+
+
+def _written(report: Mapping[str, Any], file: Path) -> _Finding:
+    try:
+        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        text = f"{file} can't be written: {error.strerror}"
+        return _Finding("FAILED", "probe", text, ExitStatus.FAILURE)
+    text = f"{file} has {len(report['responses'])} responses, without personal data"
+    return _Finding("ok", "probe", text)
+
+
+async def _read(
+    gather: GatherClient, path: str, params: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return a response's JSON, and what may be published of the response."""
+    record: dict[str, Any] = {"path": _without_ids(path), "query": dict(params)}
+    start = time.monotonic()
+    try:
+        response = await gather.request("GET", path, params=params, raw=True)
+        status, headers, text = response.status, response.headers, response.body.decode()
+    except GatherAPIError as error:
+        status, headers, text = error.status, error.headers, error.body
+        record["message"] = publishable(_without_ids(error.message))
+    except (GatherError, UnicodeDecodeError) as error:
+        return None, record | {"failure": type(error).__name__}
+    names = {name.lower(): value for name, value in headers.items()}
+    record |= {
+        "status": status,
+        "milliseconds": round((time.monotonic() - start) * 1e3),
+        "seconds_of_minute": round(time.time() % 60),
+        "headers": {each: names[each] for each in sorted(names) if _HEADERS.match(each)},
+        "other_headers": sorted(each for each in names if not _HEADERS.match(each)),
+    }
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None, record | {"body": "no JSON"}
+    return body, record | {"body": _shape(body)}
+
+
+def _without_ids(text: str) -> str:
+    return re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|(?<=/gather/)([\w-]+/)[^/]+", r"\1ID", text)
+
+
+def _items(body: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list, whatever its envelope is."""
+    while isinstance(body, dict):
+        body = body.get("data") or next((each for each in body.values() if _is_list(each)), None)
+    return [each for each in body if isinstance(each, dict)] if isinstance(body, list) else []
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _shape(value: Any, name: str = "", depth: int = 0) -> Any:
+    """Return a JSON value's form: names, kinds and numbers of items, but words of the API alone."""
+    if depth > 12:  # deeper than any document of this API
+        return "..."
+    if isinstance(value, dict):
+        parts: dict[str, Any] = {}
+        for key, each in value.items():
+            # A name that isn't one, such as a question's title, may be anything.
+            known = key if _NAME.match(key) else "*"
+            shape = _shape(each, known, depth + 1)
+            parts[known] = _merged(parts[known], shape) if known in parts else shape
+        return parts
+    if isinstance(value, list):
+        shapes = (_shape(each, name, depth + 1) for each in value)
+        return {"items": len(value), "each": functools.reduce(_merged, shapes, "")}
+    return _kind(value, name)
+
+
+def _kind(value: Any, name: str) -> str:
+    if value is None:
+        return "null"
+    if _WORDS.match(name) and (isinstance(value, int) or _WORD.match(str(value))):
+        return f"word {value}"
+    if isinstance(value, str):
+        return next((kind for kind, form in _KINDS.items() if form.match(value)), "text")
+    is_count = isinstance(value, int) and name in _COUNTS
+    return f"number {value}" if is_count else type(value).__name__
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """Return the form of two items of a list: alternatives apart by bars."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names: Iterable[str] = dict.fromkeys((*one, *other))
+        return {each: _merged(one.get(each, "absent"), other.get(each, "absent")) for each in names}
+    if isinstance(one, dict) or isinstance(other, dict):
+        form, word = (one, other) if isinstance(one, dict) else (other, one)
+        return form if not word else {**form, "|": _merged(form.get("|", ""), word)}
+    if isinstance(one, int) and isinstance(other, int):
+        return max(one, other)  # the items of lists
+    kinds = sorted({*str(one).split(" | "), *str(other).split(" | ")} - {""})
+    return " | ".join(kinds)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +14,16 @@ from attrs import frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
-from gather_async.cli.context import connect, format_error, status_of
+from gather_async.cli.context import (
+    add_common,
+    add_invite,
+    add_json,
+    connect,
+    connection,
+    count,
+    format_error,
+    status_of,
+)
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherError
@@ -44,14 +54,35 @@ def _duration(time: timedelta) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def show_report(report: InviteReport, output: Output) -> None:
+def _summary(report: InviteReport) -> dict[str, Any]:
+    """Return the counts and the plan as JSON holds them, without personal data."""
+    plan = report.plan
+    return {
+        "counts": {status.value: number for status, number in report.counts.items()},
+        "unfinished": report.unfinished,
+        "total": report.total,
+        "requests": report.requests,
+        "stopped": report.stopped,
+        "plan": plan
+        and {
+            "requests": plan.requests,
+            "writes": plan.writes,
+            "lookup_requests": plan.lookup_requests,
+            "seconds": plan.duration.total_seconds(),
+            "finish_at": plan.finish_at.isoformat(),
+        },
+    }
+
+
+def show_report(report: InviteReport, output: Output, *, counts: bool = True) -> None:
     """Write the counts, and why rows went wrong, without personal data."""
-    for status, count in report.counts.items():
-        if count:
-            output.print(f"{count:>8}  {status.value.replace('_', ' ')}")
-    if report.unfinished:
-        output.print(f"{report.unfinished:>8}  unfinished")
-    output.print(f"{report.total:>8}  rows, {report.requests} requests")
+    if counts:
+        for status, number in report.counts.items():
+            if number:
+                output.print(f"{number:>8}  {status.value.replace('_', ' ')}")
+        if report.unfinished:
+            output.print(f"{report.unfinished:>8}  unfinished")
+        output.print(f"{report.total:>8}  rows, {report.requests} requests")
     for reason, rows in _reasons(report).items():
         lines = [line for _, line in rows if line is not None]
         where = f" ({_numbers('line', lines)})" if lines else ""
@@ -120,9 +151,6 @@ def describe(progress: InviteProgress, *, quota: int) -> str:
     return "  ".join(part for part in parts if part)
 
 
-_WAYS = ("email", "sms")
-
-
 def add_to(commands: Any) -> None:
     """Add the command to the program."""
     parser = commands.add_parser(
@@ -135,10 +163,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "file", type=_existing, metavar="FILE", help="CSV, or JSON Lines (.jsonl); - is stdin"
     )
-    parser.add_argument("--interview", required=True, metavar="ID")
-    parser.add_argument(
-        "--via", type=_ways, default=["email"], metavar="email,sms", help="email by default"
-    )
+    add_invite(parser)
     parser.add_argument("--journal", metavar="PATH", help="remembers who was invited; keep it")
     parser.add_argument("--dry-run", action="store_true", help="check every row, send nothing")
     parser.add_argument(
@@ -154,8 +179,6 @@ def add_to(commands: Any) -> None:
         help="what a column means, as Mobile=phone; without a field, ignore it",
     )
     parser.add_argument("--report", type=Path, metavar="OUT.csv", help="one line for each row")
-    parser.add_argument("--expiry-days", type=int, metavar="N", help="days until the links die")
-    parser.add_argument("--redirect-uri", metavar="URL", help="where candidates land afterwards")
     parser.add_argument(
         "--on-existing",
         choices=("reuse", "skip", "error"),
@@ -170,12 +193,18 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="go on with a journal of another API key of the same organization",
     )
-    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="16 by default")
+    parser.add_argument(
+        "--concurrency", type=count(1), default=16, metavar="N", help="rows at once; 16 by default"
+    )
+    add_json(parser, "the counts and the plan as one JSON document")
+    add_common(parser)
     parser.set_defaults(command=_run)
 
 
 def _existing(text: str) -> Path:
     path = Path(text)
+    if text == "-" and sys.stdin is None:
+        raise argparse.ArgumentTypeError("standard input is closed")
     if text != "-" and (path.is_dir() or not path.exists()):
         raise argparse.ArgumentTypeError("there is no such file")
     return path
@@ -200,13 +229,6 @@ def _column(text: str) -> tuple[str, str | None]:
     return name, field or None
 
 
-def _ways(text: str) -> list[str]:
-    ways = [word.strip().lower() for word in text.split(",")]
-    if not set(ways) <= set(_WAYS):
-        raise argparse.ArgumentTypeError("choose email, sms or email,sms")
-    return ways
-
-
 def _region(text: str) -> str:
     try:
         return known_region(text)
@@ -229,7 +251,9 @@ class _Invite:
 
     async def run(self) -> int:
         """Run the job to its end, or to the first Ctrl-C."""
-        async with connect(default_region=self.options.region) as gather:
+        async with connect(
+            default_region=self.options.region, **connection(self.options)
+        ) as gather:
             with watching(gather, self.output) as watch:
                 job = self._job(gather, watch)
                 error = await self._ended(job)
@@ -286,8 +310,11 @@ class _Invite:
         """Show what came of it and how to go on; return the exit status."""
         if report is None:
             return ExitStatus.FAILURE
-        show_plan(report, self.output)
-        show_report(report, self.output)
+        if self.options.json:
+            self.output.json(_summary(report))
+        else:
+            show_plan(report, self.output)
+        show_report(report, self.output, counts=not self.options.json)
         self._write_report(report)
         if report.error is not None:
             self.output.error(f"Too many failures in a row. The last: {report.error}")

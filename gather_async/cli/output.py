@@ -157,6 +157,11 @@ class Output:
         """Return whether standard output is a pipe whose reader has left, without writing."""
         return self._out.has_no_reader()
 
+    def flush(self) -> None:
+        """Write out what others, such as argparse, have left in the buffers."""
+        self._out.flush()
+        self._err.flush()
+
     @property
     def failure(self) -> OSError | None:
         """Why standard output was lost, unless its reader just left; None if it was not."""
@@ -250,7 +255,8 @@ class Output:
 
     def _line(self, stream: Stream, text: str, style: str) -> None:
         """Write a line as it is: rich would expand tabs and fold what goes into a pipe."""
-        if style and stream.isatty():
+        is_drawn_on = "err" in vars(self)  # a line goes above a bar, not into it
+        if stream.isatty() and (style or is_drawn_on):
             from rich.text import Text  # noqa: PLC0415 - only a terminal needs it
 
             console = self.out if stream is self._out else self.err

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 from rich.status import Status
 
-from gather_async.cli.context import connect, has_key
+from gather_async.cli.context import add_common, add_json, connect, connection, has_key
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
 from gather_async.errors import AudioGenerationError, AudioTimeoutError, BadRequestError
@@ -42,10 +42,12 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--email", default="john.doe@example.com", help="whom to invite")
     parser.add_argument("--phone", default="+1234567890", help="their phone number, E.164")
-    parser.add_argument("--first-name", default="John")
-    parser.add_argument("--last-name", default="Doe")
+    parser.add_argument("--first-name", default="John", help="John by default")
+    parser.add_argument("--last-name", default="Doe", help="Doe by default")
     parser.add_argument("--user-id", help="the creator of the questions, if the server wants one")
     parser.add_argument("--yes", action="store_true", help="don't ask before the real invite")
+    add_json(parser, "one JSON object for each step, instead of a line of text")
+    add_common(parser)
     parser.set_defaults(command=_run)
 
 
@@ -55,7 +57,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
         refused = _ask(candidate, output)
         if refused is not None:
             return refused
-    return asyncio.run(_connected(candidate, options.user_id, output))
+    return asyncio.run(_connected(candidate, options, output))
 
 
 def _ask(candidate: NewCandidate, output: Output) -> ExitStatus | None:
@@ -67,7 +69,7 @@ def _ask(candidate: NewCandidate, output: Output) -> ExitStatus | None:
     try:
         answer = output.ask("Go on? [y/N] ")
     except EOFError:
-        output.error("\nNobody is here to answer. Nothing was sent; --yes goes on without asking.")
+        output.error("\nThere was no answer, so nothing was sent; --yes goes on without asking.")
         return ExitStatus.USAGE
     if answer.strip().lower() in {"y", "yes"}:
         return None
@@ -75,23 +77,23 @@ def _ask(candidate: NewCandidate, output: Output) -> ExitStatus | None:
     return ExitStatus.FAILURE
 
 
-async def _connected(candidate: NewCandidate, user_id: str | None, output: Output) -> int:
+async def _connected(candidate: NewCandidate, options: argparse.Namespace, output: Output) -> int:
     """Run the steps against the real server, or a fake one where there is no key."""
     async with AsyncExitStack() as stack:
         if has_key():
-            client = connect(user_id=user_id)
+            client = connect(user_id=options.user_id, **connection(options))
         else:
             fake = await stack.enter_async_context(FakeGather(audio_seconds=_FAKE_AUDIO_SECONDS))
-            output.print(
+            (output.info if options.json else output.print)(
                 f"No GATHER_API_KEY: a fake Gather API on {fake.base_url} answers,"
                 " and nothing leaves this machine."
             )
             client = GatherClient(
-                fake.api_key, base_url=fake.base_url, user_id=user_id or fake.user_id
+                fake.api_key, base_url=fake.base_url, user_id=options.user_id or fake.user_id
             )
         gather = await stack.enter_async_context(client)
         status = stack.enter_context(output.err.status("", spinner="line"))
-        await _Steps(gather, output, status).run(candidate)
+        await _Steps(gather, output, status, is_json=options.json).run(candidate)
     return ExitStatus.OK
 
 
@@ -102,6 +104,7 @@ class _Steps:
     gather: GatherClient
     output: Output
     status: Status
+    is_json: bool
 
     async def run(self, candidate: NewCandidate) -> None:
         """Run them in order. The first failure ends them; what was created stays."""
@@ -127,10 +130,14 @@ class _Steps:
             delivery_types=["email"],
         )
         self._show("5/5 Send the invite", "candidate interview", invite.id)
-        self.output.print("Done: the invite is on its way by email.", style="bold green")
+        say = self.output.info if self.is_json else self.output.print
+        say("Done: the invite is on its way by email.", style="bold green")
 
     def _show(self, step: str, kind: str, id: str) -> None:
-        self.output.print(f"{step:<31} {kind:<19} {id}")
+        if self.is_json:
+            self.output.json({"step": step.strip(), "object": kind, "id": id})
+        else:
+            self.output.print(f"{step:<31} {kind:<19} {id}")
 
     async def _questions(
         self, step: str, questions: Sequence[tuple[str, str]]

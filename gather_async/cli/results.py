@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from attrs import evolve, frozen
 
-from gather_async.cli.context import connect
+from gather_async.cli.context import add_common, add_json, connect, connection
 from gather_async.cli.output import ExitStatus, Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import (
@@ -45,6 +45,8 @@ _COLUMNS = (
 )
 # Who has not begun has no results. Source: /api-reference/candidate-interviews
 _UNSTARTED = frozenset({CandidateInterviewStatus.INVITE_SENT})
+# Such a summary is still being made, so that it is read again.
+_UNFINISHED = frozenset({None, "processing"})
 # A spreadsheet runs a cell that starts so as a formula, and candidates write these texts.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -56,20 +58,22 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "results", help="write the results of an interview to a file", allow_abbrev=False
     )
-    parser.add_argument("--interview", required=True, metavar="ID")
+    parser.add_argument("--interview", required=True, metavar="ID", help="whose results")
     parser.add_argument(
         "--output",
         required=True,
         type=_output,
         metavar="FILE",
         help="its name ends in .csv or .jsonl; replaced only once all is written;"
-        " - writes CSV to standard output",
+        " - writes to standard output, CSV or with --json JSON Lines",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on where Ctrl-C or a failure ended an export to the same file",
     )
+    add_json(parser, "the counts as JSON; with --output - the rows, as JSON Lines")
+    add_common(parser)
     parser.set_defaults(command=_run)
 
 
@@ -88,7 +92,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
     path: Path | None = options.output
     try:
         if path is None:
-            count, failed = asyncio.run(_to_stdout(options.interview, output))
+            count, failed = asyncio.run(_to_stdout(options, output))
         else:
             # A link stays one: its target is replaced.
             count, failed = asyncio.run(_to_file(options, path.resolve(), output))
@@ -100,8 +104,11 @@ def _run(options: argparse.Namespace, output: Output) -> int:
     except OSError as error:
         output.error(f"{path or 'Standard output'} can't be written: {error.strerror or error}")
         return ExitStatus.FAILURE
-    say = output.info if path is None else output.print
-    say(f"{count} candidate interviews, {failed} of them not readable: {path or '-'}")
+    if options.json and path is not None:
+        output.json({"rows": count, "failed": failed, "output": str(path)})
+    else:
+        say = output.info if path is None else output.print
+        say(f"{count} candidate interviews, {failed} of them not readable: {path or '-'}")
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 
 
@@ -113,16 +120,16 @@ class _NoInterviewError(Exception):
     """The interview doesn't exist, so that its export would be an empty file."""
 
 
-async def _to_stdout(interview: str, output: Output) -> tuple[int, int]:
-    writer = csv.writer(_Lines(output))
-    writer.writerow(_COLUMNS)
+async def _to_stdout(options: argparse.Namespace, output: Output) -> tuple[int, int]:
+    lines = _Lines(output)
+    write_row = _json_writer(lines) if options.json else _csv_writer(lines)
 
     def write(row: Row) -> None:
-        writer.writerow([_cell(row[column]) for column in _COLUMNS])
+        write_row(row)
         if output.is_lost:
             raise _ReaderLeftError
 
-    return await _export(interview, write, output)
+    return await _export(options, write, output)
 
 
 @frozen
@@ -142,19 +149,25 @@ async def _to_file(options: argparse.Namespace, target: Path, output: Output) ->
     The new file has the old one's mode; where there was none, its owner alone may read
     what candidates said.
     """
-    done = _kept(target) if options.resume else {}
+    done = _kept(target, options.interview) if options.resume else {}
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("x", encoding="utf-8", newline="") as file:
+        with part.open(
+            # Half a surrogate pair, which JSON can hold and UTF-8 can't, ends no export.
+            "x",
+            encoding="utf-8",
+            errors="backslashreplace",
+            newline="",
+        ) as file:
             part.chmod(_mode_of(target))
             write = _csv_writer(file) if target.suffix == ".csv" else _json_writer(file)
-            with _progress_file(target) as keep:
+            with _progress_file(target, output) as keep:
 
                 def write_and_keep(row: Row) -> None:
                     write(row)
                     keep(row)
 
-                counts = await _export(options.interview, write_and_keep, output, done)
+                counts = await _export(options, write_and_keep, output, done)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -173,32 +186,46 @@ def _progress_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.progress.jsonl")
 
 
-def _kept(target: Path) -> dict[str, Row]:
-    """Return the rows that an earlier export had read, by candidate interview."""
+def _kept(target: Path, interview: str) -> dict[str, Row]:
+    """Return the rows of an interview that an earlier export had read whole, by their ids."""
+    try:
+        lines = _progress_of(target).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
     rows: dict[str, Row] = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in _progress_of(target).read_text(encoding="utf-8").splitlines():
+    for line in lines:
+        with contextlib.suppress(ValueError):  # the last line of an export that was killed
             row = json.loads(line)
-            if not row["error"]:
+            is_final = not row["error"] and row["summary_status"] not in _UNFINISHED
+            if is_final and row["interview_id"] == interview:
                 rows[row["candidate_interview_id"]] = row
     return rows
 
 
 @contextlib.contextmanager
-def _progress_file(target: Path) -> Iterator[Callable[[Row], object]]:
+def _progress_file(target: Path, output: Output) -> Iterator[Callable[[Row], object]]:
     """Yield what keeps a row for ``--resume``; the file stays if the export ends early."""
     path = _progress_of(target)
     kept = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def keep(row: Row) -> None:
+        # One write a row: exports at once append whole lines, and a killed one loses none.
+        os.write(kept, f"{json.dumps(row)}\n".encode())
+
     try:
-        with open(kept, "a", encoding="utf-8") as file:  # noqa: PTH123 - of a descriptor
-            yield lambda row: file.write(json.dumps(row) + "\n")
+        yield keep
+    except BaseException:
+        if os.fstat(kept).st_size:
+            output.info("The same command with --resume goes on from here.")
+        else:
+            path.unlink(missing_ok=True)
+        raise
     finally:
-        if not path.stat().st_size:
-            path.unlink()
+        os.close(kept)
 
 
 async def _export(
-    interview: str,
+    options: argparse.Namespace,
     write: Callable[[Row], object],
     output: Output,
     done: Mapping[str, Row] = MappingProxyType({}),
@@ -208,8 +235,9 @@ async def _export(
     Results are read side by side at bulk priority; who has not started has none, and
     costs no request.
     """
-    count = failed = 0
-    async with connect() as client:
+    count = failed = finished = 0
+    interview: str = options.interview
+    async with connect(**connection(options)) as client:
         gather = client.with_options(priority="bulk")
         try:
             await gather.interviews.get(interview)
@@ -217,19 +245,28 @@ async def _export(
             raise _NoInterviewError from None
         with output.err.status("reading the first page", spinner="line") as status:
             people: _People | None = None
+            total: int | None = None
+
+            def show(_: object) -> None:
+                nonlocal finished
+                finished += 1
+                status.update(f"{finished} of {total or 'so many'} read")
+
             pages = gather.candidate_interviews.list(interview_id=interview).pages()
             async for page in pages:
+                total = page.total
                 people = people or await _People.of(gather, rows=page.total)
                 tasks = [
                     asyncio.ensure_future(_row(gather, each, people, done)) for each in page.items
                 ]
+                for task in tasks:
+                    task.add_done_callback(show)
                 try:
                     for task in tasks:
                         row = await task
                         write(row)
                         count += 1
                         failed += bool(row["error"])
-                        status.update(f"{count} of {page.total or 'so many'} read")
                 finally:
                     for task in tasks:
                         task.cancel()
@@ -302,11 +339,11 @@ class _People:
         }
 
 
-def _json_writer(file: TextIO) -> Callable[[Row], object]:
+def _json_writer(file: "TextIO | _Lines") -> Callable[[Row], object]:
     return lambda row: file.write(json.dumps(row) + "\n")
 
 
-def _csv_writer(file: TextIO) -> Callable[[Row], object]:
+def _csv_writer(file: "TextIO | _Lines") -> Callable[[Row], object]:
     writer = csv.writer(file)
     writer.writerow(_COLUMNS)
     return lambda row: writer.writerow([_cell(row[column]) for column in _COLUMNS])

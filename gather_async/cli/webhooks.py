@@ -4,14 +4,26 @@ import argparse
 import asyncio
 import contextlib
 import json
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from gather_async.cli.context import add_secret, secret_of
+from gather_async.cli.context import (
+    add_common,
+    add_json,
+    add_secret,
+    count,
+    format_bind_error,
+    port,
+    secret_of,
+    url,
+)
+from gather_async.cli.inbox import add_inbox_to
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
@@ -19,15 +31,27 @@ from gather_async.webhooks.signing import SignedSample, sample
 
 __all__ = ["add_to"]
 
+# Seconds between checks whether the reader of standard output is still there.
+_READER_CHECK = 0.5
+# The sender waits so long. Source: /api-reference/webhooks
+_TIMEOUT = 5.0
+# Leaves the sender's five seconds time to pass the status on.
+_FORWARD_TIMEOUT = 4.5
+# Above what any endpoint should tolerate; five minutes are usual.
+_OLD = 3600.0
+# What an endpoint needs to verify a delivery and to read it.
+_FORWARDED = ("Content-Type", "X-Qualifi-Signature")
+
 
 def add_to(commands: Any) -> None:
-    """Add both commands to the program."""
+    """Add the commands to the program."""
     parser = commands.add_parser(
         "webhooks", help="receive webhooks, or send signed samples", allow_abbrev=False
     )
     inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_listen_to(inner)
     _add_send_to(inner)
+    add_inbox_to(inner)
 
 
 def _add_listen_to(commands: Any) -> None:
@@ -40,16 +64,23 @@ def _add_listen_to(commands: Any) -> None:
         " for each delivery.",
         allow_abbrev=False,
     )
-    parser.add_argument("--port", type=int, default=8080, metavar="N", help="0: any free one")
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 by default")
+    parser.add_argument(
+        "--port", type=port, default=8080, metavar="N", help="8080 by default; 0: any free one"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 by default; ::1 works")
+    parser.add_argument(
+        "--forward-to",
+        type=url,
+        metavar="URL",
+        help="send each verified delivery on, signature and all, and answer what this answers",
+    )
     add_secret(parser)
+    add_json(parser, "changes nothing: events are always printed as JSON")
+    add_common(parser, connects=False)
     parser.set_defaults(command=_run_listen)
 
 
 def _run_listen(options: argparse.Namespace, output: Output) -> int:
-    if not 0 <= options.port < 65_536:
-        output.error("--port takes a number from 0 to 65535.")
-        return ExitStatus.USAGE
     return asyncio.run(_listen(options, secret_of(options), output))
 
 
@@ -57,25 +88,31 @@ async def _listen(options: argparse.Namespace, secret: str, output: Output) -> i
     """Serve until cancelled, or until standard output takes nothing more."""
     inbox = _Printer(output)
     hooks = WebhookReceiver(secret, inbox=inbox)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", _print_replies(hooks.aiohttp_handler(), output))
-    runner = web.AppRunner(app, access_log=None)
-    async with hooks:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    async with hooks, aiohttp.ClientSession(timeout=_timeout(_FORWARD_TIMEOUT)) as session:
+        handler = hooks.aiohttp_handler()
+        if options.forward_to is not None:
+            handler = _forwarding(handler, options.forward_to, session)
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", _print_replies(handler, output))
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
             await web.TCPSite(runner, options.host, options.port).start()
-            port = runner.addresses[0][1]
-            host = f"[{options.host}]" if ":" in options.host else options.host
-            output.info(f"Listening on http://{host}:{port}/ until Ctrl-C.")
+            output.info(f"Listening on http://{host}:{runner.addresses[0][1]}/ until Ctrl-C.")
             while not (output.is_lost or output.has_no_reader()):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(inbox.failed.wait(), _READER_CHECK)
         except OSError as error:
-            output.error(f"{options.host}:{options.port} can't be used: {error.strerror}.")
+            output.error(format_bind_error(options.host, options.port, error))
             return ExitStatus.FAILURE
         finally:
             await runner.cleanup()
     return ExitStatus.OK
+
+
+def _timeout(total: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total)
 
 
 class _Printer(MemoryInbox):
@@ -100,9 +137,24 @@ class _Printer(MemoryInbox):
         return result
 
 
-def _print_replies(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], output: Output
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _forwarding(handler: _Handler, to: str, session: aiohttp.ClientSession) -> _Handler:
+    """Return a handler that sends on what was verified, repetitions included."""
+
+    async def forward(request: web.Request) -> web.StreamResponse:
+        response = await handler(request)
+        if not 200 <= response.status < 300:
+            return response
+        headers = {each: request.headers[each] for each in _FORWARDED if each in request.headers}
+        status, answer = await _post(session, to, await request.read(), headers)
+        return web.Response(status=status or 503, text=f"{to} gave {answer}")
+
+    return forward
+
+
+def _print_replies(handler: _Handler, output: Output) -> _Handler:
     """Return a handler that also prints the status of each delivery, and the reason."""
 
     async def take(request: web.Request) -> web.StreamResponse:
@@ -114,12 +166,17 @@ def _print_replies(
     return take
 
 
-# Seconds between checks whether the reader of standard output is still there.
-_READER_CHECK = 0.5
-# The sender waits so long. Source: /api-reference/webhooks
-_TIMEOUT = 5.0
-# Above what any endpoint should tolerate; five minutes are usual.
-_OLD = 3600.0
+async def _post(
+    session: aiohttp.ClientSession, to: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int, str]:
+    """Return the status of a delivery and what came back; 0 if nothing did."""
+    try:
+        async with session.post(to, data=body, headers=headers, allow_redirects=False) as response:
+            return response.status, str(response.status)
+    except TimeoutError:
+        return 0, f"no answer within {session.timeout.total:g} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return 0, f"no answer: {error or type(error).__name__}"
 
 
 def _add_send_to(commands: Any) -> None:
@@ -132,30 +189,52 @@ def _add_send_to(commands: Any) -> None:
         epilog=f"events: {', '.join(sorted(EVENT_CLASSES))}, or any other name",
         allow_abbrev=False,
     )
-    parser.add_argument("event", metavar="EVENT")
-    parser.add_argument("--to", required=True, type=_url, metavar="URL")
+    parser.add_argument("event", metavar="EVENT", help="its name; see below")
+    parser.add_argument("--to", required=True, type=url, metavar="URL", help="the endpoint")
+    parser.add_argument(
+        "--data",
+        type=_data,
+        metavar="FILE",
+        help="JSON of the event's data, or a whole event as listen prints it; - is stdin",
+    )
     add_secret(parser)
     parser.add_argument(
-        "--repeat", type=int, default=1, metavar="N", help="the same event N times, as retries are"
+        "--repeat",
+        type=count(1),
+        default=1,
+        metavar="N",
+        help="the same event N times, as retries are",
     )
     parser.add_argument("--tamper", action="store_true", help="change the body after signing it")
     parser.add_argument("--old", action="store_true", help="sign it an hour ago")
+    add_json(parser, "one JSON object for each delivery")
+    add_common(parser, connects=False)
     parser.set_defaults(command=_run_send)
 
 
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError("the address must start with http:// or https://")
-    return text
+def _data(text: str) -> Mapping[str, Any]:
+    try:
+        if text == "-":
+            raw = sys.stdin.read() if sys.stdin is not None else ""
+        else:
+            raw = Path(text).read_text(encoding="utf-8")
+        found = json.loads(raw)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no JSON: {error}") from None
+    if isinstance(found, dict) and isinstance(found.get("event"), str) and "data" in found:
+        found = found["data"]
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} holds no JSON object")
+    return found
 
 
 def _run_send(options: argparse.Namespace, output: Output) -> int:
-    if options.repeat < 1:
-        output.error("--repeat takes a number from 1.")
-        return ExitStatus.USAGE
     delivery = sample(
         options.event,
         secret=secret_of(options),
+        data=options.data,
         tamper=options.tamper,
         age=_OLD if options.old else 0.0,
     )
@@ -168,23 +247,18 @@ async def _send(
 ) -> int:
     """Send it as often as asked; a failure is any answer that a good endpoint wouldn't give."""
     failed = 0
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=_timeout(_TIMEOUT)) as session:
         for number in range(1, options.repeat + 1):
             start = time.monotonic()
-            try:
-                async with session.post(
-                    options.to, data=delivery.body, headers=delivery.headers, allow_redirects=False
-                ) as response:
-                    answer, status = str(response.status), response.status
-            except TimeoutError:
-                answer, status = f"no answer within {_TIMEOUT:.0f} s", 0
-            except (aiohttp.ClientError, ValueError) as error:
-                answer, status = f"no answer: {error}", 0
+            status, answer = await _post(session, options.to, delivery.body, delivery.headers)
             took = (time.monotonic() - start) * 1e3
             is_right = status == 401 if is_forged else 200 <= status < 300
             failed += not is_right
             wanted = "" if is_right else f"  (expected {'401' if is_forged else '2xx'})"
+            if options.json:
+                shown = {"status": status or None, "answer": answer, "milliseconds": round(took)}
+                output.json({"number": number, **shown, "expected": is_right})
+                continue
             output.print(
                 f"{number}/{options.repeat}  {answer}  {took:.0f} ms{wanted}",
                 style="" if is_right else "red",

@@ -23,7 +23,7 @@ from gather_async.protocol.codec import MismatchError, decode
 from gather_async.protocol.rate_headers import read_reset, read_reset_after, read_retry_after
 from gather_async.protocol.responses import ErrorBody, Response, read_error, redact, truncate
 
-__all__ = ["api_error", "seconds_until_reset", "server_time"]
+__all__ = ["api_error", "publishable", "seconds_until_reset", "server_time"]
 
 _SHOWN = 300
 _LONGEST_CREDIBLE = 3660.0  # seconds: the longest documented window, and skewed clocks
@@ -196,14 +196,14 @@ def _server_message(status: int, message: str, details: Mapping[str, Any]) -> st
 
 def _summary(status: int, call: str, code: str | None, message: str, *, next_step: str) -> str:
     """Write the message that `str` shows: what, why, and what to do."""
-    said = _redacted(message)
+    said = publishable(message)
     if not said.endswith((".", "!", "?")):
         said += "."
-    kind = _redacted(code or _phrase(status))
+    kind = publishable(code or _phrase(status))
     return f"{call}: {status} {kind}: {said} {next_step}"
 
 
-def _redacted(text: str) -> str:
+def publishable(text: str) -> str:
     """Return as much of the server's words as may be published."""
     return _PRIVATE.sub("[redacted]", _UNPRINTABLE.sub(" ", text))[:_SHOWN]
 
@@ -215,4 +215,4 @@ def _next_step(status: int) -> str:
         return "The server failed: try again later."
     if status < 400:
         return "Redirects are not followed: check base_url."
-    return "Mend the request: `.details` may name the field."
+    return "Correct the request: `.details` may name the field."

@@ -367,9 +367,15 @@ async def test_who_has_not_started_costs_no_request(
 
 
 async def test_an_export_goes_on_where_it_ended(
-    run: Run, fake_gather: FakeGather, finished: list[str], tmp_path: Path
+    run: Run,
+    fake_gather: FakeGather,
+    gather_client: GatherClient,
+    finished: list[str],
+    tmp_path: Path,
 ) -> None:
     """With --resume only what was not read yet is read, and nothing is left beside the file."""
+    for each in finished:
+        await gather_client.candidate_interviews.wait_until_summarized(each)
     interview = str(fake_gather.interviews[0]["id"])
     command = ("results", "--interview", interview, "--output", str(tmp_path / "r.jsonl"))
     path = f"/qsi/gather/candidate-interviews/{finished[2]}/results"

@@ -66,13 +66,13 @@ def iso(seconds: float) -> str:
     ("status", "kind", "step"),
     [
         (301, GatherAPIError, "Redirects are not followed: check base_url."),
-        (400, BadRequestError, "Mend the request"),
+        (400, BadRequestError, "Correct the request"),
         (401, AuthenticationError, "Check the API key (GATHER_API_KEY)"),
         (403, PermissionDeniedError, "ask an administrator"),
         (404, NotFoundError, "Check the id"),
         (408, GatherAPIError, "Try again later."),
         (409, ConflictError, "read it first"),
-        (422, GatherAPIError, "Mend the request"),
+        (422, GatherAPIError, "Correct the request"),
         (429, RateLimitedError, "`.reset_at`"),
         (500, ServerError, "try again later"),
         (503, ServerError, "try again later"),
@@ -104,7 +104,7 @@ def test_the_documented_envelope_is_read_whole() -> None:
     assert error.headers == {"x-thing": "1"}
     assert str(error) == (
         "POST /qsi/gather/candidates: 400 VALIDATION_ERROR: Invalid request; field: email; "
-        "reason: is taken. Mend the request: `.details` may name the field."
+        "reason: is taken. Correct the request: `.details` may name the field."
     )
 
 

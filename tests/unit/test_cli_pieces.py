@@ -1,13 +1,16 @@
 """The parts of the command line that decide without a server."""
 
+import argparse
 import io
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from gather_async.cli import main
+from gather_async.cli import app, main
 from gather_async.cli.context import MissingKeyError, format_error, status_of
 from gather_async.cli.doctor import _clock
 from gather_async.cli.output import Output, Stream, printable, to_jsonable
@@ -136,22 +139,38 @@ def test_without_rich_one_line_says_what_to_install(
     assert "pip install 'gather-async[cli]'" in shown.err
 
 
-@pytest.mark.parametrize(
-    ("argv", "status", "stream", "words"),
-    [
-        (["--help"], 0, "out", "quickstart"),
-        (["--version"], 0, "out", "gather-async 0"),
-        ([], 2, "err", "COMMAND"),
-        (["fly"], 2, "err", "invalid choice"),
-        (["list", "planets"], 2, "err", "candidate-interviews"),
-        (["list", "teams", "--limit", "0"], 2, "err", "--limit"),
-        (["get", "users", "1"], 2, "err", "invalid choice"),
-        (["results", "--interview", "1", "--output", "r.xlsx"], 2, "err", ".csv or .jsonl"),
-        (["results", "--interview", "1", "--output", "no/such/r.csv"], 2, "err", "folder"),
-        (["fake-server", "--port", "65536"], 2, "err", "65535"),
-        (["wait-audio"], 2, "err", "ID"),
-    ],
-)
+USAGE = [
+    (["--help"], 0, "out", "quickstart"),
+    (["--version"], 0, "out", "gather-async 0"),
+    ([], 2, "err", "COMMAND"),
+    (["fly"], 2, "err", "invalid choice"),
+    (["list", "planets"], 2, "err", "candidate-interviews"),
+    (["list", "teams", "--limit", "0"], 2, "err", "--limit"),
+    (["get", "users", "1"], 2, "err", "invalid choice"),
+    (["results", "--interview", "1", "--output", "r.xlsx"], 2, "err", ".csv or .jsonl"),
+    (["results", "--interview", "1", "--output", "no/such/r.csv"], 2, "err", "folder"),
+    (["fake-server", "--port", "65536"], 2, "err", "65535"),
+    (["wait-audio"], 2, "err", "ID"),
+    (["wait-audio", "q", "--timeout", "nan"], 2, "err", "seconds"),
+    (["wait-audio", "q", "--base-url", "http://["], 2, "err", "base_url"),
+    (["list", "teams", "--limit", "9" * 5000], 2, "err", "take a number from 1"),
+    (["list", "teams", "--proxy", "proxy:3128"], 2, "err", "http://"),
+    (["list", "teams", "--proxy", "http://"], 2, "err", "names no host"),
+    (["list", "teams", "--proxy", "http://a:99999"], 2, "err", "no address"),
+    (["help"], 0, "out", "doctor"),
+    (["help", "webhooks", "inbox", "list"], 0, "out", "--tenant"),
+    (["completion", "tcsh"], 2, "err", "fish"),
+    (["create"], 2, "err", "OBJECT"),
+    (["create", "candidate"], 2, "err", "--first-name"),
+    (["invite-one", "--interview", "1"], 2, "err", "--candidate ID"),
+    (["invite-one", "--interview", "1", "--candidate", "2", "--email", "a"], 2, "err", "both"),
+    (["status", "--set", "hired"], 2, "err", "--set"),
+    (["status", "1", "--interview", "2"], 2, "err", "not both"),
+]
+
+
+@pytest.mark.usefixtures("_some_key")
+@pytest.mark.parametrize(("argv", "status", "stream", "words"), USAGE)
 def test_usage_is_answered_without_a_server(
     argv: list[str],
     status: int,
@@ -162,6 +181,92 @@ def test_usage_is_answered_without_a_server(
     """Help goes to standard output with 0, wrong usage to standard error with 2."""
     assert main(argv) == status
     assert words in getattr(capsys.readouterr(), stream)
+
+
+def _parsers(
+    parser: argparse.ArgumentParser, path: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield path, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from _parsers(inner, f"{path} {name}".strip())
+
+
+PARSERS = dict(_parsers(app._parser(None)))
+
+
+@pytest.mark.parametrize("path", PARSERS)
+def test_every_option_has_help(path: str) -> None:
+    """No option or argument is shown without a word about it."""
+    actions = PARSERS[path]._actions
+    assert [each.dest for each in actions if not each.help and each.dest != "command"] == [
+        each.dest for each in actions if isinstance(each, argparse._SubParsersAction)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path, each in PARSERS.items() if not each._subparsers],
+)
+def test_every_command_takes_the_common_options(path: str) -> None:
+    """Each command logs with -v and prints JSON; what connects can be pointed elsewhere."""
+    options = PARSERS[path]._option_string_actions
+    wanted = {"-v"} if path == "completion" else {"-v", "--json"}
+    if path.split(maxsplit=1)[0] not in {"webhooks", "fake-server", "completion"}:
+        wanted |= {"--base-url", "--proxy", "--allow-insecure"}
+    assert wanted <= options.keys()
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("gather-async wai", ["wait-audio"]),
+        ("gather-async list mess", ["message-groups"]),
+        ("gather-async list narrators --ba", ["--base-url"]),
+        ("gather-async webhooks inbox re", ["replay"]),
+        ("gather-async webhooks inbox list --state de", ["dead"]),
+        ("gather-async -v create question --gen", ["--generate-audio"]),
+        ("gather-async invite candidates.csv --on-existing sk", ["skip"]),
+    ],
+)
+def test_bash_completes(line: str, wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands, their options and the words that these take are completed, at any depth."""
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    program = (
+        f"{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gather_async;"
+        ' printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == wanted
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_the_same_words(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command and each option of any depth is in the script."""
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for path, parser in PARSERS.items():
+        words = {*path.split(), *(each.lstrip("-") for each in parser._option_string_actions)}
+        assert [each for each in sorted(words) if not re.search(rf"\b{each}\b", script)] == []
+
+
+@pytest.mark.parametrize("is_verbose", [True, False])
+def test_a_fault_of_the_program_shows_no_traceback(
+    is_verbose: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its kind is named, its text isn't: it may hold anything. -v shows where it was."""
+
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setenv("GATHER_API_KEY", "qapi_x")
+    monkeypatch.setattr("gather_async.cli.resources.connect", fail)
+    assert main(["list", "teams", *(["-v"] if is_verbose else [])]) == 1
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError" in shown
+    assert ("Traceback" in shown) == ("secret" in shown) == is_verbose
 
 
 @pytest.mark.parametrize("argv", [["list", "teams"], ["get", "candidates", "1"], ["doctor"]])
@@ -268,3 +373,8 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own key out of the tests."""
     monkeypatch.delenv("GATHER_API_KEY", raising=False)
     monkeypatch.delenv("GATHER_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def _some_key(_no_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATHER_API_KEY", "qapi_x")

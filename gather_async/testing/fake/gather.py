@@ -66,6 +66,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         clock: Clock | None = None,
         api_key: str | None = None,
         port: int = 0,
+        host: str = HOST,
         fail_audio_for: Collection[str] = (),
         audio_words: AudioWords | None = None,
         summary_seconds: float = 0.2,
@@ -92,6 +93,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
             clock: Where time comes from; None: the machine's clock.
             api_key: The only key it takes; None makes one.
             port: 0: any free one.
+            host: The address or name of this machine to listen on.
             fail_audio_for: Titles of questions whose audio generation fails.
             audio_words: The values of ``transcriptionStatus``.
             summary_seconds: From `complete_interview` to ``summaryStatus`` ``complete``.
@@ -149,6 +151,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
             chance,
         )
         self._port = port
+        self._host = host
         self._server: LoopbackServer | None = None
 
     # Lifecycle
@@ -157,14 +160,14 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """Listen; the port stays the same after a first start.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or the host is none of this machine's.
         """
         if self._server is not None:
             return self
         self._sleeps.open()
         if self._webhooks.has_targets:
             listen_for_audio(self._world)
-        self._server = await LoopbackServer.open(self._handler.handle, self._port)
+        self._server = await LoopbackServer.open(self._handler.handle, self._port, self._host)
         self._port = self._server.port
         return self
 
@@ -216,7 +219,8 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """
         if not self._port:
             raise RuntimeError("FakeGather has no port yet: use async with, or await start().")
-        return f"http://{HOST}:{self._port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     @property
     def user_id(self) -> str:

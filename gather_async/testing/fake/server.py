@@ -41,22 +41,22 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class LoopbackServer:
-    """An HTTP server on 127.0.0.1 in the running loop."""
+    """An HTTP server in the running loop, on 127.0.0.1 unless another host is named."""
 
     def __init__(self, server: asyncio.Server, protocols: web.Server) -> None:
         self._server = server
         self._protocols = protocols
 
     @classmethod
-    async def open(cls, handler: Handler, port: int) -> "LoopbackServer":
+    async def open(cls, handler: Handler, port: int, host: str = HOST) -> "LoopbackServer":
         """Listen on a port; 0 takes any free one.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or the host is none of this machine's.
         """
         protocols = web.Server(handler, access_log=None)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(protocols, HOST, port, backlog=_BACKLOG)
+        server = await loop.create_server(protocols, host, port, backlog=_BACKLOG)
         return cls(server, protocols)
 
     @property
