@@ -1,0 +1,8 @@
+"""What processes and machines share through a Redis server. Extra: ``gather-async[redis]``."""
+
+from importlib.util import find_spec
+
+from gather_async.errors import ConfigurationError
+
+if find_spec("redis") is None:
+    raise ConfigurationError("gather_async.redis needs redis-py: pip install 'gather-async[redis]'")
