@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from attrs import evolve
 
-from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress
+from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress, JobLease
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
@@ -340,6 +340,7 @@ class GatherClient(Resources):
         other_key: bool = False,
         grace: float = 10.0,
         keep_candidates: bool = True,
+        lease: JobLease | None = None,
     ) -> BulkInvite:
         """Return a `BulkInvite`, which invites everyone once and describes the arguments.
 
@@ -366,6 +367,7 @@ class GatherClient(Resources):
             other_key=other_key,
             grace=grace,
             keep_candidates=keep_candidates,
+            lease=lease,
         )
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> Self:
@@ -374,9 +376,8 @@ class GatherClient(Resources):
     async def aclose(self) -> None:
         """Close the client and all its views; harmless to repeat.
 
-        Calls that wait, for the quota, their next attempt or anything else, end with
-        `ClientClosedError`; those whose request is under way fail as if its connection
-        had broken. A borrowed session stays open.
+        Calls that wait end with `ClientClosedError`; those whose request is under way fail as
+        if its connection had broken. A borrowed session stays open.
         """
         await self._waits.close()
         self._session.cancel_scope.close()

@@ -10,6 +10,7 @@
     │   ├── InvalidEmailError
     │   └── InviteNotDeliverableError
     ├── QuotaWaitError (TimeoutError)             refused before queueing
+    ├── LeaseHeldError                            another machine runs this job
     ├── GatherConnectionError (ConnectionError)
     ├── GatherTimeoutError (TimeoutError)
     │   └── WaitTimeoutError                      what was awaited did not happen in time
@@ -55,6 +56,7 @@ __all__ = [
     "InvalidPhoneNumberError",
     "InvalidRequestError",
     "InviteNotDeliverableError",
+    "LeaseHeldError",
     "NotFoundError",
     "PermissionDeniedError",
     "QuotaWaitError",
@@ -148,6 +150,18 @@ class QuotaWaitError(GatherError, TimeoutError):
     def __init__(self, message: str, *, available_at: datetime, wait: float) -> None:
         super().__init__(message)
         self.available_at = available_at
+        self.wait = wait
+
+
+class LeaseHeldError(GatherError):
+    """Another process holds the lease, on this machine or another; nothing was begun.
+
+    Attributes:
+        wait: Seconds after which it is free, unless its holder renews it.
+    """
+
+    def __init__(self, message: str, *, wait: float) -> None:
+        super().__init__(message)
         self.wait = wait
 
 

@@ -11,6 +11,7 @@ from gather_async.bulk.job import BulkInvite
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
 from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
+from gather_async.bulk.settings import JobLease
 from gather_async.bulk.source import CandidateSource as BulkCandidates
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "InviteProgress",
     "InviteReport",
     "InviteStatus",
+    "JobLease",
     "LookupStrategy",
     "Outcomes",
     "StopReason",

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from gather_async.bulk.progress import (
     ProgressNotifier,
     instant,
 )
-from gather_async.bulk.report import InviteReport, Outcomes, copy_file, private_copy
+from gather_async.bulk.report import InviteReport, Outcomes, StopReason, copy_file, private_copy
 from gather_async.bulk.row_check import RowCheck
 from gather_async.bulk.row_task import RowContext
 from gather_async.bulk.runner import Runner, StopSignal
@@ -141,18 +141,38 @@ class JobExecution:
             self.statistics.total = settings.total
             if settings.total is None:
                 self.statistics.total = await count_of(settings.candidates)
-            with ExitStack() as scratch:
-                journal = await self._open(scratch)
-                try:
-                    await self._run_with(journal)
-                finally:
-                    await journal.aclose()
+            async with self._lease():
+                with ExitStack() as scratch:
+                    journal = await self._open(scratch)
+                    try:
+                        await self._run_with(journal)
+                    finally:
+                        await journal.aclose()
         finally:
             self.queue.close()
         if self.stop_signal.error is not None:
             raise self.stop_signal.error
         assert self.report is not None  # noqa: S101 - set by _run_with
         return self.report
+
+    @asynccontextmanager
+    async def _lease(self) -> AsyncIterator[None]:
+        """Hold the job's lease, and stop the job once it is lost."""
+        lease = None if self._settings.is_dry else self._settings.lease
+        if lease is None:
+            yield
+            return
+        async with lease:
+            loss = asyncio.create_task(lease.lost.wait(), name="gather-async-bulk-lease")
+            loss.add_done_callback(self._on_loss)
+            try:
+                yield
+            finally:
+                loss.cancel()
+
+    def _on_loss(self, loss: "asyncio.Task[bool]") -> None:
+        if not loss.cancelled():
+            self.stop_signal.stop(StopReason.LEASE_LOST)
 
     async def _open(self, scratch: ExitStack) -> Journal:
         """Open the journal; a dry run works on a copy of it, so that nothing is changed."""

@@ -9,7 +9,7 @@ from gather_async.bulk.execution import BulkClient, JobExecution
 from gather_async.bulk.outcome import InviteOutcome
 from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
-from gather_async.bulk.settings import InviteOptions, JobLimits, Settings
+from gather_async.bulk.settings import InviteOptions, JobLease, JobLimits, Settings
 from gather_async.bulk.source import CandidateSource
 from gather_async.models.enums import DeliveryType
 from gather_async.pager import TaskCoroutine
@@ -52,6 +52,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
         other_key: bool = False,
         grace: float = 10.0,
         keep_candidates: bool = True,
+        lease: JobLease | None = None,
     ) -> None:
         """Describe the job.
 
@@ -89,6 +90,10 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             keep_candidates: Whether the journal holds names, addresses and numbers,
                 for ``outcome.candidate`` of `InviteReport.outcomes`; if not, only
                 digests and ids.
+            lease: Lets one machine at a time run the job, such as
+                `gather_async.redis.RedisLease`: held from before the journal is opened until
+                it is closed. Once its event ``lost`` is set, the job stops as by `stop`. A dry
+                run needs none.
 
         Raises:
             ConfigurationError: An argument can't work.
@@ -117,6 +122,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             keeps_candidates=keep_candidates,
             retry_failed=retry_failed,
             other_key=other_key,
+            lease=lease,
         )
         self._execution = JobExecution(gather, settings)
         self._runs = {}
@@ -135,7 +141,7 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             ClientClosedError: The client was closed meanwhile.
             sqlite3.Error: The journal can't be written: a full disk, for one.
             OSError: The journal's or the source's file can't be opened.
-            Exception: Whatever else the source raised.
+            Exception: Whatever else the source raised, or the lease: `LeaseHeldError`, for one.
         """
         return self._result().__await__()
 

@@ -121,6 +121,8 @@ class StopReason(StrEnum):
     """`BulkInvite.stop` was called."""
     BREAKER = "breaker"
     """Too many failures in a row."""
+    LEASE_LOST = "lease_lost"
+    """Another machine may run the job by now."""
 
 
 @frozen(eq=False)

@@ -1,9 +1,11 @@
 """What a caller asks of a job, checked before anything happens."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -14,10 +16,35 @@ from gather_async.errors import ConfigurationError, InviteNotDeliverableError
 from gather_async.models.enums import DeliveryType
 from gather_async.validators import Choice, Number
 
-__all__ = ["InviteOptions", "JobLimits", "Settings"]
+__all__ = ["InviteOptions", "JobLease", "JobLimits", "Settings"]
+
+
+class JobLease(Protocol):
+    """The sole permission to run a job, such as `gather_async.redis.RedisLease`."""
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the permission may be another machine's; asked for once it is entered."""
+        ...
+
+    async def __aenter__(self) -> object:
+        """Get the permission, or raise if another machine has it."""
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> object:
+        """Give it back, if it isn't lost."""
+        ...
+
 
 _RULES = ("reuse", "skip", "error")
 _DELIVERY = frozenset(map(str, DeliveryType))
+_LEASE = ("__aenter__", "__aexit__", "lost")
 
 
 def _text(_: object, attribute: Any, value: Any) -> None:
@@ -49,6 +76,13 @@ def _journal(path: str | PathLike[str] | None) -> Path | None:
     if not str(path).strip():
         raise ConfigurationError("journal must be a file's path, or None to keep it in memory.")
     return Path(path)
+
+
+def _lease(_: object, __: object, value: Any) -> None:
+    if value is not None and not all(hasattr(value, name) for name in _LEASE):
+        raise ConfigurationError(
+            "lease must be an async context manager with an event named lost, such as RedisLease."
+        )
 
 
 def _rows(_: object, __: object, value: Any) -> None:
@@ -109,3 +143,4 @@ class Settings:
     """Whether rows that the server refused in an earlier run are tried again."""
     other_key: bool
     """Whether a journal that was begun with another API key is gone on with."""
+    lease: JobLease | None = field(validator=_lease)

@@ -25,6 +25,7 @@ from gather_async.errors import (
     InvalidPhoneNumberError,
     InvalidRequestError,
     InviteNotDeliverableError,
+    LeaseHeldError,
     NotFoundError,
     PermissionDeniedError,
     QuotaWaitError,
@@ -62,6 +63,7 @@ def one_of_each() -> Iterator[GatherError]:
         yield plain("what to do")
     yield InvalidPhoneNumberError("what to do", reason="letters")
     yield QuotaWaitError("later", available_at=SOON, wait=12.5)
+    yield LeaseHeldError("later", wait=12.5)
     yield GatherConnectionError("broke", maybe_processed=True)
     yield GatherTimeoutError("late", maybe_processed=True)
     api_errors: dict[int, type[GatherAPIError]] = {

@@ -1,5 +1,6 @@
 """A bulk invite from its rows to its report."""
 
+import asyncio
 import csv
 import random
 import re
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from gather_async import errors
-from gather_async.bulk import InviteStatus, read_candidates
+from gather_async.bulk import InviteStatus, StopReason, read_candidates
 from gather_async.models.candidate import NewCandidate
 
 from .conftest import Bench, people
@@ -114,6 +115,7 @@ async def test_what_is_no_source_is_refused(bench: Bench, source: Any) -> None:
         ({"max_consecutive_failures": 0}, errors.ConfigurationError),
         ({"journal": ""}, errors.ConfigurationError),
         ({"total": -1}, errors.ConfigurationError),
+        ({"lease": object()}, errors.ConfigurationError),
     ],
 )
 async def test_wrong_arguments_are_reported_at_the_call(
@@ -258,3 +260,76 @@ async def test_a_job_that_is_slow_to_be_read_waits(bench: Bench) -> None:
     assert job.progress.done < 150
     rest = [outcome async for outcome in reader]
     assert len(rest) == 399
+
+
+class _Lease:
+    """A lease without a server."""
+
+    def __init__(self, *, is_held_elsewhere: bool = False) -> None:
+        self.lost = asyncio.Event()
+        self.history: list[str] = []
+        self._is_held_elsewhere = is_held_elsewhere
+
+    async def __aenter__(self) -> None:
+        if self._is_held_elsewhere:
+            raise errors.LeaseHeldError("Another machine runs it.", wait=30.0)
+        self.history.append("entered")
+
+    async def __aexit__(self, *_: object) -> None:
+        self.history.append("left")
+
+
+async def test_a_job_holds_its_lease_while_it_runs(bench: Bench, tmp_path: Path) -> None:
+    """The lease is held from before the journal is opened until the job has ended, whole or not."""
+    lease = _Lease()
+    job = bench.job(people(20), lease=lease, journal=tmp_path / "j.db")
+    assert lease.history == []
+    during = [list(lease.history) async for _ in job]
+    assert (during[0], lease.history) == (["entered"], ["entered", "left"])
+    assert (await job).stopped is None
+    bench.fake.fail_next(status=401, path="/qsi/gather/candidates", method="POST")
+    failing = _Lease()
+    with pytest.raises(errors.AuthenticationError):
+        await bench.job(people(1, first=50), lease=failing)
+    assert failing.history == ["entered", "left"]
+    dry = _Lease()
+    assert (await bench.job(people(3), lease=dry, dry_run=True)).ready == 3
+    assert dry.history == []
+
+
+async def test_a_lease_that_is_held_elsewhere_refuses_the_job(bench: Bench, tmp_path: Path) -> None:
+    """The lease's own error is raised, before anything is opened or sent."""
+    job = bench.job(people(3), lease=_Lease(is_held_elsewhere=True), journal=tmp_path / "j.db")
+    with pytest.raises(errors.LeaseHeldError) as caught:
+        await job
+    assert caught.value.wait == 30.0
+    assert (bench.sent, list(tmp_path.iterdir())) == ([], [])
+
+
+async def test_a_lost_lease_stops_the_job_resumably(bench: Bench, tmp_path: Path) -> None:
+    """Once the lease is lost nothing new is begun, and the next run does exactly the rest."""
+    bench.fake.set_latency(0.5, 0.5)
+    lease = _Lease()
+    job = bench.job(people(60), lease=lease, journal=tmp_path / "j.db", concurrency=4)
+    running = asyncio.ensure_future(job)
+    await bench.clock.sleep(6.2)
+    lease.lost.set()
+    await asyncio.sleep(0)
+    sent = len(bench.sent)
+    report = await running
+    assert (report.stopped, lease.history) == (StopReason.LEASE_LOST, ["entered", "left"])
+    assert 0 < report.invited < 60
+    # What was on the wire has ended; nothing was sent after the loss.
+    assert len(bench.sent) <= sent + 4
+    report = await bench.job(people(60), lease=_Lease(), journal=tmp_path / "j.db")
+    assert (report.invited, report.stopped) == (60, None)
+    assert set(bench.invited.values()) == {1}
+
+
+async def test_a_lease_lost_at_once_lets_nothing_begin(bench: Bench, tmp_path: Path) -> None:
+    """A lease that is lost before the first row was read costs no request."""
+    lease = _Lease()
+    lease.lost.set()
+    report = await bench.job(people(3), lease=lease, journal=tmp_path / "j.db")
+    assert (report.stopped, report.invited) == (StopReason.LEASE_LOST, 0)
+    assert bench.sent == []
