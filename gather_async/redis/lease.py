@@ -1,0 +1,217 @@
+"""A lease on a Redis server: one process at a time, on whichever machine, does a job."""
+
+import asyncio
+import logging
+import math
+import secrets
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from gather_async.clock import Clock, SystemClock
+from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
+from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, Script
+from gather_async.validators import Number, Secret
+
+__all__ = ["RedisLease"]
+
+_log = logging.getLogger("gather_async.redis")
+
+# Returns the milliseconds for which another holds the lease; -1 if it is ours now.
+_ACQUIRE: Final = Script("""
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return -1 end
+return redis.call('PTTL', KEYS[1])
+""")
+_RENEW: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+_RELEASE: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+
+_CALL: Final = 2.0  # seconds for one call; a server in the same network answers in milliseconds
+# Given up that part of the time before the server may give it to another: two machines'
+# seconds are not quite equal, and what the holder begins last takes a moment to leave.
+_MARGIN: Final = 0.1
+_RETRY: Final = 0.02  # of the time to live: the pause after a call that failed
+
+
+class RedisLease:
+    """The sole permission for something with a name, held by one process at a time.
+
+    For ``gather.bulk_invite(lease=RedisLease(url, "spring campaign"))``, or by itself::
+
+        async with RedisLease(url, "nightly report") as lease:
+            ...  # stop once lease.lost is set
+
+    It is renewed in the background. Its event `lost` is set when another process may get it:
+    it was taken away or forgotten by the server, or could not be renewed in time, which the
+    holder's own clock decides before the server's does. Used again after its end, it is
+    acquired anew. A second holder is refused at once, in the same process, too.
+    """
+
+    def __init__(
+        self,
+        redis: str | bytes | Secret | RedisClient,
+        name: str,
+        *,
+        ttl: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """Describe the lease; nothing is opened yet.
+
+        Args:
+            redis: The server's URL, or a client of `redis.asyncio`, which is never closed here.
+            name: What is leased: the same on all machines. It is a part of the key.
+            ttl: Seconds, 1 to 3600, after which another may have it once the holder has died or
+                lost the server.
+            clock: Where time comes from; None: the machine's clock.
+
+        Raises:
+            ConfigurationError: The URL can't be read, or another argument can't work.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError("name must be text that isn't empty, such as the job's name.")
+        self._ttl: float = Number(least=1, most=3600, unit="seconds").check("ttl", ttl)
+        self._redis = redis
+        self._place = RedisConnection(redis, timeout=_CALL).place
+        self._name, self._key = name, f"gather:lease:{name}"
+        self._clock = clock or SystemClock()
+        self._lost = asyncio.Event()
+        self._connection: RedisConnection | None = None
+        self._token = ""
+        self._until = -math.inf
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """What is leased."""
+        return self._name
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set once another may hold the lease; a new event each time that it is acquired."""
+        return self._lost
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object holds the lease, by its own clock."""
+        return not self._lost.is_set() and self._clock.monotonic() < self._until
+
+    async def __aenter__(self) -> Self:
+        """Acquire the lease, or raise at once.
+
+        Raises:
+            LeaseHeldError: Another process has it, or this one by another way.
+            GatherConnectionError: The server can't be asked; nothing is held.
+        """
+        if self._renewing is not None:
+            raise LeaseHeldError(f"{self!r} is in use already: wait for its end.", wait=self._ttl)
+        connection = RedisConnection(self._redis, timeout=_CALL)
+        token, began = secrets.token_hex(16), self._clock.monotonic()
+        try:
+            left = await connection.run(_ACQUIRE, [self._key], [token, self._milliseconds])
+        except BaseException as error:
+            # A call that was cut off may have been carried out all the same.
+            await self._release(connection, token)
+            if isinstance(error, RedisError):
+                raise self._unreachable(error) from error
+            raise
+        if left != -1:
+            await connection.aclose()
+            wait = max(left, 0) / 1000
+            raise LeaseHeldError(
+                f"Another process holds the lease {self._name!r}: try again when it has ended, "
+                f"or in {wait:.0f} s if it has died.",
+                wait=wait,
+            )
+        self._connection, self._token, self._lost = connection, token, asyncio.Event()
+        self._extend(began)
+        self._renewing = asyncio.create_task(
+            self._keep(connection, token), name=f"lease {self._name}"
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the lease back, so that another may have it at once."""
+        renewing, connection = self._renewing, self._connection
+        if renewing is None or connection is None:
+            return
+        try:
+            renewing.cancel()
+            await asyncio.wait({renewing})
+        finally:
+            self._renewing, self._connection, self._until = None, None, -math.inf
+            if self._lost.is_set():
+                await connection.aclose()
+            else:
+                await self._release(connection, self._token)
+
+    @property
+    def _milliseconds(self) -> int:
+        return round(self._ttl * 1000)
+
+    def _extend(self, asked_at: float) -> None:
+        # From before the call: the server counts from a later moment.
+        self._until = asked_at + self._ttl * (1 - _MARGIN)
+
+    async def _keep(self, connection: RedisConnection, token: str) -> None:
+        """Renew the lease until it is lost."""
+        pause = self._ttl / 3
+        try:
+            while (now := self._clock.monotonic()) < self._until:
+                await self._clock.sleep(min(pause, self._until - now))
+                pause = (
+                    self._ttl / 3 if await self._renew(connection, token) else self._ttl * _RETRY
+                )
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            _log.exception("The lease %r can't be renewed", self._name)
+        self._until = -math.inf
+        self._lost.set()
+        _log.warning("The lease %r is lost: another process may have it", self._name)
+
+    async def _renew(self, connection: RedisConnection, token: str) -> bool:
+        """Renew the lease once; return whether the server answered."""
+        now = self._clock.monotonic()
+        arguments: list[str | int] = [token, self._milliseconds]
+        try:
+            is_ours = await connection.call(
+                lambda client: _RENEW.run(client, [self._key], arguments),
+                timeout=min(_CALL, max(self._until - now, 0.001)),
+            )
+        except RedisError:
+            return False
+        if is_ours:
+            self._extend(now)
+        else:
+            self._until = -math.inf
+        return True
+
+    async def _release(self, connection: RedisConnection, token: str) -> None:
+        """Let another have the lease; it ends by itself if the server can't be reached."""
+        try:
+            with suppress(RedisError):
+                await connection.run(_RELEASE, [self._key], [token])
+        finally:
+            await connection.aclose()
+
+    def _unreachable(self, error: RedisError) -> GatherConnectionError:
+        return GatherConnectionError(
+            f"The lease {self._name!r} can't be acquired: {self._place} failed "
+            f"({type(error).__name__}). Start the server, or run without a lease.",
+            maybe_processed=False,
+            reason=type(error).__name__,
+            host=self._place,
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisLease {self._name!r} {'held' if self.is_held else 'not held'}>"
