@@ -18,8 +18,8 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.storage import SQLiteStore
 from gather_async.validators import Number
-from gather_async.webhooks import sqlite_queries as queries
-from gather_async.webhooks import sqlite_upkeep as upkeep
+from gather_async.webhooks import sql_queries as queries
+from gather_async.webhooks import sql_upkeep as upkeep
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
     ClaimReport,
@@ -31,7 +31,7 @@ from gather_async.webhooks.inbox import (
     PutResult,
     StoredEvent,
 )
-from gather_async.webhooks.sqlite_upkeep import SCHEMA_VERSION, migrate
+from gather_async.webhooks.sql_upkeep import SCHEMA_VERSION, migrate
 
 __all__ = ["SQLiteInbox"]
 

@@ -23,7 +23,7 @@ from gather_async.webhooks import (
     PutResult,
     SQLiteInbox,
 )
-from gather_async.webhooks.sqlite_queries import is_process_gone, process_token
+from gather_async.webhooks.sql_queries import is_process_gone, process_token
 
 
 def _two(kind: str, folder: Path, clock: VirtualClock) -> tuple[Inbox, Inbox]:

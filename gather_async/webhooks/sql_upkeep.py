@@ -9,7 +9,7 @@ from typing import Any, Final
 from gather_async.errors import ConfigurationError, WebhookVerificationError
 from gather_async.webhooks.events import decode_event
 from gather_async.webhooks.inbox import DeadLetter, EventState, InboxEntry, StoredEvent
-from gather_async.webhooks.sqlite_queries import EVENT_COLUMNS, event_of, finish
+from gather_async.webhooks.sql_queries import EVENT_COLUMNS, event_of, finish
 
 __all__ = [
     "SCHEMA_VERSION",
