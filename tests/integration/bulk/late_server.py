@@ -14,6 +14,10 @@ from gather_async.clock import Clock
 _PAGE = 100
 
 
+Write = tuple[str, int]
+"""The list that a write goes to, and the write's number there, from 1."""
+
+
 @define(eq=False)
 class LateServer:
     """Candidates and their invites, over a wire on which one request in seven goes wrong.
@@ -32,11 +36,11 @@ class LateServer:
     """Seconds from an object's creation until the lists show it."""
     refuses_duplicates: bool = False
     """Whether a second candidate with one external id gets 409."""
-    unanswered_writes: frozenset[int] = frozenset()
-    """Writes, counted from 1, that are carried out and answered with 500."""
-    lost_writes: frozenset[int] = frozenset()
-    """Writes, counted from 1, that are answered with 504 and never carried out."""
-    late_writes: frozenset[int] = frozenset()
+    unanswered_writes: frozenset[Write] = frozenset()
+    """Writes that are carried out and answered with 500."""
+    lost_writes: frozenset[Write] = frozenset()
+    """Writes that are answered with 504 and never carried out."""
+    late_writes: frozenset[Write] = frozenset()
     """Writes that are answered with 504 and carried out ``commits_after`` seconds later."""
     requests: Counter[str] = field(factory=Counter)
     """Requests that arrived, by method and list."""
@@ -45,7 +49,7 @@ class LateServer:
     _made: dict[str, list[tuple[float, dict[str, Any]]]] = field(
         factory=lambda: {"candidates": [], "candidateInterviews": []}
     )
-    _writes: int = 0
+    _writes: Counter[str] = field(factory=Counter)
     _arrival: asyncio.Event = field(factory=asyncio.Event)
     _runner: web.AppRunner | None = None
     _port: int = 0
@@ -101,7 +105,7 @@ class LateServer:
 
     async def _write(self, request: web.Request, key: str) -> web.Response | None:
         body = await request.json()
-        fate = self._fate()
+        fate = self._fate(key)
         if fate in {"late", "lost"}:
             if fate == "late":
                 self.clock.call_later(self.commits_after, lambda: self.make(key, body))
@@ -116,15 +120,15 @@ class LateServer:
         created = web.json_response({"success": True, "data": item}, status=201)
         return None if fate == "cut after" else created
 
-    def _fate(self) -> str:
-        """Return what becomes of the next write."""
-        self._writes += 1
+    def _fate(self, key: str) -> str:
+        """Return what becomes of the next write to a list."""
+        self._writes[key] += 1
         for fate, writes in (
             ("lost", self.lost_writes),
             ("late", self.late_writes),
             ("unanswered", self.unanswered_writes),
         ):
-            if self._writes in writes:
+            if (key, self._writes[key]) in writes:
                 return fate
         if self.rng.random() >= self.faults:
             return "done"

@@ -186,9 +186,13 @@ async def _late(
 async def test_the_wall_clock_may_be_set_between_runs(journal: Path, step: float) -> None:
     """What a stopped run sent counts as absent by the machine's uptime, not by the wall clock."""
     clock = VirtualClock()
-    # The second row's candidate and the third row's invite are carried out 100 s late.
+    # One row's candidate and another row's invite are carried out 100 s late.
     server = LateServer(
-        clock, random.Random(2), faults=0.0, commits_after=100.0, late_writes=frozenset({3, 5})
+        clock,
+        random.Random(2),
+        faults=0.0,
+        commits_after=100.0,
+        late_writes=frozenset({("candidates", 2), ("candidateInterviews", 2)}),
     )
     async with server:
         report = await _late(server, clock, journal, stop_at=20.0)
@@ -207,7 +211,11 @@ async def test_a_restart_finds_early_what_was_under_way(journal: Path) -> None:
     """What an earlier run sent is looked up at once, soon, and at the end of its time."""
     clock = VirtualClock()
     server = LateServer(
-        clock, random.Random(2), faults=0.0, commits_after=5.0, late_writes=frozenset({3})
+        clock,
+        random.Random(2),
+        faults=0.0,
+        commits_after=5.0,
+        late_writes=frozenset({("candidates", 2)}),
     )
     async with server:
         await _late(server, clock, journal, stop_at=1.0)
@@ -220,7 +228,9 @@ async def test_a_restart_finds_early_what_was_under_way(journal: Path) -> None:
 async def test_the_time_goes_on_over_kills(journal: Path) -> None:
     """Runs that are stopped early don't begin the time anew: it is in the journal."""
     clock = VirtualClock()
-    server = LateServer(clock, random.Random(2), faults=0.0, lost_writes=frozenset({3}))
+    server = LateServer(
+        clock, random.Random(2), faults=0.0, lost_writes=frozenset({("candidates", 2)})
+    )
     async with server:
         began = clock.monotonic()
         for _ in range(6):

@@ -62,8 +62,9 @@ async def test_a_list_that_lags_for_longer_is_not_promised() -> None:
 async def test_other_rows_go_on_while_one_is_in_doubt() -> None:
     """A postponed row holds no place: with a single one, all others end before it is sent again."""
     clock = VirtualClock()
-    # The third write is the second row's candidate.
-    server = LateServer(clock, random.Random(2), faults=0.0, lost_writes=frozenset({3}))
+    server = LateServer(
+        clock, random.Random(2), faults=0.0, lost_writes=frozenset({("candidates", 2)})
+    )
     async with server:
         async with GatherClient(
             "key", base_url=server.base_url, clock=clock, rate_limits=_FREE
@@ -80,7 +81,12 @@ async def test_other_rows_go_on_while_one_is_in_doubt() -> None:
 async def test_a_lost_answer_is_found_early() -> None:
     """What was carried out is found after a tenth of the time, and costs one look-up."""
     clock = VirtualClock()
-    server = LateServer(clock, random.Random(2), faults=0.0, unanswered_writes=frozenset({4}))
+    server = LateServer(
+        clock,
+        random.Random(2),
+        faults=0.0,
+        unanswered_writes=frozenset({("candidateInterviews", 2)}),
+    )
     async with server:
         began = clock.monotonic()
         report = await _invite(server, clock, 2, concurrency=1)
@@ -98,7 +104,7 @@ async def test_a_duplicate_that_is_listed_late_is_waited_for() -> None:
         faults=0.0,
         lists_after=200.0,
         refuses_duplicates=True,
-        unanswered_writes=frozenset({3}),
+        unanswered_writes=frozenset({("candidates", 2)}),
     )
     async with server:
         report = await _invite(server, clock, 3)
@@ -110,7 +116,9 @@ async def test_a_duplicate_that_is_listed_late_is_waited_for() -> None:
 async def test_another_person_under_the_external_id_is_not_the_lost_one() -> None:
     """Who has the row's own external id, and another address, is met by the caller's rule."""
     clock = VirtualClock()
-    server = LateServer(clock, random.Random(2), faults=0.0, lost_writes=frozenset({1}))
+    server = LateServer(
+        clock, random.Random(2), faults=0.0, lost_writes=frozenset({("candidates", 1)})
+    )
     async with server:
         other = {"externalId": "own-1", "email": "other@example.com"}
         clock.call_later(1.0, lambda: server.make("candidates", other))
