@@ -1,5 +1,6 @@
-"""SQLite behind asyncio, for what must survive the process."""
+"""Databases behind asyncio, for what must survive the process."""
 
-from gather_async.storage.store import FileLock, SQLiteStore
+from gather_async.storage.store import DatabaseStore, FileLock, SQLiteStore
+from gather_async.storage.worker import Cursor, Database
 
-__all__ = ["FileLock", "SQLiteStore"]
+__all__ = ["Cursor", "Database", "DatabaseStore", "FileLock", "SQLiteStore"]

@@ -1,4 +1,4 @@
-"""An SQLite file behind asyncio: one connection, on one thread of ours, commits grouped."""
+"""A database behind asyncio: one connection, on one thread of ours, commits grouped."""
 
 import errno
 import os
@@ -10,59 +10,38 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from gather_async.errors import ConfigurationError
-from gather_async.storage.worker import Connector, DatabaseThread, Job, Migration, Work
+from gather_async.storage.worker import (
+    Connector,
+    DatabaseThread,
+    Job,
+    Migration,
+    SQLiteConnector,
+    Work,
+)
 
-__all__ = ["FileLock", "SQLiteStore"]
+__all__ = ["DatabaseStore", "FileLock", "SQLiteStore"]
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
-class SQLiteStore:
-    """One SQLite database, used from any number of tasks and event loops.
+class DatabaseStore(Generic[D]):
+    """One database, used from any number of tasks and event loops.
 
-    The file is opened with the first `run`, in WAL mode, with ``synchronous=FULL``:
-    what `run` returned from survives ``kill -9`` and a power cut. Another process
-    may use the same file. The thread is a daemon, so a store that was never closed
-    does not hold up the interpreter's exit, and loses nothing that was committed.
+    It is opened with the first `run`. The thread is a daemon, so a store that was never
+    closed does not hold up the interpreter's exit, and loses nothing that was committed.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        schema_version: int,
-        migrate: Migration,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
-        busy_timeout: float = 5.0,
-        is_shrinkable: bool = False,
-    ) -> None:
-        """Make a store. Nothing is opened yet.
-
-        Args:
-            path: The file; made if absent, its folder is not. ``":memory:"`` and ``""``
-                (a temporary file) last as long as the store.
-            schema_version: What this program writes, 1 or more; kept in the file's
-                ``user_version``.
-            migrate: Called with the connection and the file's version (0 for an empty
-                file) if that is older; it runs inside a transaction, on the thread, and
-                must not commit, so no ``executescript``.
-            synchronous: ``NORMAL`` is faster and may lose the last commits to a power
-                cut, never to a crash of the process.
-            busy_timeout: Seconds to wait for another process's transaction.
-            is_shrinkable: Whether a new file can give free pages back, by
-                ``PRAGMA incremental_vacuum``.
-        """
-        opening = Connector(
-            str(path), schema_version, migrate, synchronous, busy_timeout, is_shrinkable
-        )
-        self._worker = DatabaseThread(opening)
+    def __init__(self, connector: Connector) -> None:
+        """Make a store. Nothing is opened yet."""
+        self._worker = DatabaseThread(connector)
         # A store that was dropped unclosed must not keep its thread.
         self._finalizer = weakref.finalize(self, self._worker.stop)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[D], T]) -> T:
         """Run a work on the thread, and return its result once it is committed.
 
         Works run one at a time, in the order of their calls. Those that queued up
@@ -77,16 +56,16 @@ class SQLiteStore:
                 keep the connection, nor touch the loop.
 
         Raises:
-            ConfigurationError: The file can't be opened, is no database, or was written
-                by a newer version. The next call tries to open it again.
+            ConfigurationError: The database can't be opened, or was written by a newer
+                version. The next call tries to open it again.
             ClientClosedError: The store is closed.
             sqlite3.Error: The disk is full, or another process kept the file for longer
                 than ``busy_timeout``; nothing of the work was kept.
-            Exception: What the work raised; nothing of it was kept.
+            Exception: What the work or its database raised; nothing of it was kept.
         """
         return cast("T", await self._submit(work, writes=True))
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[D], T]) -> T:
         """Run a work outside a transaction: one that only reads, or what needs to be there.
 
         Reading waits for no other process. ``Connection.backup`` and
@@ -120,7 +99,47 @@ class SQLiteStore:
         return await job.future
 
     def __repr__(self) -> str:
-        return f"<SQLiteStore {'closed' if self._worker.is_stopped else 'open'}>"
+        return f"<{type(self).__name__} {'closed' if self._worker.is_stopped else 'open'}>"
+
+
+class SQLiteStore(DatabaseStore[sqlite3.Connection]):
+    """One SQLite file, in WAL mode, with ``synchronous=FULL``.
+
+    What `run` returned from survives ``kill -9`` and a power cut. Another process may use
+    the same file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        schema_version: int,
+        migrate: Migration,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        busy_timeout: float = 5.0,
+        is_shrinkable: bool = False,
+    ) -> None:
+        """Make a store. Nothing is opened yet.
+
+        Args:
+            path: The file; made if absent, its folder is not. ``":memory:"`` and ``""``
+                (a temporary file) last as long as the store.
+            schema_version: What this program writes, 1 or more; kept in the file's
+                ``user_version``.
+            migrate: Called with the connection and the file's version (0 for an empty
+                file) if that is older; it runs inside a transaction, on the thread, and
+                must not commit, so no ``executescript``.
+            synchronous: ``NORMAL`` is faster and may lose the last commits to a power
+                cut, never to a crash of the process.
+            busy_timeout: Seconds to wait for another process's transaction.
+            is_shrinkable: Whether a new file can give free pages back, by
+                ``PRAGMA incremental_vacuum``.
+        """
+        super().__init__(
+            SQLiteConnector(
+                str(path), schema_version, migrate, synchronous, busy_timeout, is_shrinkable
+            )
+        )
 
 
 class FileLock:

@@ -6,17 +6,91 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
 from gather_async.errors import ClientClosedError, ConfigurationError
 
-__all__ = ["Connector", "DatabaseThread", "Job", "Migration", "Work"]
+__all__ = [
+    "Connector",
+    "Cursor",
+    "Database",
+    "DatabaseThread",
+    "Job",
+    "Migration",
+    "SQLiteConnector",
+    "Work",
+]
 
 Migration = Callable[[sqlite3.Connection, int], None]
+
+
+class Cursor(Protocol):
+    """The rows of a statement, as in the Python Database API (PEP 249)."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Return the next row; None: there is none."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the rows that are left."""
+        ...
+
+
+class Database(Protocol):
+    """A connection to a database, as `sqlite3.Connection` is one."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
+        """Carry out a statement."""
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
+        """Carry out a statement with each of the parameters."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Connector(Protocol):
+    """How a connection comes to be."""
+
+    @property
+    def thread_name(self) -> str:
+        """The name of the thread that owns the connection."""
+        ...
+
+    @property
+    def begin(self) -> str:
+        """The statement that begins a transaction which writes."""
+        ...
+
+    def connect(self) -> Any:
+        """Return a connection to a database of the right version."""
+        ...
+
+    def is_broken(self, connection: Any) -> bool:
+        """Return whether a connection is of no use any more."""
+        ...
+
 
 # What no later attempt will cure; all else, such as a full disk, is passed on as it is.
 _LASTING: Final = frozenset(
@@ -31,8 +105,8 @@ _LASTING: Final = frozenset(
 
 
 @frozen
-class Connector:
-    """How a connection comes to be."""
+class SQLiteConnector:
+    """How a connection to an SQLite file comes to be."""
 
     path: str
     schema_version: int
@@ -40,6 +114,12 @@ class Connector:
     synchronous: str
     busy_timeout: float
     is_shrinkable: bool = False
+    thread_name: str = "gather-async-sqlite"
+    begin: str = "BEGIN IMMEDIATE"
+
+    def is_broken(self, connection: sqlite3.Connection) -> bool:
+        """Return False: a file goes on."""
+        return False
 
     def connect(self) -> sqlite3.Connection:
         """Return a connection to a database of the right version."""
@@ -113,7 +193,8 @@ class _Connection(sqlite3.Connection):
         super().backup(*args, **kwargs)
 
 
-Work = Callable[[sqlite3.Connection], Any]
+Work = Callable[[Any], Any]
+"""Gets the connection."""
 
 # A longer group would make its first member wait for the last.
 _LARGEST_GROUP: Final = 512
@@ -154,7 +235,7 @@ class DatabaseThread:
     _queue: "SimpleQueue[Job | None]" = field(factory=SimpleQueue)
     _lock: threading.Lock = field(factory=threading.Lock)
     _thread: threading.Thread | None = None
-    _connection: sqlite3.Connection | None = None
+    _connection: Any = None
     _last: Job | None = None
     is_stopped: bool = False
 
@@ -165,7 +246,7 @@ class DatabaseThread:
                 raise ClientClosedError("This store is closed: make a new one.")
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._serve, name="gather-async-sqlite", daemon=True
+                    target=self._serve, name=self._opening.thread_name, daemon=True
                 )
                 self._thread.start()
             self._queue.put(job)
@@ -215,25 +296,28 @@ class DatabaseThread:
             if self._connection is None:
                 self._connection = self._opening.connect()
             if writes:
-                _write(self._connection, group)
+                _write(self._connection, group, self._opening.begin)
             else:
                 for job in group:
                     _attempt(self._connection, job)
         except Exception as error:
             for job in group:
                 job.error = job.error or error
+        if self._connection is not None and self._opening.is_broken(self._connection):
+            self._close()
+            self._connection = None
         _resolve_all(group)
 
     def _close(self) -> None:
         if self._connection is not None:
             # A full disk can fail the last checkpoint; what was committed is in the WAL.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(Exception):
                 self._connection.close()
 
 
-def _write(connection: sqlite3.Connection, group: Iterable[Job]) -> None:
+def _write(connection: Database, group: Iterable[Job], begin: str) -> None:
     """Run works in one transaction; raise if it was lost."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(begin)
     try:
         for job in group:
             connection.execute("SAVEPOINT work")
@@ -244,18 +328,18 @@ def _write(connection: sqlite3.Connection, group: Iterable[Job]) -> None:
             connection.execute("RELEASE work")
         connection.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(Exception):
             connection.execute("ROLLBACK")
         raise
 
 
-def _check_transaction(connection: sqlite3.Connection, job: Job) -> None:
+def _check_transaction(connection: Database, job: Job) -> None:
     """Raise if the work ended the transaction: a full disk undoes earlier works too."""
     if not connection.in_transaction:
         raise sqlite3.OperationalError("the shared transaction was lost") from job.error
 
 
-def _attempt(connection: sqlite3.Connection, job: Job) -> None:
+def _attempt(connection: Database, job: Job) -> None:
     try:
         job.result = job.work(connection)
     except BaseException as error:

@@ -1,13 +1,16 @@
-"""The statements that events and claims need; each function runs inside one transaction."""
+"""The statements that events and claims need; each function runs inside one transaction.
+
+They are written for SQLite and PostgreSQL alike, and for one writer at a time.
+"""
 
 import json
 import os
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from gather_async.storage import Database
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
     ClaimReport,
@@ -19,6 +22,7 @@ from gather_async.webhooks.inbox import (
 )
 
 __all__ = [
+    "COMPLETION",
     "EVENT_COLUMNS",
     "announce",
     "claim",
@@ -45,12 +49,19 @@ EVENT_COLUMNS: Final = (
     " e.synthetic, e.signed, e.default_event"
 )
 
+COMPLETION: Final = (
+    "INSERT INTO {schema}handled (event_id, handler, state)"
+    " SELECT id, ?, 'done' FROM {schema}events WHERE key = ?"
+    " ON CONFLICT (event_id, handler) DO UPDATE SET state = 'done', error = NULL"
+)
+"""Records the success of a handler on the event of a key."""
 
-def put(connection: sqlite3.Connection, event: StoredEvent, now: float) -> PutResult:
+
+def put(connection: Database, event: StoredEvent, now: float) -> PutResult:
     """Store an event, unless it is known."""
     if contains(connection, event):
         return PutResult.DUPLICATE
-    inserted = connection.execute(
+    connection.execute(
         "INSERT INTO events (key, name, text, received_at, receiver, tenant,"
         " synthetic, signed, default_event) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -65,10 +76,12 @@ def put(connection: sqlite3.Connection, event: StoredEvent, now: float) -> PutRe
             event.default_event,
         ),
     )
-    number = inserted.lastrowid
+    (number,) = connection.execute("SELECT id FROM events WHERE key = ?", (event.key,)).fetchone()
     if event.subjects:
         connection.execute(
-            "INSERT OR REPLACE INTO subjects VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO subjects VALUES (?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET"
+            " state = excluded.state, synthetic = excluded.synthetic,"
+            " event_id = excluded.event_id, seen_at = excluded.seen_at",
             (event.subjects[0], event.state, event.synthetic, number, now),
         )
     # Due since ever: what arrives goes ahead of what was put off.
@@ -79,7 +92,7 @@ def put(connection: sqlite3.Connection, event: StoredEvent, now: float) -> PutRe
     return PutResult.NEW
 
 
-def contains(connection: sqlite3.Connection, event: StoredEvent) -> bool:
+def contains(connection: Database, event: StoredEvent) -> bool:
     """Return whether `put` would call it a duplicate."""
     for key in (event.key, *event.aliases):
         if connection.execute("SELECT 1 FROM events WHERE key = ?", (key,)).fetchone():
@@ -95,7 +108,7 @@ def contains(connection: sqlite3.Connection, event: StoredEvent) -> bool:
 
 
 def announce(
-    connection: sqlite3.Connection,
+    connection: Database,
     receiver: str,
     handlers: Mapping[str, Collection[str]],
     former: Collection[str],
@@ -109,7 +122,8 @@ def announce(
         )
     }
     connection.executemany(
-        "INSERT OR REPLACE INTO handlers VALUES (?, ?, ?, ?)",
+        "INSERT INTO handlers VALUES (?, ?, ?, ?) ON CONFLICT (receiver, handler) DO UPDATE SET"
+        " events = excluded.events, until = excluded.until",
         [(receiver, name, json.dumps(sorted(wanted)), until) for name, wanted in handlers.items()],
     )
     if handlers.keys() - known:
@@ -123,7 +137,7 @@ def announce(
 
 
 def claim(
-    connection: sqlite3.Connection,
+    connection: Database,
     receiver: str,
     handlers: Collection[str],
     *,
@@ -167,9 +181,7 @@ def claim(
     )
 
 
-def renew(
-    connection: sqlite3.Connection, claims: Collection[ClaimedEvent], until: float
-) -> Collection[str]:
+def renew(connection: Database, claims: Collection[ClaimedEvent], until: float) -> Collection[str]:
     """Make leases last longer; return the keys still held."""
     return {
         claimed.event.key
@@ -182,16 +194,12 @@ def renew(
     }
 
 
-def complete(connection: sqlite3.Connection, key: str, handler: str) -> None:
+def complete(connection: Database, key: str, handler: str) -> None:
     """Record that a handler succeeded, whatever was recorded of it."""
-    connection.execute(
-        "INSERT INTO handled (event_id, handler, state) SELECT id, ?, 'done' FROM events"
-        " WHERE key = ? ON CONFLICT (event_id, handler) DO UPDATE SET state = 'done', error = NULL",
-        (handler, key),
-    )
+    connection.execute(COMPLETION.format(schema=""), (handler, key))
 
 
-def report(connection: sqlite3.Connection, reports: Collection[ClaimReport], now: float) -> None:
+def report(connection: Database, reports: Collection[ClaimReport], now: float) -> None:
     """End claims; of those no longer held only the completions are recorded."""
     for each in reports:
         for handler in each.done:
@@ -205,15 +213,14 @@ def report(connection: sqlite3.Connection, reports: Collection[ClaimReport], now
             _end_claim(connection, held[0], each, now)
 
 
-def _end_claim(
-    connection: sqlite3.Connection, number: int, report: ClaimReport, now: float
-) -> None:
+def _end_claim(connection: Database, number: int, report: ClaimReport, now: float) -> None:
     for state, failures in (("failed", report.failed), ("dead", report.dead)):
         connection.executemany(
             "INSERT INTO handled VALUES (?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (event_id, handler) DO UPDATE SET"
             " state = excluded.state, failures = excluded.failures, due_at = excluded.due_at,"
-            " ended_at = excluded.ended_at, error = excluded.error WHERE state != 'done'",
+            " ended_at = excluded.ended_at, error = excluded.error"
+            " WHERE handled.state != 'done'",
             [
                 (
                     number,
@@ -242,15 +249,17 @@ def _end_claim(
     finish(connection, number, EventState.DEAD if is_dead else over, now)
 
 
-def finish(connection: sqlite3.Connection, number: int, state: EventState, now: float) -> None:
+def finish(connection: Database, number: int, state: EventState, now: float) -> None:
     """Make an event wait no longer."""
     connection.execute("DELETE FROM waiting WHERE event_id = ?", (number,))
-    connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (number, state.value, now))
+    connection.execute(
+        "INSERT INTO ended VALUES (?, ?, ?) ON CONFLICT (event_id) DO UPDATE SET"
+        " state = excluded.state, ended_at = excluded.ended_at",
+        (number, state.value, now),
+    )
 
 
-def _handlers(
-    connection: sqlite3.Connection, receiver: str, now: float
-) -> dict[str, frozenset[str]]:
+def _handlers(connection: Database, receiver: str, now: float) -> dict[str, frozenset[str]]:
     rows = connection.execute(
         "SELECT handler, events FROM handlers WHERE receiver = ? AND until >= ?", (receiver, now)
     )
@@ -258,7 +267,7 @@ def _handlers(
 
 
 def _claimed(
-    connection: sqlite3.Connection, number: int, starts: int, token: str, now: float
+    connection: Database, number: int, starts: int, token: str, now: float
 ) -> ClaimedEvent:
     row = connection.execute(
         f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.id = ?",  # noqa: S608 - our own words
@@ -306,7 +315,7 @@ def _storable(error: str) -> str:
     return error.encode("utf-8", "backslashreplace").decode()
 
 
-def free_abandoned(connection: sqlite3.Connection, now: float) -> None:
+def free_abandoned(connection: Database, now: float) -> None:
     """Make events due at once whose process died under a lease that goes on."""
     tokens = connection.execute(
         "SELECT DISTINCT token FROM waiting WHERE token IS NOT NULL AND due_at > ?", (now,)

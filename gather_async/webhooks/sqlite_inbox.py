@@ -2,36 +2,21 @@
 
 import contextlib
 import logging
-import math
 import os
 import sqlite3
 import time
-import uuid
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from attrs import define
 
 from gather_async.clock import Clock
-from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.errors import ClientClosedError, ConfigurationError, WebhookVerificationError
 from gather_async.storage import SQLiteStore
-from gather_async.validators import Number
-from gather_async.webhooks import sql_queries as queries
-from gather_async.webhooks import sql_upkeep as upkeep
-from gather_async.webhooks.inbox import (
-    ClaimedEvent,
-    ClaimReport,
-    ClaimResult,
-    DeadLetter,
-    EventState,
-    InboxEntry,
-    Published,
-    PutResult,
-    StoredEvent,
-)
-from gather_async.webhooks.sql_upkeep import SCHEMA_VERSION, migrate
+from gather_async.webhooks.events import decode_event
+from gather_async.webhooks.sql_inbox import SQLInbox
 
 __all__ = ["SQLiteInbox"]
 
@@ -40,17 +25,14 @@ _log = logging.getLogger("gather_async.webhooks")
 
 # The sender gives up after 5 seconds. Source: /api-reference/webhooks
 _BUSY_TIMEOUT: Final = 3.0
-# Seconds between checks for events that a dead process holds: one stat a claim holder.
-_ABANDONED_EVERY: Final = 1.0
-# Events and pages of one transaction of upkeep: about 10 ms, which a delivery can wait for.
-_EVENTS_AT_ONCE: Final = 1000
+# Pages of one transaction of upkeep: about 10 ms, which a delivery can wait for.
 _PAGES_AT_ONCE: Final = 1000
 # Free pages that are worth rewriting a file whose pages can't be given back one by one.
 _WORTH_A_REWRITE: Final = 2500
 _IN_MEMORY: Final = ":memory:"
 
 
-class SQLiteInbox:
+class SQLiteInbox(SQLInbox):
     """Events in a file that survives ``kill -9`` and may be shared by processes of one machine.
 
     It is opened at the start or with the first event, in WAL mode; commits of events that
@@ -84,137 +66,16 @@ class SQLiteInbox:
         Raises:
             ConfigurationError: ``keep_for`` is too short: the sender repeats for minutes.
         """
-        Number(least=3600, unit="seconds").check("keep_for", keep_for)
         self._path = None if str(path) == _IN_MEMORY else Path(path).absolute()
-        self._keep_for = keep_for
+        self._remember(keep_for)
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous
         self._clock = clock
         self._file: _File | None = None
-        self._next_check = -math.inf
 
     @property
     def is_shared(self) -> bool:
         """Whether it is a file, which outlives the process and may be used by others."""
         return self._path is not None
-
-    async def open(self) -> None:
-        """Open the file now.
-
-        Raises:
-            ConfigurationError: It can't be opened, or is a database of something else.
-        """
-        await self._run(bool)
-
-    async def put(self, event: StoredEvent) -> PutResult:
-        """Store an event; on disk when it returns. See `Inbox.put`."""
-        return await self._run(lambda c: queries.put(c, event, self._now(c)))
-
-    async def contains(self, event: StoredEvent) -> bool:
-        """Return whether `put` would call it a duplicate."""
-        return await self._run(lambda c: queries.contains(c, event))
-
-    async def announce(
-        self,
-        receiver: str,
-        handlers: Mapping[str, Collection[str]],
-        *,
-        former: Collection[str] = (),
-        keep_for: float,
-    ) -> None:
-        """Record which handlers exist; see `Inbox.announce`."""
-        await self._run(
-            lambda c: queries.announce(c, receiver, handlers, former, self._now(c) + keep_for)
-        )
-
-    async def claim(
-        self, receiver: str, handlers: Collection[str], *, limit: int, lease: float
-    ) -> ClaimResult:
-        """Claim due events; see `Inbox.claim`."""
-        token = f"{queries.process_token()} {uuid.uuid4().hex}"
-        is_check_due = time.monotonic() >= self._next_check
-
-        def work(connection: sqlite3.Connection) -> ClaimResult:
-            now = self._now(connection)
-            if is_check_due:
-                queries.free_abandoned(connection, now)
-            return queries.claim(
-                connection, receiver, handlers, limit=limit, now=now, lease=lease, token=token
-            )
-
-        claimed = await self._run(work)
-        if is_check_due:
-            self._next_check = time.monotonic() + _ABANDONED_EVERY
-        return claimed
-
-    async def renew(self, claims: Collection[ClaimedEvent], *, lease: float) -> Collection[str]:
-        """Make leases last longer; see `Inbox.renew`."""
-        return await self._run(lambda c: queries.renew(c, claims, self._now(c) + lease))
-
-    async def complete(self, claimed: ClaimedEvent, handler: str) -> None:
-        """Record that a handler succeeded; see `Inbox.complete`."""
-        await self._run(lambda c: queries.complete(c, claimed.event.key, handler))
-
-    async def report(self, reports: Collection[ClaimReport]) -> None:
-        """End claims; see `Inbox.report`."""
-        await self._run(lambda c: queries.report(c, reports, self._now(c)))
-
-    async def list(
-        self,
-        *,
-        state: EventState | None = None,
-        event: str | None = None,
-        tenant: str | None = None,
-        limit: int = 100,
-    ) -> Sequence[InboxEntry]:
-        """Return stored events, oldest first."""
-        return await self._run(lambda c: upkeep.entries(c, state, event, tenant, limit))
-
-    async def dead_letters(
-        self, *, receiver: str | None = None, limit: int = 100
-    ) -> Sequence[DeadLetter]:
-        """Return the dead letters, oldest first."""
-        return await self._run(lambda c: upkeep.dead_letters(c, receiver, limit))
-
-    async def replay(
-        self, keys: Collection[str], *, handlers: Collection[str] | None = None
-    ) -> int:
-        """Make events that are over due again; see `Inbox.replay`."""
-        return await self._run(lambda c: upkeep.replay(c, keys, handlers))
-
-    async def discard(
-        self, keys: Collection[str], *, handlers: Collection[str] | None = None
-    ) -> int:
-        """Give events up; see `Inbox.discard`."""
-        return await self._run(lambda c: upkeep.discard(c, keys, handlers, self._now(c)))
-
-    async def counts(self) -> Mapping[EventState, int]:
-        """Return how many events are in each state."""
-        return await self._run(upkeep.counts)
-
-    async def published(self, after: int | None, *, limit: int = 100) -> Published:
-        """Return the events put after a position; see `Inbox.published`."""
-        position, events = await self._run(
-            lambda c: upkeep.published(c, after, limit), writes=False
-        )
-        return Published(position=position, events=events)
-
-    async def prune(self, *, older_than: float | None = None) -> int:
-        """Forget what is over and old, and give the space back; see `Inbox.prune`."""
-        age = self._keep_for if older_than is None else older_than
-        forgotten = subjects = 0
-        # In bites, so that no sender waits for a long transaction.
-        while bite := await self._run(
-            lambda c: upkeep.prune(c, self._now(c) - age, _EVENTS_AT_ONCE)
-        ):
-            forgotten += bite
-        while bite := await self._run(
-            lambda c: upkeep.prune_subjects(c, self._now(c) - age, _EVENTS_AT_ONCE)
-        ):
-            subjects += bite
-        await self._run(lambda c: upkeep.forget_handlers(c, self._now(c)))
-        if forgotten or subjects:
-            await self._shrink()
-        return forgotten
 
     async def aclose(self) -> None:
         """Finish what was asked for, and close the file; the next use opens it again."""
@@ -280,8 +141,8 @@ class SQLiteInbox:
                 self._path.touch(mode=0o600)
         store = SQLiteStore(
             _IN_MEMORY if self._path is None else self._path,
-            schema_version=SCHEMA_VERSION,
-            migrate=migrate,
+            schema_version=_SCHEMA_VERSION,
+            migrate=_migrate,
             synchronous=self._synchronous,
             busy_timeout=_BUSY_TIMEOUT,
             is_shrinkable=True,
@@ -375,3 +236,138 @@ if hasattr(os, "register_at_fork"):
         before=lambda: _for_each_used(SQLiteInbox.leave_before_fork),
         after_in_child=lambda: _for_each_used(SQLiteInbox.leave_in_child),
     )
+
+
+_SCHEMA_VERSION: Final = 2
+
+_EVENTS: Final = """
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        default_event TEXT,
+        received_at REAL NOT NULL,
+        synthetic INTEGER NOT NULL,
+        signed INTEGER NOT NULL,
+        name TEXT NOT NULL DEFAULT '',
+        receiver TEXT NOT NULL DEFAULT '',
+        tenant TEXT
+    )
+    """
+_SUBJECTS: Final = """
+    CREATE TABLE subjects (
+        subject TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        synthetic INTEGER NOT NULL,
+        event_id INTEGER,
+        seen_at REAL NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """
+# An event is in waiting or in ended. Neither holds its text, which can be a megabyte, so that a
+# change of state doesn't write it again.
+_STATES: Final = (
+    """
+    CREATE TABLE waiting (
+        event_id INTEGER PRIMARY KEY,
+        receiver TEXT NOT NULL,
+        waits_for TEXT NOT NULL DEFAULT '',
+        due_at REAL NOT NULL,
+        starts INTEGER NOT NULL DEFAULT 0,
+        token TEXT
+    )
+    """,
+    "CREATE INDEX waiting_due ON waiting (receiver, waits_for, due_at, event_id)",
+    "CREATE INDEX waiting_claimed ON waiting (token, due_at) WHERE token IS NOT NULL",
+    """
+    CREATE TABLE ended (
+        event_id INTEGER PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('done', 'ignored', 'dead')),
+        ended_at REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX ended_by_age ON ended (state, ended_at, event_id)",
+    """
+    CREATE TABLE handled (
+        event_id INTEGER NOT NULL,
+        handler TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('done', 'failed', 'dead')),
+        failures INTEGER NOT NULL DEFAULT 0,
+        due_at REAL,
+        ended_at REAL,
+        error TEXT,
+        PRIMARY KEY (event_id, handler)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX handled_dead ON handled (ended_at) WHERE state = 'dead'",
+    """
+    CREATE TABLE handlers (
+        receiver TEXT NOT NULL,
+        handler TEXT NOT NULL,
+        events TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (receiver, handler)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX subjects_by_age ON subjects (seen_at)",
+)
+# The first version stored a task for each event and handler, decided when the event came.
+_FROM_TASKS: Final = (
+    "DROP INDEX events_by_age",
+    "ALTER TABLE events ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE events ADD COLUMN receiver TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE events ADD COLUMN tenant TEXT",
+    "ALTER TABLE subjects ADD COLUMN event_id INTEGER",
+    "ALTER TABLE subjects ADD COLUMN seen_at REAL NOT NULL DEFAULT 0",
+    *_STATES,
+    "UPDATE events SET name = name_of(text, default_event)",
+    "UPDATE subjects SET seen_at = now()",
+    """
+    INSERT INTO waiting (event_id, receiver, due_at, starts)
+    SELECT event_id, '', min(due_at), max(0, max(starts - failures))
+    FROM tasks WHERE state = 'pending' GROUP BY event_id
+    """,
+    # An event without tasks had no handler when it came.
+    """
+    INSERT INTO ended
+    SELECT e.id,
+        CASE WHEN count(t.handler) = 0 THEN 'ignored'
+            WHEN max(t.state = 'dead') THEN 'dead' ELSE 'done' END,
+        coalesce(max(t.ended_at), e.received_at)
+    FROM events e LEFT JOIN tasks t ON t.event_id = e.id
+    WHERE e.id NOT IN (SELECT event_id FROM waiting) GROUP BY e.id
+    """,
+    """
+    INSERT INTO handled
+    SELECT event_id, handler, CASE state WHEN 'pending' THEN 'failed' ELSE state END,
+        failures, due_at, ended_at, error
+    FROM tasks WHERE state != 'pending' OR failures > 0
+    """,
+    "DROP TABLE tasks",
+)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file of an older version, 0 being an empty one, to the present one.
+
+    Raises:
+        ConfigurationError: The file is an SQLite database of something else.
+    """
+    if version == 1:
+        connection.create_function("name_of", 2, _name_of)
+        connection.create_function("now", 0, time.time)
+        statements: tuple[str, ...] = _FROM_TASKS
+    else:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise ConfigurationError(
+                "The inbox's path is a database of something else: choose another file."
+            )
+        statements = (_EVENTS, _SUBJECTS, *_STATES)
+    for statement in statements:
+        connection.execute(statement)
+
+
+def _name_of(text: str, default_event: str | None) -> str:
+    try:
+        return decode_event(text, default_event=default_event).event
+    except WebhookVerificationError:
+        return default_event or ""
