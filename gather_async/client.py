@@ -20,8 +20,7 @@ from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
-from gather_async.quota.in_process import InProcessLimiter, Pace
-from gather_async.quota.limiter import Limiter, Priority
+from gather_async.quota import InProcessLimiter, Limiter, Pace, Priority
 from gather_async.resources import Resources
 from gather_async.session import Options, Session
 from gather_async.settings import (

@@ -16,8 +16,8 @@ from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
-from gather_async.quota.in_process import Pace
 from gather_async.quota.limiter import Limiter
+from gather_async.quota.queued_limiter import Pace
 from gather_async.settings import validate_key
 from gather_async.transport import HTTPSession, HTTPTrace, Timeout, Transport
 from gather_async.validators import Secret

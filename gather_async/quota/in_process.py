@@ -2,38 +2,20 @@
 
 import asyncio
 import math
-import os
 import random
-import threading
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Literal
-from weakref import WeakSet
 
 from gather_async.clock import Clock
-from gather_async.errors import QuotaWaitError
-from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
-from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.quota.call_queue import CallQueue, CallWaiter, LimiterSlot, LoopHome
-from gather_async.quota.forecast import Forecast, describe, quota_wait_error, snapshot
+from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.quota.call_queue import LimiterSlot, LoopHome
 from gather_async.quota.limiter import PRIORITY, Priority, Slot
-from gather_async.quota.priority_queue import PriorityScheduler, WaitQueues
-from gather_async.quota.server_quota import Hold, ServerQuotaTracker
-from gather_async.validators import Choice, Number
+from gather_async.quota.queued_limiter import Pace, QueuedLimiter
 
-__all__ = ["InProcessLimiter", "Pace"]
-
-_COUNT = Number(least=0, whole=True)
-_SECONDS = Number(least=0, most=math.inf, unit="seconds")
-
-Pace = Literal["burst", "even"]
-
-# The share of the newest request in the usual latency: about the last ten decide.
-_NEWEST = 0.1
+__all__ = ["InProcessLimiter"]
 
 
-class InProcessLimiter:
+class InProcessLimiter(QueuedLimiter):
     """Grants slots as early as every rolling window allows, and no earlier.
 
     First come, first served within a priority; interactive calls go ahead of bulk
@@ -69,19 +51,7 @@ class InProcessLimiter:
         pace: Pace = "burst",
         rng: random.Random | None = None,
     ) -> None:
-        limits = check_rate_limits(rate_limits)
-        _COUNT.check("reserve", reserve)
-        Choice(("burst", "even")).check("pace", pace)
-        self._clock = clock
-        self._windows = RollingWindows(limits, reserve=reserve)
-        self._server = ServerQuotaTracker(self._windows)
-        self._scheduler = PriorityScheduler(self._windows, even=pace == "even")
-        self._latency = 0.0
-        self._hold = Hold(limits[-1].per, rng)
-        self._lock = threading.RLock()
-        self._queues: WaitQueues[CallWaiter] = WaitQueues()
-        self._calls = CallQueue(self._queues, clock, self._lock, self._dispatch, self._lose)
-        _LIMITERS.add(self)
+        super().__init__(rate_limits, reserve=reserve, clock=clock, pace=pace, rng=rng)
 
     def __init_subclass__(cls) -> None:
         """Let no subclass that changes `acquire` be passed by through `grant`."""
@@ -107,20 +77,7 @@ class InProcessLimiter:
         slot = self.grant(priority)
         if slot is not None:
             return slot
-        bulk = priority == "bulk"
-        with self._lock:
-            if max_wait is not None:
-                self._check_wait(max_wait, self._clock.monotonic(), bulk=bulk)
-            home = self._calls.home(asyncio.get_running_loop())
-            waiter, queue = self._calls.push(home, bulk=bulk)
-            self._dispatch()
-        try:
-            return await self._calls.wait(waiter, queue, max_wait)
-        except TimeoutError:
-            assert max_wait is not None  # noqa: S101 - only a deadline ends a wait so
-            raise self._waited_in_vain(max_wait, bulk=bulk) from None
-        finally:
-            del waiter  # a cancelled future refers to this frame: no cycle to collect
+        return await self._wait_in_line(max_wait, bulk=priority == "bulk")
 
     def grant(self, priority: Priority) -> Slot | None:
         """Return a slot if one is free now and no call waits; None otherwise.
@@ -139,13 +96,6 @@ class InProcessLimiter:
             if not is_quiet or not self._scheduler.may_start(now, bulk=bulk):
                 return None
             return self._start(now, self._calls.home(asyncio.get_running_loop()), bulk=bulk)
-
-    def _waited_in_vain(self, max_wait: float, *, bulk: bool) -> QuotaWaitError:
-        """Return the error of a wait that a hold, or slow answers, made longer than forecast."""
-        with self._lock:
-            now = self._clock.monotonic()
-            wait = max(0.0, self._forecast(now, bulk=bulk, count=0) - now)
-        return quota_wait_error(wait, max_wait, self._clock.wall())
 
     def _start(self, now: float, home: LoopHome, *, bulk: bool) -> LimiterSlot:
         self._windows.sent()
@@ -197,59 +147,11 @@ class InProcessLimiter:
             slot.home.in_flight -= slot.weight
             if sent:
                 self._windows.answered(now, slot.weight)
-                latency = now - slot.sent_at
-                self._latency += (latency - self._latency) * (_NEWEST if self._latency else 1.0)
+                self._measure(now - slot.sent_at)
             else:
                 self._windows.returned(slot.weight)
             if not self._queues.is_empty:
                 self._dispatch()
-
-    def hold(self, until: float) -> None:
-        """Let nothing start before this wall time, in Unix seconds; only ever grows.
-
-        The task that asks for it was refused by the server: its next call goes ahead
-        of all of its priority that weren't sent yet.
-
-        A hold is turned into monotonic time at once, so a wall clock that jumps
-        afterwards changes nothing, and it exceeds the longest window by a minute at
-        most. A past time, or NaN, holds nothing.
-        """
-        with self._lock:
-            self._calls.remember_refused()
-            grown = self._hold.grow(until - self._clock.wall(), self._clock.monotonic())
-            if grown and not self._queues.is_empty:
-                self._dispatch()
-
-    def status(self) -> RateLimitStatus:
-        """Return what is known of the quota now."""
-        with self._lock:
-            return snapshot(
-                self._windows,
-                now=self._clock.monotonic(),
-                wall=self._clock.wall(),
-                held=self._hold.until,
-                queued=self._queues.status(),
-            )
-
-    def estimate(self, requests: int, *, priority: Priority) -> timedelta:
-        """Return how long until that many more requests could have been answered.
-
-        Simulates from the present: after the calls that wait already, with the
-        usual latency, the reserve and the pace, and no other call joining. Costs a
-        few milliseconds at most, however many requests.
-
-        Raises:
-            ConfigurationError: ``requests`` is no whole number from 0, or no such priority.
-        """
-        PRIORITY.check("priority", priority)
-        _COUNT.check("requests", requests)
-        with self._lock:
-            now = self._clock.monotonic()
-            start = self._forecast(now, bulk=priority == "bulk", count=requests)
-        try:
-            return timedelta(seconds=start + self._latency - now if requests else 0.0)
-        except OverflowError:
-            return timedelta.max
 
     def recent(self, now_wall: float | None = None) -> list[float]:
         """Return when the requests of the longest window ended, in Unix seconds, in order.
@@ -280,50 +182,11 @@ class InProcessLimiter:
         with self._lock:
             self._windows.insert(instants, now)
 
-    def __repr__(self) -> str:
-        return f"<InProcessLimiter {describe(self.status())}>"
-
-    def _check_wait(self, max_wait: float, now: float, *, bulk: bool) -> None:
-        _SECONDS.check("max_wait", max_wait, accepts="or None")
-        wait = self._forecast(now, bulk=bulk, count=1) - now
-        if wait > max_wait:
-            raise quota_wait_error(wait, max_wait, self._clock.wall())
-
-    def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
-        """Return when the last of ``count`` calls that joined now would start."""
-        forecast = Forecast(
-            self._windows, now=now, not_before=self._hold.until, latency=self._latency
-        )
-        ahead, scheduler = self._queues.status(), self._scheduler
-        if not bulk:
-            return forecast.start(ahead.interactive + count)
-        forecast.start(ahead.interactive)
-        return forecast.start(
-            ahead.bulk + count,
-            bulk=True,
-            interval=scheduler.interval,
-            not_before=scheduler.next_bulk,
-        )
-
-    def _restart_after_fork(self) -> None:
-        """Go on in a forked child: its parent's history, but none of its loops or locks."""
-        self._lock = threading.RLock()  # another thread may have held the old one
-        self._queues = WaitQueues()
-        self._calls = CallQueue(self._queues, self._clock, self._lock, self._dispatch, self._lose)
+    def restart_after_fork(self) -> None:
+        """Go on in a forked child: its parent's history, and what was in flight as lost."""
+        super().restart_after_fork()
         self._lose(self._windows.in_flight)
 
 
 def _grant_none(_: InProcessLimiter, __: Priority) -> None:
     """Leave every call to `acquire`."""
-
-
-_LIMITERS: "WeakSet[InProcessLimiter]" = WeakSet()
-
-
-def _restart_all_after_fork() -> None:
-    for limiter in list(_LIMITERS):
-        limiter._restart_after_fork()  # noqa: SLF001 - of this module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restart_all_after_fork)

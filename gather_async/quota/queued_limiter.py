@@ -1,0 +1,241 @@
+"""What every limiter of our own shares: calls that wait in order, and what is known meanwhile."""
+
+import asyncio
+import math
+import os
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal
+from weakref import WeakSet
+
+from gather_async.clock import Clock
+from gather_async.errors import QuotaWaitError
+from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
+from gather_async.quota.call_queue import CallQueue, CallWaiter, LimiterSlot
+from gather_async.quota.forecast import Forecast, describe, quota_wait_error, snapshot
+from gather_async.quota.limiter import PRIORITY, Priority
+from gather_async.quota.priority_queue import PriorityScheduler, WaitQueues
+from gather_async.quota.server_quota import Hold, ServerQuotaTracker
+from gather_async.validators import Choice, Number
+
+__all__ = ["Pace", "QueuedLimiter"]
+
+_COUNT = Number(least=0, whole=True)
+_SECONDS = Number(least=0, most=math.inf, unit="seconds")
+
+Pace = Literal["burst", "even"]
+
+# The share of the newest request in the usual latency: about the last ten decide.
+_NEWEST = 0.1
+
+
+class QueuedLimiter(ABC):
+    """Calls of one key that wait for slots, in any number of event loops and threads.
+
+    Who grants the slots differs. Shared are the queues and their order, cancellation,
+    holds, the status and the forecast. Every method that starts with an underscore wants
+    the lock held.
+
+    Args:
+        rate_limits: The windows, at least one.
+        reserve: Slots, from 0.
+        clock: Where time comes from.
+        pace: How bulk work is spread.
+        rng: Adds up to a second of jitter to each hold; None adds none.
+
+    Raises:
+        ConfigurationError: An argument can't work.
+    """
+
+    def __init__(
+        self,
+        rate_limits: Sequence[RateLimit],
+        *,
+        reserve: int,
+        clock: Clock,
+        pace: Pace,
+        rng: random.Random | None = None,
+    ) -> None:
+        limits = check_rate_limits(rate_limits)
+        _COUNT.check("reserve", reserve)
+        Choice(("burst", "even")).check("pace", pace)
+        self._clock = clock
+        self._windows = RollingWindows(limits, reserve=reserve)
+        self._server = ServerQuotaTracker(self._windows)
+        self._scheduler = PriorityScheduler(self._windows, even=pace == "even")
+        self._latency = 0.0
+        self._hold = Hold(limits[-1].per, rng)
+        self._open_queues()
+        _LIMITERS.add(self)
+
+    def _open_queues(self) -> None:
+        self._lock = threading.RLock()
+        self._queues: WaitQueues[CallWaiter] = WaitQueues()
+        self._calls = CallQueue(self._queues, self._clock, self._lock, self._dispatch, self._lose)
+
+    @abstractmethod
+    def _dispatch(self) -> None:
+        """Grant what is free to the calls that wait, and see to it that the rest follows."""
+
+    @abstractmethod
+    def _lose(self, requests: int) -> None:
+        """Count what a loop that ended had in flight as answered now: the safe guess."""
+
+    @abstractmethod
+    def recount(self, slot: LimiterSlot) -> None:
+        """Count one more request in flight; called by the slot."""
+
+    @abstractmethod
+    def finish(self, slot: LimiterSlot, *, sent: bool, quota: ServerQuota | None) -> None:
+        """Take a slot's requests out of flight; called by the slot."""
+
+    def _now(self) -> float:
+        """Return the present on the windows' clock."""
+        return self._clock.monotonic()
+
+    def _known(self) -> RollingWindows:
+        """Return the windows as they are known to stand now."""
+        return self._windows
+
+    async def _wait_in_line(self, max_wait: float | None, *, bulk: bool) -> LimiterSlot:
+        """Return the slot of a call that joins its priority's queue; the lock is not held.
+
+        Raises:
+            QuotaWaitError: It would take longer than ``max_wait``, or did.
+            ConfigurationError: ``max_wait`` is negative, or no number.
+        """
+        if max_wait is not None:
+            _SECONDS.check("max_wait", max_wait, accepts="or None")
+        with self._lock:
+            if max_wait is not None:
+                self._check_wait(max_wait, bulk=bulk)
+            home = self._calls.home(asyncio.get_running_loop())
+            waiter, queue = self._calls.push(home, bulk=bulk)
+            self._joined(waiter, max_wait, bulk=bulk)
+            self._dispatch()
+        try:
+            return await self._calls.wait(waiter, queue, max_wait)
+        except QuotaWaitError:
+            raise
+        except TimeoutError:
+            assert max_wait is not None  # noqa: S101 - only a deadline ends a wait so
+            raise self._waited_in_vain(max_wait, bulk=bulk) from None
+        finally:
+            del waiter  # a cancelled future refers to this frame: no cycle to collect
+
+    def _joined(  # noqa: B027 - only a limiter that asks a server has a use for it
+        self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool
+    ) -> None:
+        """Note that a call joined a queue."""
+
+    def _waited_in_vain(self, max_wait: float, *, bulk: bool) -> QuotaWaitError:
+        """Return the error of a wait that a hold, or slow answers, made longer than forecast."""
+        with self._lock:
+            now = self._now()
+            wait = max(0.0, self._forecast(now, bulk=bulk, count=0) - now)
+        return quota_wait_error(wait, max_wait, self._clock.wall())
+
+    def _measure(self, latency: float) -> None:
+        """Let a response's seconds count in the usual latency."""
+        self._latency += (latency - self._latency) * (_NEWEST if self._latency else 1.0)
+
+    def hold(self, until: float) -> None:
+        """Let nothing start before this wall time, in Unix seconds; only ever grows.
+
+        The task that asks for it was refused by the server: its next call goes ahead
+        of all of its priority that weren't sent yet.
+
+        A hold is turned into monotonic time at once, so a wall clock that jumps
+        afterwards changes nothing, and it exceeds the longest window by a minute at
+        most. A past time, or NaN, holds nothing.
+        """
+        with self._lock:
+            self._calls.remember_refused()
+            if self._hold.grow(until - self._clock.wall(), self._now()):
+                self._hold_grew()
+
+    def _hold_grew(self) -> None:
+        if not self._queues.is_empty:
+            self._dispatch()
+
+    def status(self) -> RateLimitStatus:
+        """Return what is known of the quota now."""
+        with self._lock:
+            return snapshot(
+                self._known(),
+                now=self._now(),
+                wall=self._clock.wall(),
+                held=self._hold.until,
+                queued=self._queues.status(),
+            )
+
+    def estimate(self, requests: int, *, priority: Priority) -> timedelta:
+        """Return how long until that many more requests could have been answered.
+
+        Simulates from the present: after the calls that wait already, with the
+        usual latency, the reserve and the pace, and no other call joining. Costs a
+        few milliseconds at most, however many requests.
+
+        Raises:
+            ConfigurationError: ``requests`` is no whole number from 0, or no such priority.
+        """
+        PRIORITY.check("priority", priority)
+        _COUNT.check("requests", requests)
+        with self._lock:
+            now = self._now()
+            start = self._forecast(now, bulk=priority == "bulk", count=requests)
+        try:
+            return timedelta(seconds=start + self._latency - now if requests else 0.0)
+        except OverflowError:
+            return timedelta.max
+
+    def _check_wait(self, max_wait: float, *, bulk: bool) -> None:
+        """Raise if a call that joined now would wait longer.
+
+        Raises:
+            QuotaWaitError: It would.
+        """
+        now = self._now()
+        wait = self._forecast(now, bulk=bulk, count=1) - now
+        if wait > max_wait:
+            raise quota_wait_error(wait, max_wait, self._clock.wall())
+
+    def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
+        """Return when the last of ``count`` calls that joined now would start."""
+        forecast = Forecast(
+            self._known(), now=now, not_before=self._hold.until, latency=self._latency
+        )
+        ahead, scheduler = self._queues.status(), self._scheduler
+        if not bulk:
+            return forecast.start(ahead.interactive + count)
+        forecast.start(ahead.interactive)
+        return forecast.start(
+            ahead.bulk + count,
+            bulk=True,
+            interval=scheduler.interval,
+            not_before=scheduler.next_bulk,
+        )
+
+    def restart_after_fork(self) -> None:
+        """Go on in a forked child: its parent's history, but none of its loops or locks."""
+        self._open_queues()  # another thread may have held the old lock
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {describe(self.status())}>"
+
+
+_LIMITERS: "WeakSet[QueuedLimiter]" = WeakSet()
+
+
+def _restart_all_after_fork() -> None:
+    for limiter in list(_LIMITERS):
+        limiter.restart_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all_after_fork)
