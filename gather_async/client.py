@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from os import PathLike
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from attrs import evolve
@@ -16,6 +15,7 @@ from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
 from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.observability import CallEvents, OnEvent, start_log
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
@@ -52,8 +52,6 @@ from gather_async.waiting import Signals, Waits
 
 __all__ = ["GatherClient"]
 
-_BYTES = Number(least=1, whole=True)
-
 
 class GatherClient(Resources):
     """The Gather API, for one API key.
@@ -84,6 +82,7 @@ class GatherClient(Resources):
         allow_insecure: bool = False,
         max_response: int = 16 * 2**20,
         trace_configs: Sequence[HTTPTrace] = (),
+        on_event: OnEvent | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -113,17 +112,21 @@ class GatherClient(Resources):
             allow_insecure: Whether the key may go by plain HTTP to another machine.
             max_response: The most bytes that a response may have, unpacked, from 1.
             trace_configs: aiohttp traces of your own.
+            on_event: Called with each `ClientEvent` of each call, at once, in the thread and
+                task of the call. It must not block; if it raises, that is logged.
             clock: Where time comes from; None: the machine's clock.
             rng: Where the jitter comes from; None: a generator of its own.
 
         Raises:
             ConfigurationError: The key is missing or blank, or an argument can't work.
         """
+        start_log()
         validate_max_wait(max_wait)
         validate_retry(retry)
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
         clock, rng = clock or SystemClock(), rng or random.Random()  # noqa: S311 - jitter
         self._base_url = validate_base_url(url, allow_insecure=allow_insecure)
+        self._call_events = CallEvents.of(on_event)
         self._limiter = limiter or InProcessLimiter(
             rate_limits, reserve=reserve, clock=clock, pace=pace
         )
@@ -133,10 +136,11 @@ class GatherClient(Resources):
                 borrowed=session,
                 proxy=proxy_for(self._base_url, trust_env=trust_env, lent=session),
                 trace_configs=trace_configs,
-                max_response=_BYTES.check("max_response", max_response),
+                max_response=Number(least=1, whole=True).check("max_response", max_response),
             ),
             limiter=self._limiter,
             clock=clock,
+            events=self._call_events,
             options=Options(
                 timeout=client_timeout(timeout),
                 retry=retry,
@@ -148,14 +152,9 @@ class GatherClient(Resources):
             user_agent=user_agent(__version__),
         )
         self._waits = Waits(session=wired, rate_limits=rate_limits, rng=rng, signals=signals)
-        self._wire(
-            wired,
-            Defaults(
-                phone_policy=phone_policy,
-                default_region=default_region,
-                user_id=user_id or default_user_id(),
-            ),
-        )
+        user_id = user_id or default_user_id()
+        chosen = Defaults(phone_policy=phone_policy, default_region=default_region, user_id=user_id)
+        self._wire(wired, chosen)
 
     def _make_transport(self, **options: Any) -> Transport:
         return Transport(**options)
@@ -176,6 +175,11 @@ class GatherClient(Resources):
     def limiter(self) -> Limiter:
         """Who decides when a request may go."""
         return self._limiter
+
+    @property
+    def call_events(self) -> CallEvents:
+        """The listeners to its calls: ``call_events.subscribe(function)`` adds one."""
+        return self._call_events
 
     @property
     def clock(self) -> Clock:
@@ -386,12 +390,7 @@ class GatherClient(Resources):
         self._session.cancel_scope.raise_if_closed()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:

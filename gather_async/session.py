@@ -19,6 +19,7 @@ from gather_async.errors import (
     QuotaWaitError,
     ResponseDecodeError,
 )
+from gather_async.observability import CallEvents, CallRecord, log_fields, without_frames
 from gather_async.protocol.api_errors import api_error, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after
 from gather_async.protocol.reconciliation import Reconciliation
@@ -39,10 +40,11 @@ from gather_async.unset import UNSET, Unset
 
 __all__ = ["Options", "Session"]
 
-_LOG = logging.getLogger("gather_async")
+_LOG = logging.getLogger("gather_async.session")
 _HOLD_SLACK = 60.0  # seconds: skewed clocks
 _UNKNOWN_RESET = 5.0  # seconds, doubled by each refusal: four attempts outlast a minute's window
 _SHORTEST_RESET = 0.5  # seconds; a reset in the past was rounded, or is of another clock
+_FAILURES = (GatherConnectionError, GatherTimeoutError, GatherAPIError, ResponseDecodeError)
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
 
 
@@ -90,6 +92,8 @@ class _Call:
     """Whether it failed because the quota is used up."""
     held: float = 0.0
     """Seconds waited for that reason."""
+    record: CallRecord | None = None
+    """Publishes its course; None if there is no listener."""
 
     @property
     def can_be_looked_up(self) -> bool:
@@ -100,6 +104,13 @@ class _Call:
             and self.retry.attempts > 1
             and self.retry.in_flight_timeout is not None
         )
+
+
+def _log_failure(call: _Call, what: str, **fields: float) -> None:
+    """Log why an attempt failed, and what is done about it."""
+    error = type(call.error).__name__
+    extra = log_fields(call.request, attempt=call.attempt, error=error, **fields)
+    _LOG.info("%s: attempt %d: %s; %s", call.request, call.attempt, error, what, extra=extra)
 
 
 @define(eq=False, kw_only=True, repr=False)
@@ -113,6 +124,7 @@ class Session:
     cancel_scope: CancelScope = field(factory=CancelScope)
     created: CreatedObjects = field(factory=CreatedObjects)
     notice: HoldNotice = field(factory=HoldNotice)
+    events: CallEvents = field(factory=CallEvents)
     _rng: random.Random = field(alias="rng")
     _api_key: str = field(alias="api_key")
     _user_agent: str = field(alias="user_agent")
@@ -182,11 +194,17 @@ class Session:
         if timeout is not UNSET:
             call.lookup_time = call.timeout.total or math.inf
         try:
-            result: T = (await self._send(call)).payload
+            sending = self._observed(call) if self.events.listeners else self._send(call)
+            result: T = (await sending).payload
         except BaseException as error:
-            # Error reporters print the locals of frames; those below hold the key and persons.
-            raise _without_frames(error)  # noqa: B904 - the same error
+            raise without_frames(error)  # noqa: B904 - the same error
         return result
+
+    async def _observed(self, call: "_Call") -> Result:
+        """Send a call, and publish its course."""
+        call.record = CallRecord(events=self.events, clock=self.clock, request=call.request)
+        with call.record:
+            return await self._send(call)
 
     async def _send(self, call: "_Call") -> Result:
         """Send a call until it succeeds, or nothing is left to try."""
@@ -194,21 +212,16 @@ class Session:
             call.attempt += 1
             asked = self.clock.monotonic() if call.is_held else 0.0
             self.cancel_scope.raise_if_closed()
-            slot = self._grant(self.options.priority) or await self._slot(after=call.error)
+            slot = self._grant(self.options.priority) or await self._slot(call)
             began = self.clock.monotonic()
             if call.is_held:
                 call.held += began - asked
             try:
                 return await self._attempt(call, slot)
-            except (
-                GatherConnectionError,
-                GatherTimeoutError,
-                GatherAPIError,
-                ResponseDecodeError,
-            ) as caught:
+            except _FAILURES as caught:
                 error = call.error = caught
             call.elapsed += self.clock.monotonic() - began
-            failure = self._failure(error)
+            failure = Failure.of(error, longest_hold=self._longest_hold)
             call.is_held = failure.status == 429
             if failure.is_ambiguous and call.can_be_looked_up:
                 # What an earlier attempt made late counts as well: so the first one's time.
@@ -228,10 +241,7 @@ class Session:
             )
             if retry is None:
                 raise error
-            _LOG.info(
-                "%s: attempt %d: %s; trying again", call.request, call.attempt, type(error).__name__
-            )
-            call.elapsed += await self._pause(call, retry)
+            await self._pause(call, retry)
 
     async def _reconcile(self, call: "_Call", began: float, failure: Failure) -> Result | None:
         """Return what a write of unknown fate made; None if it is proven absent.
@@ -250,40 +260,52 @@ class Session:
             time_left=min(call.retry.total - call.elapsed, call.lookup_time),
             not_before=failure.reset_in or 0.0,
         )
-        _LOG.info("%s: %s; looking it up", call.request, type(call.error).__name__)
+        _log_failure(call, "looking it up")
         once = attrs.evolve(call.retry, attempts=1)
 
         async def read(request: Request) -> Result:
-            return await self._send(
-                _Call(request=request, timeout=call.timeout, retry=once, repeatable=True)
-            )
+            lookup = _Call(request=request, timeout=call.timeout, retry=once, repeatable=True)
+            return await (self._observed if call.record else self._send)(lookup)
 
         reconciler = Reconciler(clock=self.clock, read=read, sleep=self._sleep)
         evidence = Reconciliation(call.request.lookup(), claimed=self.created)
         try:
             found = await reconciler.find(evidence, lost)
         finally:
-            call.elapsed += self.clock.monotonic() - given_up
+            self._add_pause(call, self.clock.monotonic() - given_up)
         return None if found is None else Result(call.decode(found.payload), found.headers)
 
-    async def _slot(self, *, after: GatherError | None) -> Slot:
+    async def _slot(self, call: "_Call") -> Slot:
         """Return a slot; a refusal names the failure that made this a second try."""
+        asked = self.clock.monotonic()
         try:
             waiting = self.limiter.acquire(
                 priority=self.options.priority, max_wait=self.options.max_wait
             )
             return await self.cancel_scope.run(waiting)
         except QuotaWaitError as refused:
-            raise refused from after
+            raise refused from call.error
+        finally:
+            if call.record is not None:
+                call.record.waited(self.clock.monotonic() - asked)
 
-    async def _pause(self, call: "_Call", retry: Retry) -> float:
-        """Wait before the next attempt; return the seconds that count as elapsed."""
-        self.notice.log(str(call.request), call.error, retry.wait, now=self.clock.wall())
+    async def _pause(self, call: "_Call", retry: Retry) -> None:
+        """Wait before the next attempt."""
+        _log_failure(call, f"trying again in {retry.wait:.1f} s", wait=retry.wait)
+        self.notice.log(call.request, call.error, retry.wait, now=self.clock.wall())
+        if call.record is not None:
+            call.record.retrying(call.error, retry.wait, is_hold=retry.hold)
         if retry.hold:
             self.limiter.hold(self.clock.wall() + retry.wait)
-            return 0.0
+            return
         await self._sleep(retry.wait)
-        return retry.wait
+        self._add_pause(call, retry.wait)
+
+    @staticmethod
+    def _add_pause(call: "_Call", seconds: float) -> None:
+        call.elapsed += seconds
+        if call.record is not None:
+            call.record.backoff += seconds
 
     def _longest_hold(self) -> float:
         """Return the seconds that a call may wait in all because the server refuses it."""
@@ -298,6 +320,8 @@ class Session:
         """Send once, end the slot whatever happens, and read a 2xx response."""
         state = SendState(slot.resent, may_resend=call.repeatable)
         response: Response | None = None
+        if call.record is not None:
+            call.record.started(call.attempt)
         try:
             response = received = await self.transport.exchange(
                 call.request.method,
@@ -314,6 +338,8 @@ class Session:
                 slot.lost()
             else:
                 slot.returned()
+            if call.record is not None:
+                call.record.answered(response, secret=self._api_key)
         try:
             return self._read(call, received)
         except ResponseDecodeError:
@@ -324,7 +350,9 @@ class Session:
     def _read(self, call: "_Call", response: Response) -> Result:
         """Return what a 2xx response holds; raise what any other means."""
         request = call.request
-        _LOG.debug("%s: %d", request, response.status)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            fields = log_fields(request, attempt=call.attempt, status=response.status)
+            _LOG.debug("%s: %d", request, response.status, extra=fields)
         if not 200 <= response.status < 300:
             raise self._api_error(request, response)
         body = response.body
@@ -352,20 +380,6 @@ class Session:
             response, str(request), is_write=request.is_write, now=now, secret=self._api_key
         )
 
-    def _failure(self, error: GatherError) -> Failure:
-        """Describe what went wrong as the retry decision wants it."""
-        if isinstance(error, GatherAPIError):
-            reset_in = error.retry_after
-            if error.status == 429 and reset_in is not None:
-                reset_in = min(reset_in, self._longest_hold())
-            return Failure(was_sent=True, status=error.status, reset_in=reset_in)
-        if isinstance(error, ResponseDecodeError):
-            return Failure(was_sent=True, status=200)
-        return Failure(
-            was_sent=bool(getattr(error, "maybe_processed", False)),
-            is_permanent=bool(getattr(error, "is_permanent", False)),
-        )
-
     def _quota(self, call: "_Call", response: Response) -> ServerQuota | None:
         """Return what the headers say of the quota, its reset by our own clock."""
         quota = read_rate_headers(response.headers)
@@ -384,17 +398,3 @@ class Session:
         if -_FORGIVEN_SKEW <= skew <= _FORGIVEN_SKEW:
             return quota
         return attrs.evolve(quota, reset_at=quota.reset_at - skew)
-
-
-B = TypeVar("B", bound=BaseException)
-
-
-def _without_frames(error: B) -> B:
-    """Return the error without the frames that it, and what caused it, passed through."""
-    each: BaseException | None = error
-    seen: set[int] = set()  # a chain may be a circle
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
-    return error

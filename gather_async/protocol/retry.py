@@ -5,11 +5,13 @@ Source: /guides/best-practices (retry 429 and 5xx, exponentially, with a cap);
 key, so it goes again only if it can't have been carried out.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import optional
 
+from gather_async.errors import GatherAPIError, GatherError, ResponseDecodeError
 from gather_async.validators import Number
 
 __all__ = ["Failure", "LONGEST_HOLD", "Retry", "RetryPolicy", "backoff", "decide"]
@@ -67,6 +69,26 @@ class Failure:
     """Seconds that the response asks to wait; None if it didn't say."""
     is_permanent: bool = False
     """Whether another attempt would fail alike."""
+
+    @classmethod
+    def of(cls, error: GatherError, *, longest_hold: Callable[[], float]) -> "Failure":
+        """Return what an error means.
+
+        Args:
+            error: How the attempt failed.
+            longest_hold: Returns the seconds that a refusal (429) can ask to wait at most.
+        """
+        if isinstance(error, GatherAPIError):
+            reset_in = error.retry_after
+            if error.status == 429 and reset_in is not None:
+                reset_in = min(reset_in, longest_hold())
+            return cls(was_sent=True, status=error.status, reset_in=reset_in)
+        if isinstance(error, ResponseDecodeError):
+            return cls(was_sent=True, status=200)
+        return cls(
+            was_sent=bool(getattr(error, "maybe_processed", False)),
+            is_permanent=bool(getattr(error, "is_permanent", False)),
+        )
 
     @property
     def is_ambiguous(self) -> bool:

@@ -9,7 +9,9 @@ from typing import Literal, Protocol, get_args
 from attrs import define, field
 
 from gather_async.models.rate_limit import RateLimitStatus
+from gather_async.observability import log_fields
 from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.requests import Request
 from gather_async.validators import Choice
 
 __all__ = [
@@ -20,7 +22,7 @@ __all__ = [
     "Slot",
 ]
 
-_LOG = logging.getLogger("gather_async")
+_LOG = logging.getLogger("gather_async.quota")
 _NOTABLE = 10.0  # seconds; a shorter wait is over before anyone has read of it
 
 
@@ -87,11 +89,11 @@ class HoldNotice:
 
     _until: float = field(default=-math.inf, init=False)
 
-    def log(self, call: str, error: object, wait: float, *, now: float) -> None:
+    def log(self, request: Request, error: object, wait: float, *, now: float) -> None:
         """Warn of a wait of more than ten seconds, unless an earlier warning covers it.
 
         Args:
-            call: Method and path.
+            request: What was refused.
             error: How the server refused; its ``status`` is named.
             wait: Seconds from now.
             now: Wall time in Unix seconds.
@@ -102,8 +104,9 @@ class HoldNotice:
         _LOG.warning(
             "%s: the server answered %s and asks to wait: nothing is tried again for %.0f s, "
             "until %s UTC",
-            call,
+            request,
             getattr(error, "status", "nothing"),
             wait,
             datetime.fromtimestamp(self._until, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            extra=log_fields(request, status=getattr(error, "status", None), wait=wait),
         )

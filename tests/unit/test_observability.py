@@ -1,0 +1,165 @@
+"""The events of a call: what they name, and how listeners are kept."""
+
+import functools
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from gather_async import ConfigurationError, GatherClient, GatherPool, NotFoundError, RequestStarted
+from gather_async.observability import (
+    CallEvents,
+    ClientEvent,
+    log_level,
+    operation_of,
+    start_log,
+    without_frames,
+)
+from gather_async.protocol.requests import Request
+
+EVENT = RequestStarted(
+    call=1,
+    operation="teams.list",
+    method="GET",
+    route="/qsi/gather/teams",
+    attempt=1,
+    status=None,
+    request_id=None,
+    quota_wait=0.0,
+    backoff=0.0,
+    network=0.0,
+)
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """Give the package's logger back as it was."""
+    logger = logging.getLogger("gather_async")
+    level, handlers = logger.level, list(logger.handlers)
+    yield logger
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation", "route"),
+    [
+        ("GET", "questions", "questions.list", "/qsi/gather/questions"),
+        ("GET", "questions/bulk-update", "questions.get", "/qsi/gather/questions/{id}"),
+        ("POST", "message-groups", "message_groups.create", "/qsi/gather/message-groups"),
+        ("PATCH", "interviews/bulk-update", "interviews.bulk_update", None),
+        (
+            "GET",
+            "candidate-interviews/ann@example.com/results",
+            "candidate_interviews.results",
+            "/qsi/gather/candidate-interviews/{id}/results",
+        ),
+        ("DELETE", "questions/q-1", "request", "/{path}"),
+        ("GET", "questions/q-1/q-2", "request", "/{path}"),
+        ("GET", "questions/", "request", "/{path}"),
+        ("GET", "questions//results", "request", "/{path}"),
+        ("GET", "people/ann", "request", "/{path}"),
+        ("GET", "/elsewhere/questions", "request", "/{path}"),
+        ("GET", "/questions", "request", "/{path}"),
+    ],
+)
+def test_a_path_becomes_a_template(
+    method: str, path: str, operation: str, route: str | None
+) -> None:
+    """An id in a known path is named so; a path that isn't known shows nothing of itself."""
+    full = path if path.startswith("/") else f"/qsi/gather/{path}"
+    expected = (operation, route or full)
+    assert operation_of(Request(method=method, path=full)) == expected
+
+
+class _AsyncListener:
+    async def __call__(self, event: ClientEvent) -> None:
+        """Never be called."""
+
+
+async def _listen(event: ClientEvent) -> None:
+    """Never be called."""
+
+
+@pytest.mark.parametrize("listener", [_listen, functools.partial(_listen), _AsyncListener()])
+def test_an_async_listener_is_refused_with_a_reason(listener: object) -> None:
+    """No call waits for a listener, so one that must be awaited would never run."""
+    for make in (GatherClient, GatherPool):
+        options = {"api_key": "qapi_test"} if make is GatherClient else {}
+        with pytest.raises(ConfigurationError, match="can't be async: no call waits for it"):
+            make(on_event=listener, **options)  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_listener_that_is_no_function_is_refused() -> None:
+    """A mistake shows when the client is made, not when it calls."""
+    with pytest.raises(ConfigurationError, match="on_event must be a function"):
+        GatherClient("qapi_test", on_event="print")  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_subscription_ends_alone_and_once() -> None:
+    """Each subscription of one listener is its own; to end it again changes nothing."""
+    seen: list[ClientEvent] = []
+    events = CallEvents(seen.append)
+    end = events.subscribe(seen.append)
+    events(EVENT)
+    end()
+    end()
+    events(EVENT)
+    assert seen == [EVENT] * 3
+
+
+def test_events_are_frozen_and_hold_no_id() -> None:
+    """A listener can't change what the next one gets."""
+    with pytest.raises(AttributeError):
+        EVENT.status = 200  # type: ignore[misc]  # that is the test
+
+
+def test_frames_are_taken_off_a_circle_of_errors() -> None:
+    """A chain of causes that comes back to its start ends, too."""
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - its message is of no interest
+        int("x")
+    first = raised.value
+    first.__cause__ = second = NotFoundError.__new__(NotFoundError)
+    second.__cause__ = first
+    assert without_frames(first).__traceback__ is None
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("debug", logging.DEBUG), ("INFO", logging.INFO), (" 1 ", logging.INFO), ("", None)],
+)
+def test_gather_log_names_a_level(
+    monkeypatch: pytest.MonkeyPatch, word: str, level: int | None
+) -> None:
+    """A word that is no level asks for what most want to see."""
+    monkeypatch.setenv("GATHER_LOG", word)
+    assert log_level() == level
+
+
+def test_gather_log_writes_to_standard_error(
+    monkeypatch: pytest.MonkeyPatch, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program without logging of its own shows the package's, once, however many clients."""
+    monkeypatch.setenv("GATHER_LOG", "debug")
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest has one
+    GatherClient("qapi_test")
+    GatherClient("qapi_test")
+    logging.getLogger("gather_async.session").debug("seen")
+    assert capsys.readouterr().err.count("DEBUG gather_async.session: seen\n") == 1
+    logging.root.handlers = [logging.StreamHandler(sys.stdout)]
+    logging.getLogger("gather_async.session").debug("seen by the program's own")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("seen by the program's own\n", "")
+
+
+def test_gather_log_leaves_a_handler_of_the_program_alone(
+    monkeypatch: pytest.MonkeyPatch, logger: logging.Logger
+) -> None:
+    """Who logs the package already decides where, and from which level."""
+    own = logging.NullHandler()
+    logger.addHandler(own)
+    level = logger.level
+    monkeypatch.setenv("GATHER_LOG", "debug")
+    start_log()
+    assert (logger.handlers[-1], logger.level) == (own, level)
