@@ -7,6 +7,7 @@ from gather_async.errors import ConfigurationError
 if find_spec("redis") is None:
     raise ConfigurationError("gather_async.redis needs redis-py: pip install 'gather-async[redis]'")
 
+from gather_async.redis.inbox import RedisInbox
 from gather_async.redis.lease import RedisLease
 
-__all__ = ["RedisLease"]
+__all__ = ["RedisInbox", "RedisLease"]
