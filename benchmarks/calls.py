@@ -1,101 +1,101 @@
-"""Client CPU of a call, against a bare aiohttp loop that does the same HTTP in the same run."""
+"""What a call costs the client: instructions and memory, beside peers in the same run.
 
-import asyncio
-import gc
+A ratio is to a naive loop on aiohttp: ``session.post(url, json=...)``, ``await
+response.json()``. Each client has a process of its own and talks to one canned server.
+Without valgrind the ratio is of CPU time: the median of rounds in which all took turns.
+"""
+
 import statistics
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
-import aiohttp
-from attrs import frozen
-
-from benchmarks.canned_server import NEW_CANDIDATE, QUESTION_ID, canned_server
+from benchmarks.canned_server import canned_server
 from benchmarks.figure import Figure
-from gather_async import GatherClient, RateLimit
+from benchmarks.meter import CAN_COUNT, Subject
+from benchmarks.peers import NAIVE, OURS, OURS_WITH_ORJSON, Peer, installed_peers
 
 __all__ = ["figures"]
 
-_TARGET = 1.35
+_TASKS = {
+    "create": "candidates.create",
+    "get": "questions.get, the same id",
+    "get-new": "questions.get, a new id each time",
+}
+_TARGETS = {OURS: 1.03, OURS_WITH_ORJSON: 1.0}
+_COUNTED_CALLS = 200
+_TIMED_CALLS = 150
 _ROUNDS = 21
-_CALLS = 150
-_KEY = "qapi_benchmark"
-_ROOMY = (RateLimit(1_000_000, per=60), RateLimit(10_000_000, per=3600))
+_CALLS_FOR_MEMORY = 1000
 
-_Call = Callable[[], Awaitable[object]]
-
-
-@frozen
-class _Contest:
-    """Two ways to do the same thing."""
-
-    name: str
-    ours: _Call
-    bare: _Call
-
-
-@asynccontextmanager
-async def _contests(url: str) -> AsyncIterator[list[_Contest]]:
-    """Yield what is compared; both sides send and receive the same JSON over kept connections."""
-    async with (
-        aiohttp.ClientSession() as session,
-        GatherClient(_KEY, base_url=url, rate_limits=_ROOMY) as gather,
-    ):
-
-        async def bare(method: str, path: str, body: Any) -> Any:
-            headers = {"x-api-key": _KEY}
-            async with session.request(method, url + path, json=body, headers=headers) as response:
-                return await response.json()
-
-        yield [
-            _Contest(
-                "candidates.create",
-                lambda: gather.candidates.create(
-                    first_name=NEW_CANDIDATE["firstName"],
-                    last_name=NEW_CANDIDATE["lastName"],
-                    email=NEW_CANDIDATE["email"],
-                    phone=NEW_CANDIDATE["phone"],
-                    external_id=NEW_CANDIDATE["externalId"],
-                ),
-                lambda: bare("POST", "/qsi/gather/candidates", NEW_CANDIDATE),
-            ),
-            _Contest(
-                "questions.get",
-                lambda: gather.questions.get(QUESTION_ID),
-                lambda: bare("GET", f"/qsi/gather/questions/{QUESTION_ID}", None),
-            ),
-        ]
-
-
-async def _cpu(call: _Call) -> float:
-    """Return this process's CPU seconds per call, over one round."""
-    gc.collect()
-    start = time.process_time()
-    for _ in range(_CALLS):
-        await call()
-    return (time.process_time() - start) / _CALLS
-
-
-async def _compare(contest: _Contest) -> Figure:
-    """Run both sides in turn, and report the median of the rounds' ratios."""
-    rounds = [(await _cpu(contest.ours), await _cpu(contest.bare)) for _ in range(_ROUNDS + 1)][1:]
-    ratio = statistics.median(ours / bare for ours, bare in rounds)
-    ours = statistics.median(ours for ours, _ in rounds)
-    return Figure(
-        name=f"{contest.name}, client CPU",
-        value=f"{ratio:.2f} x aiohttp ({ours * 1e6:.0f} us)",
-        target=f"<= {_TARGET}",
-        ok=ratio <= _TARGET,
-    )
-
-
-async def _measure() -> list[Figure]:
-    with canned_server() as url:
-        async with _contests(url) as contests:
-            return [await _compare(contest) for contest in contests]
+_Costs = Mapping[str, float]
+"""What a call costs each client, by its name."""
 
 
 def figures() -> Iterator[Figure]:
-    """Yield the ratio of each call."""
-    yield from asyncio.run(_measure())
+    """Yield each client's cost of each call, then its memory; about two minutes."""
+    peers = installed_peers()
+    with canned_server() as url:
+        yield from _counted(peers, url) if CAN_COUNT else _timed(peers, url)
+        yield from _memory(peers, url)
+
+
+def _subject(peer: str, url: str, *, counted: bool) -> Subject:
+    return Subject(["-m", "benchmarks.peers", peer, url], counted=counted)
+
+
+def _counted(peers: Mapping[str, Peer], url: str) -> Iterator[Figure]:
+    """Count each client's instructions, one client after the other."""
+    costs: dict[str, dict[str, float]] = {task: {} for task in _TASKS}
+    for name in peers:
+        with _subject(name, url, counted=True) as subject:
+            for task, of_clients in costs.items():
+                of_clients[name] = subject.cost(task, _COUNTED_CALLS)
+    for task, of_clients in costs.items():
+        for name, cost in of_clients.items():
+            ratio = cost / of_clients[NAIVE]
+            yield _figure(task, peers[name], ratio, f"{cost / 1000:,.0f} k instructions")
+
+
+def _timed(peers: Mapping[str, Peer], url: str) -> Iterator[Figure]:
+    """Let the clients take turns, and compare the CPU time of each with that of the round."""
+    with ExitStack() as stack:
+        subjects = {name: stack.enter_context(_subject(name, url, counted=False)) for name in peers}
+        for task in _TASKS:
+            rounds = [
+                {name: each.cost(task, _TIMED_CALLS) for name, each in subjects.items()}
+                for _ in range(_ROUNDS)
+            ]
+            yield from _compare(task, peers, rounds)
+
+
+def _compare(task: str, peers: Mapping[str, Peer], rounds: Sequence[_Costs]) -> Iterator[Figure]:
+    for name, peer in peers.items():
+        ratio = statistics.median(each[name] / each[NAIVE] for each in rounds)
+        seconds = statistics.median(each[name] for each in rounds)
+        yield _figure(task, peer, ratio, f"{seconds * 1e6:,.0f} us of CPU")
+
+
+def _figure(task: str, peer: Peer, ratio: float, detail: str) -> Figure:
+    target = _TARGETS.get(peer.name)
+    return Figure(
+        f"{_TASKS[task]}: {peer.title}",
+        f"{ratio:.2f} x naive",
+        None if target is None else f"<= {target}",
+        None if target is None else ratio <= target + 0.005,  # as it is shown
+        detail=detail,
+        group=_TASKS[task],
+        size=ratio,
+    )
+
+
+def _memory(peers: Mapping[str, Peer], url: str) -> Iterator[Figure]:
+    for name, peer in peers.items():
+        with _subject(name, url, counted=False) as subject:
+            subject.cost("create", _CALLS_FOR_MEMORY)
+            peak = subject.peak_memory()
+        yield Figure(
+            f"peak memory of a process after {_CALLS_FOR_MEMORY} creates: {peer.title}",
+            f"{peak:.0f} MB",
+            group="memory of a process",
+            size=peak,
+        )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from typing import Any
 
 __all__ = ["CANDIDATE", "NEW_CANDIDATE", "QUESTION", "QUESTION_ID", "canned_server"]
@@ -50,11 +51,14 @@ CANDIDATE: dict[str, Any] = {
 }
 
 
+_DATE = "{date}"  # as every gateway sends it
+
+
 def _response(status: str, data: object) -> bytes:
     body = json.dumps({"data": data, "meta": _META}).encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nX-RateLimit-Limit: 1000000\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {_DATE}\r\nX-RateLimit-Limit: 1000000\r\n"
         "X-RateLimit-Remaining: 999999\r\nX-RateLimit-Reset: 4102444800\r\n\r\n"
     )
     return head.encode() + body
@@ -72,7 +76,11 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             _, found, rest = head.lower().partition(b"content-length: ")
             if found:
                 await reader.readexactly(int(rest.partition(b"\r\n")[0]))
-            writer.write(_CREATED if head.startswith(b"POST") else _READ)
+            response = _CREATED
+            if not head.startswith(b"POST"):
+                asked_for = head.partition(b" HTTP/")[0].rpartition(b"/")[2]
+                response = _READ.replace(QUESTION_ID.encode(), asked_for)
+            writer.write(response.replace(_DATE.encode(), formatdate(usegmt=True).encode()))
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 

@@ -18,16 +18,23 @@ class Figure:
     """One measured figure.
 
     Attributes:
-        name: What was measured, such as ``candidates.create, client CPU``.
-        value: The figure with its unit, such as ``1.21 x aiohttp``.
+        name: What was measured, such as ``candidates.create: httpx 0.28.1``.
+        value: The figure with its unit, such as ``1.21 x naive aiohttp``.
         target: What it should be, such as ``<= 1.35``; None if nothing is demanded.
         ok: Whether the target was met; None if nothing is demanded.
+        detail: What the figure was made of, such as ``522 k instructions``; may be empty.
+        group: The plot that shows it; empty if none does. Its name ends with what a bar stands
+            for, after a colon.
+        size: The length of its bar.
     """
 
     name: str
     value: str
     target: str | None = None
     ok: bool | None = None
+    detail: str = ""
+    group: str = ""
+    size: float = 0.0
 
 
 def names() -> Sequence[str]:
@@ -54,8 +61,9 @@ def collect(name: str) -> Iterator[Figure]:
 
 def table(figures: Iterable[Figure]) -> Iterator[str]:
     """Yield the lines of a plain table, as each figure comes."""
-    yield f"{'figure':<52} {'measured':>24}  {'target':<16}"
-    yield "-" * 96
+    yield f"{'figure':<66} {'measured':>24}  {'made of':<22}  {'target':<16}"
+    yield "-" * 132
     for figure in figures:
         mark = {None: "", True: "ok", False: "MISSED"}[figure.ok]
-        yield f"{figure.name:<52} {figure.value:>24}  {figure.target or '':<12} {mark}".rstrip()
+        line = f"{figure.name:<66} {figure.value:>24}  {figure.detail:<22}  "
+        yield f"{line}{figure.target or '':<12} {mark}".rstrip()
