@@ -11,6 +11,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from gather_async.clock import Clock, Timer
+from gather_async.errors import AlreadyHandledError
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
@@ -218,7 +219,7 @@ def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
             return f"TimeoutError: it took longer than {timeout:g} seconds"
         return "CancelledError: it was cancelled from within"
     error = run.exception()
-    if error is None:
+    if error is None or isinstance(error, AlreadyHandledError):
         return None
     kind = "SystemExit" if isinstance(error, _ExitError) else type(error).__name__
     return f"{kind}: {error}\n" + "".join(traceback.format_exception(error))
