@@ -11,7 +11,6 @@ from gather_async.version import __version__
 if TYPE_CHECKING:
     from gather_async.client import GatherClient
     from gather_async.errors import (
-        AlreadyHandledError,
         AudioGenerationError,
         AudioTimeoutError,
         AuthenticationError,
@@ -83,7 +82,6 @@ if TYPE_CHECKING:
     from gather_async.unset import UNSET
 
 __all__ = [
-    "AlreadyHandledError",
     "AudioGenerationError",
     "AudioState",
     "AudioTimeoutError",

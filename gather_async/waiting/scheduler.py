@@ -73,7 +73,9 @@ class Scheduler(Generic[T]):
     def finish(self, waiter: Waiter[T], outcome: T | BaseException) -> None:
         """End one wait; harmless if it is over."""
         self.remove(waiter)
-        waiter.end(outcome)
+        if waiter.outcome is None:
+            waiter.outcome = outcome
+            waiter.on_end(waiter)
 
     def finish_each(self, waiters: Iterable[Waiter[T]], error: BaseException, now: float) -> None:
         """End waits with an error of their own."""

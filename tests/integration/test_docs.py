@@ -1,0 +1,184 @@
+"""The pages of docs/ are true: their code and commands run, their links lead somewhere."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Sybil
+from sybil.example import Example
+from sybil.parsers.myst import CodeBlockParser, SkipParser
+from sybil.typing import Parser
+
+import gather_async
+from gather_async.testing import FakeGather
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+# Their blocks have tests of their own, which also check what comes out.
+TESTED_ELSEWHERE = {
+    "bulk-invites.md": "bulk/test_docs.py",
+    "tutorial.md": "test_readme.py",
+    "webhooks.md": "webhooks/test_frameworks.py",
+}
+PUBLIC_PACKAGES = ("errors", "models", "webhooks", "bulk", "testing", "redis", "postgres", "otel")
+# A block of these words is a test, and pytest runs it.
+A_TEST = "def test_"
+# What pages write for the address of a Redis server.
+REDIS = "redis://localhost:6379/0"
+CANDIDATES = """\
+First Name,Last Name,Email,Phone
+Ada,Doe,ada@example.com,+12025550123
+Bob,Doe,bob@example.com,12
+"""
+
+
+def _blocks(page: Path, language: str) -> list[Example]:
+    """Return the blocks of a language, those in comments included and skipped ones left out."""
+    found: list[Example] = []
+    parsers: list[Parser] = [CodeBlockParser(language, found.append), SkipParser()]
+    for example in Sybil(parsers).parse(page).examples():
+        example.evaluate()
+    return found
+
+
+def _programs(page: Path) -> list[Example]:
+    """Return what of a page's Python is no test."""
+    return [each for each in _blocks(page, "python") if A_TEST not in str(each.parsed)]
+
+
+TESTED_HERE = [page for page in PAGES if page.name not in TESTED_ELSEWHERE]
+WITH_PROGRAMS = [page for page in TESTED_HERE if _programs(page)]
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(DOCS).as_posix()
+
+
+@pytest.fixture
+async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeGather]:
+    """A server that makes audio at once, and an environment and a folder that fit it."""
+    (tmp_path / "candidates.csv").write_text(CANDIDATES, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATHER_WEBHOOK_SECRET", "whsec_example")
+    async with FakeGather(audio_seconds=0.0, summary_seconds=0.0) as fake:
+        monkeypatch.setenv("GATHER_API_KEY", fake.api_key)
+        monkeypatch.setenv("GATHER_BASE_URL", fake.base_url)
+        yield fake
+
+
+async def _run(example: Example, names: dict[str, Any], redis_url: str) -> None:
+    """Run a block in this loop; it may await as if it stood in a coroutine."""
+    lines = "\n" * (example.line + example.parsed.line_offset)  # tracebacks show the page's line
+    source = lines + example.parsed.replace("asyncio.run(main())", "await main()")
+    source = source.replace(REDIS, redis_url)
+    code = compile(
+        source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+    )
+    waiting = eval(code, names)
+    if inspect.iscoroutine(waiting):
+        await waiting
+
+
+@pytest.mark.parametrize("page", WITH_PROGRAMS, ids=_name)
+async def test_the_programs_of_a_page_run(
+    page: Path, fake: FakeGather, request: pytest.FixtureRequest
+) -> None:
+    """Each block runs after those before it, with a client at hand, and its asserts hold."""
+    uses_redis = REDIS in page.read_text(encoding="utf-8")
+    redis_url: str = request.getfixturevalue("redis_url") if uses_redis else REDIS
+    async with fake.client(user_id=fake.user_id) as gather:
+        names = {"__name__": "page", "gather": gather, "fake": fake}
+        for block in _programs(page):
+            await _run(block, names, redis_url)
+
+
+def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
+    """Each block that is a test passes under pytest, warnings as errors."""
+    blocks = [
+        str(block.parsed)
+        for page in TESTED_HERE
+        for block in _blocks(page, "python")
+        if A_TEST in str(block.parsed)
+    ]
+    for number, block in enumerate(blocks):
+        (tmp_path / f"test_{number}.py").write_text(block, encoding="utf-8")
+    options = ["-W", "error", "-p", "no:cacheprovider"]
+    options += ["-o", "asyncio_default_fixture_loop_scope=function"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(blocks) >= 3
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub and Sphinx make of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each link between pages names a file that exists, and a heading that is in it."""
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://|genindex)([^)\s]+)\)", text)
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.is_file(), f"{page.name} links to {link}, which doesn't exist"
+        assert not anchor or anchor in _anchors(target), f"{page.name} links to {link}: no heading"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """Each page of the documentation can be reached from the README."""
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
+    assert pages <= set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text("utf-8")))
+
+
+def _public_names() -> list[tuple[str, str]]:
+    """Return package and name of everything that users import."""
+    names = [name for name in PUBLIC_PACKAGES if [*(ROOT / "gather_async").glob(f"{name}*")]]
+    packages = [gather_async, *(import_module(f"gather_async.{name}") for name in names)]
+    return [(each.__name__, name) for each in packages for name in each.__all__]
+
+
+def _reference() -> tuple[set[str], set[str]]:
+    """Return the names that the reference documents, and all words of its examples."""
+    directives: set[str] = set()
+    words: set[str] = set()
+    for page in (DOCS / "reference").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for kind, name in re.findall(r"^\.\. auto(\w+):: ([\w.]+)", text, re.MULTILINE):
+            directives.add(name.rpartition(".")[2])
+            if kind == "module" and ":no-members:" not in text.partition(name)[2][:40]:
+                directives.update(import_module(name).__all__)
+        for block in _blocks(page, "python"):
+            words.update(re.findall(r"\w+", str(block.parsed)))
+    return directives, words
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Each name that users import is documented, and each class stands in an example that runs."""
+    directives, words = _reference()
+    names = _public_names()
+    assert len(names) > 100
+    assert [f"{package}.{name}" for package, name in names if name not in directives] == []
+    classes = [
+        (package, name)
+        for package, name in names
+        if inspect.isclass(getattr(import_module(package), name))
+    ]
+    assert [f"{package}.{name}" for package, name in classes if name not in words] == []
