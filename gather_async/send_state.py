@@ -8,7 +8,7 @@ from attrs import define, field
 
 from gather_async.errors import GatherConnectionError, GatherTimeoutError
 
-__all__ = ["SendState", "broken", "publishable", "timed_out"]
+__all__ = ["SendState", "broken", "connection_reason", "publishable", "timed_out"]
 
 
 @define(eq=False)
@@ -77,7 +77,7 @@ def broken(
 ) -> GatherConnectionError:
     """Return the error of a connection that failed, with the reason and the host."""
     is_permanent = _is_permanent(error)
-    reason = reason or _reason(error)
+    reason = reason or connection_reason(error)
     advice = "Trying again can't help." if is_permanent else _advice(method, state)
     return GatherConnectionError(
         f"The connection of a {method} request to {host} failed {_when(state)}: {reason}. {advice}",
@@ -98,7 +98,7 @@ def _is_permanent(error: Exception) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def connection_reason(error: Exception) -> str:
     """Return why a connection failed, without anything of the request."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status} {error.message}"

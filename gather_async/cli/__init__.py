@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("rich") is None:
         print("The command line needs rich: pip install 'gather-async[cli]'", file=sys.stderr)
         return 2
-    from gather_async.cli.app import run  # noqa: PLC0415 - argparse alone takes as long as the version
+    try:
+        from gather_async.cli.app import run  # noqa: PLC0415 - argparse alone takes as long as the version
 
-    return run(argv)
+        return run(argv)
+    except KeyboardInterrupt:  # before the program could say more
+        return 130

@@ -78,7 +78,8 @@ def _parse_and_run(arguments: list[str], output: Output) -> int:
         return ExitStatus.USAGE
     chosen = next((each for each in arguments if each in _COMMANDS), None)
     try:
-        options = _parser(() if chosen is None else (chosen,)).parse_args(arguments)
+        with output.as_sys():
+            options = _parser(() if chosen is None else (chosen,)).parse_args(arguments)
     except SystemExit as done:  # argparse has said what is wrong, or has shown the help
         return int(done.code or 0)
     return _run(options.command, options, output)

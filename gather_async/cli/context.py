@@ -19,6 +19,7 @@ from gather_async.errors import (
     GatherAPIError,
     GatherError,
     InvalidRequestError,
+    NotFoundError,
     PermissionDeniedError,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "add_invite",
     "add_json",
     "add_secret",
+    "check_interview",
     "chosen_proxy",
     "connect",
     "connection",
@@ -38,6 +40,7 @@ __all__ = [
     "format_bind_error",
     "format_error",
     "has_key",
+    "host",
     "is_verbose",
     "port",
     "seconds",
@@ -75,9 +78,9 @@ def add_common(parser: argparse.ArgumentParser, *, connects: bool = True) -> Non
     parser.add_argument(
         "-v",
         "--verbose",
-        action="count",
+        action="store_true",
         default=argparse.SUPPRESS,
-        help="log requests, retries and waits to standard error; -vv logs more",
+        help="log requests, retries and waits to standard error, as GATHER_LOG=debug does",
     )
 
 
@@ -161,11 +164,21 @@ def port(text: str) -> int:
     return int(text)
 
 
+def host(text: str) -> str:
+    """Return a name or address of this machine; an IPv6 address may stand in brackets."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not bare or set(bare) & set("/[] "):  # an empty one would be every address
+        raise argparse.ArgumentTypeError("take an address or a name, such as 127.0.0.1 or ::1")
+    return bare
+
+
 def format_bind_error(host: str, port: int, error: OSError) -> str:
     """Return why an address can't be listened on, and the option to change."""
     what = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
     shown = f"[{host}]" if ":" in host else host
-    why = error.strerror or error
+    # asyncio's own words repeat the address; those of the resolver have no number of errno.
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else error.strerror or error
     return f"{shown}, port {port}, can't be used: {why}. Choose another {what}."
 
 
@@ -191,7 +204,9 @@ class MissingKeyError(ConfigurationError):
 
 def format_error(error: GatherError) -> str:
     """Return what happened and what to do, with the id that the vendor's support asks for."""
-    lines = [str(error), *getattr(error, "__notes__", ())]
+    # What is an argument in Python is an option here.
+    text = str(error).replace("allow_insecure=True", "--allow-insecure")
+    lines = [text, *getattr(error, "__notes__", ())]
     if isinstance(error, GatherAPIError):
         if error.details:
             # Loaded by now, as the error comes from there.
@@ -221,9 +236,16 @@ def has_key() -> bool:
 
 
 def connection(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `connect` that the command line names; the rest is absent."""
+    """Return the arguments of `connect` that the command line names; the rest is absent.
+
+    Raises:
+        ConfigurationError: The address is empty, as that of an unset variable, which must not
+            become the default server.
+    """
     given = vars(options)
-    return {name: given[name] for name in ("base_url", "allow_insecure") if given.get(name)}
+    if not given.get("base_url", "given").strip():
+        raise ConfigurationError("--base-url is empty: name a server.")
+    return {name: given[name] for name in ("base_url", "allow_insecure") if name in given}
 
 
 @contextlib.contextmanager
@@ -277,9 +299,22 @@ def connect(**options: Any) -> "GatherClient":
     return GatherClient(**options)
 
 
+async def check_interview(gather: "GatherClient", id: str) -> None:
+    """Make sure that an interview exists, before anything is done for it; costs one request.
+
+    Raises:
+        InvalidRequestError: It doesn't, so that the command can't be run as it was written.
+        GatherError: Whatever else reading it raises.
+    """
+    try:
+        await gather.interviews.get(id)
+    except NotFoundError:
+        raise InvalidRequestError(f"There is no interview {id}.") from None
+
+
 def is_verbose(options: argparse.Namespace | None) -> bool:
     """Return whether the options, or ``GATHER_LOG``, ask for a log."""
-    return bool(getattr(options, "verbose", 0) or os.environ.get("GATHER_LOG", "").strip())
+    return getattr(options, "verbose", False) or bool(os.environ.get("GATHER_LOG", "").strip())
 
 
 @contextlib.contextmanager
@@ -288,14 +323,14 @@ def start_log(options: argparse.Namespace, output: Output) -> Iterator[None]:
     if not is_verbose(options):
         yield
         return
-    word = os.environ.get("GATHER_LOG", "").strip().upper()
-    level = logging.getLevelNamesMapping().get(word, logging.INFO)
-    level = {0: level, 1: min(level, logging.INFO)}.get(getattr(options, "verbose", 0), 10)
+    from gather_async.observability import log_level  # noqa: PLC0415 - see `connect`
+
+    level = logging.DEBUG if getattr(options, "verbose", False) else log_level()
     logger, handler = logging.getLogger("gather_async"), _LogLines(output)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(level or logging.INFO)
     try:
         yield
     finally:

@@ -4,13 +4,14 @@ import argparse
 import asyncio
 import functools
 import json
+import math
 import os
 import platform
 import re
 import ssl
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -184,7 +185,8 @@ def _clock(dates: list[str], now: float) -> Iterator[_Finding]:
         text = f"this machine is {skew:+.0f} s off: webhooks will be refused as too old or too new."
         yield _Finding("warning", "clock", text)
     else:
-        yield _Finding("ok", "clock", f"within {_MOST_SKEW:.0f} s of the server's")
+        # The server's date has whole seconds.
+        yield _Finding("ok", "clock", f"{abs(skew):.0f} s off the server's, to within a second")
 
 
 # The lists, and the documented parameter of a page's size. Source: /api-reference
@@ -199,12 +201,17 @@ _LISTS = {
     "candidate-interviews": "limit",
 }
 _SINGLE = frozenset(_LISTS) - {"teams", "users"}
+# How many candidate interviews' results are read: one of each status that is seen.
+_RESULTS = 5
 # Fields whose words are the server's own, and those of the rate limits' headers.
 _WORDS = re.compile(r"(.*[sS]tatus|type|.*Type|deliveryTypes|code|success)\Z")
 _COUNTS = frozenset({"page", "pageSize", "limit", "total", "totalPages", "remaining"})
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}\Z")
 _HEADERS = re.compile(r"x-ratelimit-.*|retry-after|content-type\Z")
+# What links say of their own life. Source: the signed URLs of S3 and of Google's storage
+_LIFE = re.compile(r"[?&](?:X-Amz-Expires|X-Goog-Expires)=(\d{1,7})(?:&|\Z)")
+_SCALES = (1, 5, 10, 100, 1000)
 _KINDS = {
     "id": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE),
     "date": re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:?\d\d)\Z"),
@@ -233,8 +240,10 @@ async def _probe(client: GatherClient, file: str) -> _Finding:
             first = next((each["id"] for each in found if isinstance(each.get("id"), str)), None)
             for each in filter(None, (first, str(uuid.uuid4()))):  # the second one is a 404
                 await read(f"/qsi/gather/{name}/{each}")
-    for link in found[:2]:  # the last list's
-        await read(f"/qsi/gather/candidate-interviews/{link.get('id')}/results")
+    await read("/qsi/gather/narrators", unknown="1")  # refused or ignored
+    links = {str(each.get("status")): each.get("id") for each in found}  # the last list's
+    for link in list(links.values())[:_RESULTS]:
+        await read(f"/qsi/gather/candidate-interviews/{link}/results")
     report = {"gather_async": __version__, "base_url": client.base_url, "responses": seen}
     return _written(report, Path(file))
 
@@ -275,7 +284,7 @@ async def _read(
         body = json.loads(text)
     except (ValueError, RecursionError):
         return None, record | {"body": "no JSON"}
-    return body, record | {"body": _shape(body)}
+    return body, record | {"body": _shape(body), "sorted_by": _order(_items(body))}
 
 
 def _without_ids(text: str) -> str:
@@ -291,6 +300,16 @@ def _items(body: Any) -> list[Mapping[str, Any]]:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
+
+
+def _order(items: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """Return the dates by which the items of a list are in order, and in which."""
+    found = []
+    for name in ("createdAt", "updatedAt"):
+        dates = [str(each.get(name)) for each in items]
+        if len(set(dates)) > 1 and dates in (sorted(dates), sorted(dates, reverse=True)):
+            found.append(f"{name}, {'oldest' if dates[0] < dates[-1] else 'newest'} first")
+    return found
 
 
 def _shape(value: Any, name: str = "", depth: int = 0) -> Any:
@@ -317,9 +336,24 @@ def _kind(value: Any, name: str) -> str:
     if _WORDS.match(name) and (isinstance(value, int) or _WORD.match(str(value))):
         return f"word {value}"
     if isinstance(value, str):
-        return next((kind for kind, form in _KINDS.items() if form.match(value)), "text")
-    is_count = isinstance(value, int) and name in _COUNTS
-    return f"number {value}" if is_count else type(value).__name__
+        return _kind_of_text(value, name)
+    if isinstance(value, bool) or not math.isfinite(value):
+        return type(value).__name__
+    if isinstance(value, int) and name in _COUNTS:
+        return f"number {value}"
+    is_score = "score" in name.lower()
+    scale = next((each for each in _SCALES if abs(value) <= each), None) if is_score else None
+    return f"{type(value).__name__}{'' if scale is None else f' of a scale to {scale}'}"
+
+
+def _kind_of_text(value: str, name: str) -> str:
+    kind = next((kind for kind, form in _KINDS.items() if form.match(value)), "text")
+    if kind == "URL" and (life := _LIFE.search(value)):
+        return f"URL that lives {life[1]} s"
+    if kind == "text" and name.lower().endswith("id"):
+        letters = "digits" if value.isdigit() else "characters"
+        return f"id of {len(value)} {letters}"
+    return kind
 
 
 def _merged(one: Any, other: Any) -> Any:

@@ -12,6 +12,7 @@ from gather_async.cli.context import (
     add_json,
     count,
     format_bind_error,
+    host,
     port,
     seconds,
     secret_of,
@@ -38,7 +39,10 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--port", type=port, default=0, metavar="N", help="any free one by default")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="127.0.0.1 by default, so that no other machine sees it"
+        "--host",
+        type=host,
+        default="127.0.0.1",
+        help="127.0.0.1 by default, so that no other machine sees it; ::1 works",
     )
     parser.add_argument(
         "--edition", choices=("A", "B"), default="A", help="of the documentation; A by default"

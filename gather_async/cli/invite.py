@@ -4,14 +4,16 @@ import argparse
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.text import Text
 
 from gather_async.bulk import BulkInvite, InviteProgress, InviteReport, read_candidates
 from gather_async.cli.context import (
@@ -111,17 +113,25 @@ def _reasons(report: InviteReport) -> dict[str, list[tuple[int, int | None]]]:
 _TELLING = 10.0
 
 
+class _Bar(Progress):
+    """A bar, and what it stands for below it, folded between words: no number is cut."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the lines."""
+        yield from super().get_renderables()
+        yield from (Text(task.description) for task in self.tasks)
+
+
 @contextmanager
 def watching(gather: GatherClient, output: Output) -> Iterator[Callable[[InviteProgress], None]]:
     """Yield a callback that moves a bar; on anything but a terminal it shows nothing."""
     if not output.is_watched:  # rich would write an empty line at the end
         yield lambda _: None
         return
-    bar = Progress(
+    bar = _Bar(
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
         console=output.err,
         transient=True,
         expand=True,

@@ -8,11 +8,11 @@ import re
 import select
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ __all__ = ["ExitStatus", "Output", "Stream", "cell", "printable", "to_jsonable"]
 
 _ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # Columns that a reader copies from: they are shown whole, or the table becomes records.
-_ID = re.compile(r"(^|[ _])id$")
+_ID = re.compile(r"(^|[ _])(id|key)$")
 _NARROWEST = 8  # characters that another column is given at the least, to be of any use
 _GAP = 2
 
@@ -157,8 +157,15 @@ class Output:
         """Return whether standard output is a pipe whose reader has left, without writing."""
         return self._out.has_no_reader()
 
+    @contextlib.contextmanager
+    def as_sys(self) -> Iterator[None]:
+        """Let argparse write here, which swallows what its own writing raises."""
+        out, err = cast("TextIO", self._out), cast("TextIO", self._err)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
+
     def flush(self) -> None:
-        """Write out what others, such as argparse, have left in the buffers."""
+        """Write out what is left in the buffers."""
         self._out.flush()
         self._err.flush()
 

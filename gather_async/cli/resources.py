@@ -13,6 +13,7 @@ from gather_async.cli.context import (
     add_common,
     add_invite,
     add_json,
+    check_interview,
     connect,
     connection,
     count,
@@ -283,6 +284,7 @@ async def _invite_one(
     options: argparse.Namespace, fields: Mapping[str, Any], output: Output
 ) -> int:
     async with connect(default_region=options.region, **connection(options)) as gather:
+        await check_interview(gather, options.interview)  # before a person is made for nothing
         candidate = options.candidate
         if candidate is None:
             is_known = "external_id" in fields
@@ -354,7 +356,7 @@ async def _status(options: argparse.Namespace, output: Output) -> int:
 
 async def _show_counts(gather: GatherClient, options: argparse.Namespace, output: Output) -> None:
     """Print how many candidate interviews of an interview are in each status."""
-    await gather.interviews.get(options.interview)  # a misspelt id would count nothing
+    await check_interview(gather, options.interview)  # a misspelt id would count nothing
     counts: Counter[str] = Counter()
     async for link in gather.candidate_interviews.list(interview_id=options.interview):
         counts[str(to_jsonable(link.status))] += 1
@@ -362,7 +364,7 @@ async def _show_counts(gather: GatherClient, options: argparse.Namespace, output
         output.json({"interview_id": options.interview, "statuses": dict(counts)})
         return
     output.table(["status", "candidates"], counts.most_common())
-    output.info(f"{counts.total()} candidate interviews", style="dim")
+    output.info(f"candidate interviews: {counts.total()}", style="dim")
 
 
 async def _show_quota(gather: GatherClient, options: argparse.Namespace, output: Output) -> None:

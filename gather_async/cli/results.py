@@ -15,7 +15,13 @@ from typing import Any, TextIO
 
 from attrs import evolve, frozen
 
-from gather_async.cli.context import add_common, add_json, connect, connection
+from gather_async.cli.context import (
+    add_common,
+    add_json,
+    check_interview,
+    connect,
+    connection,
+)
 from gather_async.cli.output import ExitStatus, Output, to_jsonable
 from gather_async.client import GatherClient
 from gather_async.errors import (
@@ -96,9 +102,6 @@ def _run(options: argparse.Namespace, output: Output) -> int:
         else:
             # A link stays one: its target is replaced.
             count, failed = asyncio.run(_to_file(options, path.resolve(), output))
-    except _NoInterviewError:
-        output.error(f"There is no interview {options.interview}.")
-        return ExitStatus.USAGE
     except _ReaderLeftError:
         return ExitStatus.FAILURE
     except OSError as error:
@@ -114,10 +117,6 @@ def _run(options: argparse.Namespace, output: Output) -> int:
 
 class _ReaderLeftError(Exception):
     """Standard output takes nothing more."""
-
-
-class _NoInterviewError(Exception):
-    """The interview doesn't exist, so that its export would be an empty file."""
 
 
 async def _to_stdout(options: argparse.Namespace, output: Output) -> tuple[int, int]:
@@ -239,10 +238,7 @@ async def _export(
     interview: str = options.interview
     async with connect(**connection(options)) as client:
         gather = client.with_options(priority="bulk")
-        try:
-            await gather.interviews.get(interview)
-        except NotFoundError:
-            raise _NoInterviewError from None
+        await check_interview(gather, interview)
         with output.err.status("reading the first page", spinner="line") as status:
             people: _People | None = None
             total: int | None = None

@@ -19,12 +19,14 @@ from gather_async.cli.context import (
     add_secret,
     count,
     format_bind_error,
+    host,
     port,
     secret_of,
     url,
 )
 from gather_async.cli.inbox import add_inbox_to
 from gather_async.cli.output import ExitStatus, Output
+from gather_async.send_state import connection_reason
 from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
 from gather_async.webhooks.signing import SignedSample, sample
@@ -67,7 +69,9 @@ def _add_listen_to(commands: Any) -> None:
     parser.add_argument(
         "--port", type=port, default=8080, metavar="N", help="8080 by default; 0: any free one"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 by default; ::1 works")
+    parser.add_argument(
+        "--host", type=host, default="127.0.0.1", help="127.0.0.1 by default; ::1 works"
+    )
     parser.add_argument(
         "--forward-to",
         type=url,
@@ -88,7 +92,7 @@ async def _listen(options: argparse.Namespace, secret: str, output: Output) -> i
     """Serve until cancelled, or until standard output takes nothing more."""
     inbox = _Printer(output)
     hooks = WebhookReceiver(secret, inbox=inbox)
-    host = f"[{options.host}]" if ":" in options.host else options.host
+    name = f"[{options.host}]" if ":" in options.host else options.host
     async with hooks, aiohttp.ClientSession(timeout=_timeout(_FORWARD_TIMEOUT)) as session:
         handler = hooks.aiohttp_handler()
         if options.forward_to is not None:
@@ -99,7 +103,7 @@ async def _listen(options: argparse.Namespace, secret: str, output: Output) -> i
         await runner.setup()
         try:
             await web.TCPSite(runner, options.host, options.port).start()
-            output.info(f"Listening on http://{host}:{runner.addresses[0][1]}/ until Ctrl-C.")
+            output.info(f"Listening on http://{name}:{runner.addresses[0][1]}/ until Ctrl-C.")
             while not (output.is_lost or output.has_no_reader()):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(inbox.failed.wait(), _READER_CHECK)
@@ -144,11 +148,12 @@ def _forwarding(handler: _Handler, to: str, session: aiohttp.ClientSession) -> _
     """Return a handler that sends on what was verified, repetitions included."""
 
     async def forward(request: web.Request) -> web.StreamResponse:
+        body = await request.read()  # first: the receiver reads the stream to its end
         response = await handler(request)
         if not 200 <= response.status < 300:
             return response
         headers = {each: request.headers[each] for each in _FORWARDED if each in request.headers}
-        status, answer = await _post(session, to, await request.read(), headers)
+        status, answer = await _post(session, to, body, headers)
         return web.Response(status=status or 503, text=f"{to} gave {answer}")
 
     return forward
@@ -176,7 +181,7 @@ async def _post(
     except TimeoutError:
         return 0, f"no answer within {session.timeout.total:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return 0, f"no answer: {error or type(error).__name__}"
+        return 0, f"no answer: {connection_reason(error)}"
 
 
 def _add_send_to(commands: Any) -> None:

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from gather_async import GatherClient
 from gather_async.cli import main
+from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 
 
@@ -521,3 +522,301 @@ async def test_the_doctor_finds_a_wrong_address(run: Run, monkeypatch: pytest.Mo
     done = await run("doctor")
     assert done.status == 2
     assert "FAILED   settings" in done.out
+
+
+async def test_objects_are_created_from_the_command_line(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each `create` prints the id alone, or with --json the object; fields arrive as given."""
+    monkeypatch.setenv("GATHER_USER_ID", fake_gather.user_id)
+    question = await run("create", "question", "--title", "Q", "--question-script", "?")
+    interview = await run(
+        *("create", "interview", "--title", "I", "--question-ids", question.out.strip()),
+    )
+    names = ("--first-name", "Zo\u00eb", "--last-name", "Doe", "--email", "zoe@example.com")
+    person = await run("create", "candidate", *names, "--phone", "+12025550123", "--json")
+    assert (question.status, interview.status, person.status) == (0, 0, 0)
+    assert [each["id"] for each in fake_gather.questions] == [question.out.strip()]
+    (made,) = fake_gather.interviews
+    assert (made["id"], [each["id"] for each in made["questions"]]) == (
+        interview.out.strip(),
+        [question.out.strip()],
+    )
+    assert json.loads(person.out)["id"] == fake_gather.candidates[0]["id"]
+    assert fake_gather.candidates[0]["firstName"] == "Zo\u00eb"
+
+
+async def test_one_person_is_invited_once(run: Run, fake_gather: FakeGather) -> None:
+    """The same command again finds the person and the invite; sending stays at one."""
+    interview = (await run("create", "interview", "--title", "I")).out.strip()
+    names = ("--first-name", "Ada", "--last-name", "Doe", "--email", "ada@example.com")
+    person = (*names, "--phone", "+12025550123", "--external-id", "ats-1")
+    first = await run("invite-one", "--interview", interview, *person)
+    again = await run("invite-one", "--interview", interview, *person)
+    assert (first.status, again.status, first.out) == (0, 0, again.out)
+    assert (len(fake_gather.candidates), fake_gather.invites.total()) == (1, 1)
+    candidate, link, status = first.out.split()
+    assert (candidate, status) == (fake_gather.candidates[0]["id"], "invite_sent")
+    assert link == fake_gather.candidate_interviews[0]["id"]
+
+
+@pytest.mark.parametrize("command", ["invite-one", "status"])
+async def test_a_misspelt_interview_is_wrong_usage(
+    run: Run, fake_gather: FakeGather, command: str
+) -> None:
+    """It is found out before a person is created for nothing."""
+    names = ("--first-name", "Ada", "--last-name", "Doe", "--email", "ada@example.com")
+    person = (*names, "--phone", "+12025550123") if command == "invite-one" else ()
+    done = await run(command, "--interview", "misspelt", *person)
+    assert (done.status, done.err) == (2, "There is no interview misspelt.\n")
+    assert not fake_gather.candidates
+
+
+async def test_status_shows_sets_and_counts(
+    run: Run, fake_gather: FakeGather, invited: list[str]
+) -> None:
+    """One command for the status of an invite, of everyone in an interview, and of the quota."""
+    interview = str(fake_gather.interviews[0]["id"])
+    changed = await run("status", invited[0], "--set", "hired")
+    shown = await run("status", invited[0], invited[1], "--json")
+    counted = await run("status", "--interview", interview)
+    quota = await run("status", "--json")
+    assert changed.out.split("\t")[:2] == [invited[0], "hired"]
+    statuses = [json.loads(line)["status"] for line in shown.out.splitlines()]
+    assert statuses == ["hired", "invite_sent"]
+    assert counted.out.splitlines() == ["invite_sent\t2", "hired\t1"]
+    windows = json.loads(quota.out)["quota"]["windows"]
+    assert [(each["limit"], each["period"]) for each in windows] == [(100, 60), (1000, 3600)]
+
+
+async def test_the_server_can_be_named_on_the_command_line(
+    run: Run, fake_gather: FakeGather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--base-url wins over the environment, and an empty one isn't production."""
+    monkeypatch.setenv("GATHER_BASE_URL", "http://127.0.0.1:1")
+    good = await run("list", "teams", "--base-url", fake_gather.base_url)
+    assert (good.status, len(good.out.splitlines())) == (0, 1)
+    empty = await run("list", "teams", "--base-url", "")
+    assert (empty.status, empty.err) == (2, "--base-url is empty: name a server.\n")
+    clear = await run("list", "teams", "--base-url", "http://gather.example")
+    assert clear.status == 2
+    assert "--allow-insecure" in clear.err
+    assert "allow_insecure=True" not in clear.err
+
+
+@pytest.mark.parametrize("way", ["-v", "GATHER_LOG"])
+async def test_a_command_logs_its_requests_if_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """-v and GATHER_LOG=debug show each request on standard error; without them none is."""
+    assert "GET " not in (await run("list", "teams")).err
+    if way == "GATHER_LOG":
+        monkeypatch.setenv("GATHER_LOG", "debug")
+    done = await run("list", "teams", *([] if way == "GATHER_LOG" else ["-v"]))
+    assert done.status == 0
+    assert done.err.count("GET /qsi/gather/teams") == 1
+    assert "GET " not in done.out
+
+
+async def test_the_proxy_can_be_named_on_the_command_line(run: Run) -> None:
+    """--proxy is used whatever the environment says, and isn't ignored where it can't be."""
+    done = await run(
+        *("list", "teams", "--proxy", "http://127.0.0.1:1", "--base-url", "https://gather.invalid")
+    )
+    assert done.status == 1
+    assert "the proxy can't be reached" in done.err
+    assert (await run("list", "teams", "--proxy", "http://127.0.0.1:1")).status == 2
+
+
+@pytest.mark.fake_gather(rate_limits=DEFAULT_RATE_LIMITS)
+async def test_the_probe_describes_the_server_without_personal_data(
+    run: Run,
+    fake_gather: FakeGather,
+    gather_client: GatherClient,
+    finished: list[str],
+    tmp_path: Path,
+) -> None:
+    """The file has what the documentation leaves open, and no value of a person's or of text."""
+    await gather_client.candidate_interviews.wait_until_summarized(finished[0])
+    await gather_client.questions.create(
+        title="Hidden title", question_script="?", generate_audio=True, user_id=fake_gather.user_id
+    )
+    await gather_client.interviews.create(title="Another", interview_type="standard")
+    done = await run("doctor", "--probe", str(tmp_path / "probe.json"))
+    assert done.status == 0, done.out
+    text = (tmp_path / "probe.json").read_text()
+    for secret in ("Ada", "example.com", "234567890", "Hidden", fake_gather.api_key, *finished):
+        assert secret not in text
+    report = json.loads(text)
+    seen = {
+        (each["path"].removeprefix("/qsi/gather/"), each["status"]): each
+        for each in report["responses"]
+    }
+    assert seen["questions", 200]["body"]["data"]["questions"]["each"]["transcriptionStatus"]
+    candidates = seen["candidates", 200]
+    assert candidates["body"]["meta"]["pagination"]["total"] == "number 3"
+    assert candidates["query"] == {"pageSize": 2}
+    assert "oldest first" in " ".join(seen["interviews", 200]["sorted_by"])
+    assert seen["candidates/ID", 404]["body"]["error"]["code"] == "word NOT_FOUND"
+    assert seen["interviews", 400]["body"]["error"]["code"] == "word VALIDATION_ERROR"
+    assert seen["narrators", 400]["query"] == {"unknown": "1"}
+    assert seen["interviews", 200]["headers"].keys() >= {"content-type", "x-ratelimit-limit"}
+    statuses = seen["candidate-interviews", 200]["body"]["data"]["each"]["status"]
+    assert statuses == "word new_response"
+    results = seen["candidate-interviews/ID/results", 200]["body"]["data"]
+    assert results["summaryStatus"] == "word complete"
+
+
+async def test_a_probe_that_cannot_be_written_is_reported(run: Run, tmp_path: Path) -> None:
+    """The other checks are shown all the same."""
+    done = await run("doctor", "--probe", str(tmp_path / "no" / "probe.json"))
+    assert done.status == 1
+    assert "FAILED   probe" in done.out
+    assert "ok       request" in done.out
+
+
+def test_the_fake_server_delivers_and_completes() -> None:
+    """With --webhook its events arrive, signed; --complete-after finishes who was invited."""
+    with _started("webhooks", "listen", "--port", "0", "--secret", "hush") as listening:
+        assert listening.stderr is not None
+        target = listening.stderr.readline().split()[2]
+        options = ("--webhook", target, "--secret", "hush", "--complete-after", "0", "--json")
+        with _started("fake-server", "--host", "::1", *options) as process:
+            assert process.stdout is not None
+            server = json.loads(process.stdout.readline())
+            assert server["base_url"].startswith("http://[::1]:")
+            names = ("--first-name", "Ada", "--last-name", "Doe", "--email", "ada@example.com")
+            environment = os.environ | {
+                "GATHER_BASE_URL": server["base_url"],
+                "GATHER_API_KEY": server["api_key"],
+            }
+            command = [sys.executable, "-m", "gather_async"]
+            made = subprocess.run(
+                [*command, "create", "interview", "--title", "I"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            subprocess.run(
+                [
+                    *command,
+                    "invite-one",
+                    "--interview",
+                    made.stdout.strip(),
+                    *names,
+                    "--phone",
+                    "+12025550123",
+                ],
+                env=environment,
+                capture_output=True,
+                check=True,
+            )
+            assert listening.stdout is not None
+            events = []
+            while "candidate_interview.completed" not in events:
+                events.append(json.loads(listening.stdout.readline())["event"])
+            process.send_signal(signal.SIGINT)
+            _, log = process.communicate(timeout=60)
+        listening.kill()
+    assert "interview.created" in events
+    assert "POST /qsi/gather/candidate-interviews: 2" in log
+
+
+async def test_ctrl_c_keeps_what_an_export_has_read(
+    fake_gather: FakeGather,
+    gather_client: GatherClient,
+    finished: list[str],
+    run: Run,
+    tmp_path: Path,
+) -> None:
+    """The old file stays until --resume has made the new one, which reads only the rest."""
+    for each in finished:
+        await gather_client.candidate_interviews.wait_until_summarized(each)
+    output, kept = tmp_path / "r.csv", tmp_path / ".r.csv.progress.jsonl"
+    output.write_text("old")
+    path = f"/qsi/gather/candidate-interviews/{finished[2]}/results"
+    fake_gather.slow_next(600, path=path)
+    interview = str(fake_gather.interviews[0]["id"])
+    command = ("results", "--interview", interview, "--output", str(output))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gather_async", *command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    async with asyncio.timeout(60):  # nothing else tells when another process has written
+        while not kept.exists() or kept.read_text().count("\n") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert (process.returncode, output.read_text()) == (130, "old")
+    assert "--resume" in err.decode()
+    assert "Traceback" not in err.decode()
+    assert sorted(each.name for each in tmp_path.iterdir()) == [kept.name, output.name]
+    fake_gather.clear_faults()
+    fake_gather.clear_requests()
+    assert (await run(*command, "--resume")).status == 0
+    asked = [each.path for each in fake_gather.requests if each.path.endswith("/results")]
+    assert asked == [path]
+    assert len(output.read_text().splitlines()) == 4
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.usefixtures("run")
+async def test_two_exports_at_once_do_not_meet(
+    fake_gather: FakeGather, finished: list[str], tmp_path: Path
+) -> None:
+    """Each writes a file of its own; whichever ends last, the result is whole."""
+    output = tmp_path / "r.csv"
+    path = f"/qsi/gather/candidate-interviews/{finished[1]}/results"
+    fake_gather.slow_next(0.3, path=path)
+    interview = str(fake_gather.interviews[0]["id"])
+    command = ("results", "--interview", interview, "--output", str(output))
+    both = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gather_async", *command), stdout=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    assert [await each.wait() for each in both] == [0, 0]
+    assert len(list(csv.DictReader(output.read_text().splitlines()))) == 3
+    assert [each.name for each in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize(
+    "redirection", ["| true", ">/dev/full", ">&-", ">&- 2>&-", "2>/dev/full", "<&-"]
+)
+@pytest.mark.parametrize("command", ["list candidates", "doctor", "--version", "help list"])
+@pytest.mark.usefixtures("invited", "run")
+async def test_streams_that_are_lost_cause_no_traceback(command: str, redirection: str) -> None:
+    """Readers that leave, full disks and closed streams: a line at the most, and no success."""
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"{{ {sys.executable} -m gather_async {command} {redirection}; }}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert b"Traceback" not in out + err
+    assert b"Exception ignored" not in out + err
+    is_lost = redirection.startswith((">/", ">&"))
+    assert process.returncode == is_lost
+    if is_lost and "2>" not in redirection:
+        assert b"Standard output can't be written" in err
+
+
+async def test_work_is_reported_though_the_screen_is_gone(
+    run: Run, fake_gather: FakeGather, tmp_path: Path
+) -> None:
+    """`invite --report r.csv | true` sends the invites and writes the report."""
+    interview = (await run("create", "interview", "--title", "I")).out.strip()
+    (tmp_path / "c.csv").write_text(
+        "first name,last name,email,phone\nAda,Doe,ada@example.com,+12025550123\n"
+    )
+    line = f"{sys.executable} -m gather_async invite c.csv --interview {interview} --report r.csv"
+    process = await asyncio.create_subprocess_exec("bash", "-c", f"{line} | true", cwd=tmp_path)
+    assert await process.wait() == 0
+    assert fake_gather.invites.total() == 1
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["invited"]

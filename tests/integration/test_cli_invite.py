@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,6 +217,27 @@ async def test_the_bar_is_drawn_on_a_terminal_only(
         show(_progress())
     shown = capsys.readouterr()
     assert "29 invited, 1 rejected" in shown.out + shown.err
+
+
+@pytest.mark.parametrize("width", ["40", "80", "120"])
+async def test_the_bar_cuts_no_number(
+    gather_client: GatherClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    width: str,
+) -> None:
+    """However many counts there are, and however narrow the terminal is, all can be read."""
+    monkeypatch.setattr(Stream, "isatty", lambda _: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", width)
+    progress = _progress(counts=dict.fromkeys(InviteStatus, 12_345), done=23_456, total=34_567)
+    with watching(gather_client, Output()) as show:
+        show(progress)
+    shown = capsys.readouterr()
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.out + shown.err).split()
+    wanted = describe(progress, quota=gather_client.rate_limit_status.remaining).split()
+    assert "23456/34567" in words
+    assert [each for each in wanted if each not in words] == []
 
 
 async def test_the_json_lines_of_a_file_are_read(

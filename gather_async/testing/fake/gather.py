@@ -219,8 +219,9 @@ class FakeGather(FaultMethods, ScenarioMethods):
         """
         if not self._port:
             raise RuntimeError("FakeGather has no port yet: use async with, or await start().")
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        # Every address of the machine is none that a client could connect to.
+        host = {"0.0.0.0": HOST, "::": "::1"}.get(self._host, self._host)  # noqa: S104 - bound before
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
     def user_id(self) -> str:
