@@ -17,6 +17,7 @@ from gather_async.errors import ClientClosedError
 __all__ = [
     "CancelScope",
     "Clock",
+    "Deadlines",
     "LoopOwner",
     "PerLoop",
     "SystemClock",
@@ -169,6 +170,37 @@ class LoopOwner:
             else:
                 return
         function(*arguments)
+
+
+class Deadlines:
+    """Ends of what tasks of one loop may take, with one timer for all within a second.
+
+    A timer for each request is a twentieth of its cost (benchmarks/calls.py). aiohttp rounds
+    long timeouts up to whole seconds of the loop, too.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, set[asyncio.Task[Any]]] = {}
+
+    def add(self, task: "asyncio.Task[Any]", seconds: float) -> "set[asyncio.Task[Any]]":
+        """Cancel a task of the running loop after so many seconds, rounded up.
+
+        Returns:
+            The tasks with the same end: the task that discards itself there is not cancelled.
+        """
+        loop = task.get_loop()
+        end = math.ceil(loop.time() + seconds)
+        tasks = self._tasks.get(end)
+        if tasks is None:
+            tasks = self._tasks[end] = set()
+            loop.call_at(end, self._cancel, end)
+        tasks.add(task)
+        return tasks
+
+    def _cancel(self, end: int) -> None:
+        tasks = self._tasks.pop(end)
+        while tasks:
+            tasks.pop().cancel()
 
 
 T = TypeVar("T")

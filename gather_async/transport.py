@@ -4,15 +4,16 @@ import asyncio
 import platform
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from attrs import define, field
+from attrs import define, evolve, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from gather_async.clock import LoopOwner, PerLoop
+from gather_async.clock import Deadlines, LoopOwner, PerLoop
 from gather_async.errors import (
     ClientClosedError,
     ResponseDecodeError,
@@ -97,6 +98,7 @@ class _LoopSession:
     owner: LoopOwner
     session: aiohttp.ClientSession | None = None
     room: asyncio.Semaphore = field(factory=asyncio.Semaphore)
+    deadlines: Deadlines = field(factory=Deadlines)
     lifetime: AsyncGenerator[None, None] | None = None
 
     async def close(self) -> None:
@@ -160,30 +162,47 @@ class Transport:
         session = part.session
         if session is None or self._is_closed or not part.owner.is_here or session.closed:
             session = await self._open(part)
-        room = part.room
+        room, total, ends = part.room, timeout.total, None
         await room.acquire()
-        mark = _SENDING.set(state)
+        mark, task = _SENDING.set(state), asyncio.current_task()
+        if task is not None and total is not None and total > timeout.ceil_threshold:
+            cancels, ends = task.cancelling(), part.deadlines.add(task, total)
         try:
             # What a lent session has as its own defaults is said here, so that it changes nothing.
-            async with session.request(
+            response = await session.request(
                 method,
                 URL(self._base + target, encoded=True),
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=timeout if ends is None else _without_total(timeout),
                 raise_for_status=False,
                 auto_decompress=False,
                 proxy=self._proxy,
-            ) as response:
-                state.has_response = True
-                headers, length = response.headers, response.content_length
-                if length is None or length > self._max_response or "Content-Encoding" in headers:
-                    return Response(response.status, headers, await self._read(response, method))
-                return Response(response.status, headers, await response.read())
+            )
+            state.has_response = True
+            content = response.content
+            if (
+                # A small body comes with its headers: nothing is left to wait for, or to release.
+                content.is_eof()
+                and content.total_bytes <= self._max_response
+                and "Content-Encoding" not in response.headers
+                and not session.trace_configs
+            ):
+                return Response(response.status, response.headers, content.read_nowait())
+            async with response:
+                whole = await self._read(response, method)
+                return Response(response.status, response.headers, whole)
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError, ValueError) as error:
             raise self._mapped(error, method, state, timeout) from publishable(error)
+        except asyncio.CancelledError:
+            # Only the deadline's cancellation becomes an error; the caller's may have come, too.
+            if task is None or ends is None or task in ends or task.uncancel() > cancels:
+                raise
+            raise timed_out(method, self._host, state, timeout) from None
         finally:
+            if task is not None and ends is not None:
+                ends.discard(task)
             _SENDING.reset(mark)
             room.release()
 
@@ -193,7 +212,14 @@ class Transport:
         Raises:
             ResponseDecodeError: It is too large, or can't be unpacked.
         """
-        packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+        headers, length = response.headers, response.content_length
+        if (
+            length is not None
+            and length <= self._max_response
+            and "Content-Encoding" not in headers
+        ):
+            return await response.read()
+        packing = headers.get("Content-Encoding", "identity").strip().lower()
         body = BodyBuffer(packing, self._max_response)
         async for piece in response.content.iter_any():
             if not body.feed(piece):
@@ -242,7 +268,7 @@ class Transport:
             raise ClientClosedError("This client is closed: make a new GatherClient.")
         part.owner.enter()
         part.session = part.lifetime = None
-        part.room = asyncio.Semaphore(_MOST_CONNECTIONS)
+        part.room, part.deadlines = asyncio.Semaphore(_MOST_CONNECTIONS), Deadlines()
         if self._borrowed is not None:
             part.session = self._traced(self._borrowed)
             return part.session
@@ -303,6 +329,12 @@ def client_timeout(timeout: Timeout) -> aiohttp.ClientTimeout:
     if timeout is not None:
         _SECONDS.check("timeout", timeout, accepts="a ClientTimeout or None")
     return aiohttp.ClientTimeout(total=timeout)
+
+
+@lru_cache(maxsize=32)
+def _without_total(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """Return the timeout but for its total, which `Deadlines` keep."""
+    return evolve(timeout, total=None)
 
 
 def request_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gather_async.clock import Deadlines
 from gather_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -679,3 +680,91 @@ def test_aiohttp_timeout_is_taken_as_it_is() -> None:
     own = aiohttp.ClientTimeout(total=9, sock_connect=2, sock_read=3)
     assert client_timeout(own) is own
     assert client_timeout(None).total is None
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> dict[float, Callable[[], None]]:
+    """Give what rings each shared deadline, by its time of the loop; no time passes."""
+    loop, bells = asyncio.get_event_loop(), dict[float, Callable[[], None]]()
+    call_at = loop.call_at
+
+    def keep(when: float, callback: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if isinstance(getattr(callback, "__self__", None), Deadlines):
+            bells[when] = lambda: callback(*args)
+            when += 3600.0
+        return call_at(when, callback, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", keep)
+    return bells
+
+
+async def _hold_back(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Answer nothing."""
+    await reader.read()
+
+
+async def test_requests_of_one_second_share_a_deadline(
+    rung: dict[float, Callable[[], None]],
+) -> None:
+    """A whole second's requests end together as timeouts; one with more time goes on."""
+    sent = asyncio.Event()
+
+    async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        sent.set()
+        await reader.read()
+
+    async with serving(answer_late) as base, transport_to(base) as transport:
+        short, long = client_timeout(30.0), client_timeout(3000.0)
+        ended = [asyncio.create_task(exchange(transport, "POST", timeout=short)) for _ in "ab"]
+        open_ended = asyncio.create_task(exchange(transport, timeout=long))
+        await sent.wait()
+        first, last = min(rung), max(rung)
+        for when in sorted(rung):
+            if when < last:
+                rung[when]()
+        for task in ended:
+            with pytest.raises(GatherTimeoutError, match=r"timeout: 30\.0 s") as caught:
+                await task
+            assert task.cancelling() == 0
+            assert caught.value.__cause__ is None
+        assert not open_ended.done()
+        assert last - first > 2000.0
+        open_ended.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await open_ended
+
+
+async def test_deadline_of_a_finished_request_ends_nothing(
+    rung: dict[float, Callable[[], None]],
+) -> None:
+    """A task whose request was answered in time isn't cancelled when its deadline comes."""
+    async with serving(answer_all) as base, transport_to(base) as transport:
+        await exchange(transport, timeout=client_timeout(30.0))
+        assert rung
+        for ring in rung.values():
+            ring()
+        answer = await exchange(transport, timeout=client_timeout(30.0))
+    assert answer.status == 200
+
+
+async def test_cancellation_at_the_deadline_stays_one(
+    rung: dict[float, Callable[[], None]],
+) -> None:
+    """A caller who cancels in the step in which the deadline comes is obeyed."""
+    async with serving(_hold_back) as base, transport_to(base) as transport:
+        task = asyncio.create_task(exchange(transport, timeout=client_timeout(30.0)))
+        await asyncio.sleep(0)
+        assert rung
+        task.cancel()
+        for ring in rung.values():
+            ring()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_small_body_above_the_limit_is_refused() -> None:
+    """A body that came with its headers is held to ``max_response``, as any other."""
+    async with serving(answer_all) as base, transport_to(base, max_response=1) as transport:
+        with pytest.raises(ResponseDecodeError, match="larger than max_response"):
+            await exchange(transport)
