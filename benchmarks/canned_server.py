@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from itertools import count
 from typing import Any
 
 __all__ = ["CANDIDATE", "NEW_CANDIDATE", "QUESTION", "QUESTION_ID", "canned_server"]
@@ -52,14 +53,16 @@ CANDIDATE: dict[str, Any] = {
 
 
 _DATE = "{date}"  # as every gateway sends it
+_REMAINING = "{remaining}"
+_LIMIT = 1_000_000
 
 
 def _response(status: str, data: object) -> bytes:
     body = json.dumps({"data": data, "meta": _META}).encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nDate: {_DATE}\r\nX-RateLimit-Limit: 1000000\r\n"
-        "X-RateLimit-Remaining: 999999\r\nX-RateLimit-Reset: 4102444800\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {_DATE}\r\nX-RateLimit-Limit: {_LIMIT}\r\n"
+        f"X-RateLimit-Remaining: {_REMAINING}\r\nX-RateLimit-Reset: 4102444800\r\n\r\n"
     )
     return head.encode() + body
 
@@ -70,6 +73,7 @@ _READ = _response("200 OK", {"question": QUESTION})
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer each request of one connection until the client closes it."""
+    numbers = count(1)  # each client has one connection, and a quota of its own
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -80,7 +84,9 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             if not head.startswith(b"POST"):
                 asked_for = head.partition(b" HTTP/")[0].rpartition(b"/")[2]
                 response = _READ.replace(QUESTION_ID.encode(), asked_for)
-            writer.write(response.replace(_DATE.encode(), formatdate(usegmt=True).encode()))
+            remaining = f"{_LIMIT - next(numbers) % _LIMIT}"
+            response = response.replace(_REMAINING.encode(), remaining.encode(), 1)
+            writer.write(response.replace(_DATE.encode(), formatdate(usegmt=True).encode(), 1))
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 

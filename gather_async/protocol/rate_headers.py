@@ -7,20 +7,24 @@ every response). Which of the windows they describe is stated nowhere.
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
-import attrs
+from multidict import istr
 
 __all__ = ["ServerQuota", "read_rate_headers", "read_reset", "read_reset_after", "read_retry_after"]
 
 _COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
 _SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
+# Names that aiohttp's mapping needn't fold at each look-up.
+_LIMIT, _REMAINING = istr("X-RateLimit-Limit"), istr("X-RateLimit-Remaining")
+_RESET = istr("X-RateLimit-Reset")
 _LONGEST_COUNT = 16
 _SMALLEST_UNIX = 1e9  # 2001; a smaller number isn't Unix seconds, and what it means is unknown
 _SMALLEST_MILLIS = 1e11  # the year 5138 in seconds, 1973 in milliseconds
 
 
-@attrs.frozen
-class ServerQuota:
+class ServerQuota(NamedTuple):
     """One window as the server sees it, for one response.
 
     Attributes:
@@ -44,16 +48,18 @@ def read_rate_headers(headers: Mapping[str, str]) -> ServerQuota | None:
     >>> read_rate_headers({"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "7"})
     ServerQuota(limit=100, remaining=7, reset_at=None)
     """
-    limit = _count(_find(headers, "X-RateLimit-Limit"))
-    remaining = _count(_find(headers, "X-RateLimit-Remaining"))
+    limit = _known_count(_find(headers, _LIMIT))
+    remaining = _count(_find(headers, _REMAINING))
     if limit is None or remaining is None or limit < 1:
         return None
-    return ServerQuota(limit, min(max(remaining, 0), limit), read_reset(headers))
+    if not 0 <= remaining <= limit:
+        remaining = 0 if remaining < 0 else limit
+    return ServerQuota(limit, remaining, read_reset(headers))
 
 
 def read_reset(headers: Mapping[str, str]) -> float | None:
     """Return ``X-RateLimit-Reset`` in Unix seconds; None if it is absent or senseless."""
-    return _unix_seconds(_find(headers, "X-RateLimit-Reset"))
+    return _known_reset(_find(headers, _RESET))
 
 
 def read_retry_after(headers: Mapping[str, str]) -> tuple[float | None, str]:
@@ -74,7 +80,7 @@ def read_reset_after(headers: Mapping[str, str]) -> float | None:
 
     The documented one is a date, but gateways' own limits are commonly relative.
     """
-    seconds = _seconds(_find(headers, "X-RateLimit-Reset"))
+    seconds = _seconds(_find(headers, _RESET))
     return seconds if seconds is not None and seconds < _SMALLEST_UNIX else None
 
 
@@ -86,8 +92,9 @@ def _seconds(value: str | None) -> float | None:
 def _find(headers: Mapping[str, str], name: str) -> str | None:
     """Return a header; aiohttp's mapping ignores case, a plain dict doesn't."""
     value = headers.get(name)
-    if value is None:
-        value = headers.get(name.lower())
+    if value is not None:
+        return value
+    value = headers.get(name.lower())
     if value is None and type(headers) is dict:
         lower = name.lower()
         value = next((each for key, each in headers.items() if key.lower() == lower), None)
@@ -116,3 +123,8 @@ def _unix_seconds(value: str | None) -> float | None:
     if seconds >= _SMALLEST_MILLIS:
         seconds /= 1000
     return seconds if _SMALLEST_UNIX <= seconds < math.inf else None
+
+
+# A server names few limits, and one reset for many requests; what is left differs with each.
+_known_count = lru_cache(maxsize=8)(_count)
+_known_reset = lru_cache(maxsize=8)(_unix_seconds)
