@@ -11,6 +11,7 @@ from gather_async.version import __version__
 if TYPE_CHECKING:
     from gather_async.client import GatherClient
     from gather_async.errors import (
+        AlreadyHandledError,
         AudioGenerationError,
         AudioTimeoutError,
         AuthenticationError,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from gather_async.unset import UNSET
 
 __all__ = [
+    "AlreadyHandledError",
     "AudioGenerationError",
     "AudioState",
     "AudioTimeoutError",

@@ -11,6 +11,7 @@
     │   └── InviteNotDeliverableError
     ├── QuotaWaitError (TimeoutError)             refused before queueing
     ├── LeaseHeldError                            another machine runs this job
+    ├── AlreadyHandledError                       a webhook handler's second run: roll back
     ├── GatherConnectionError (ConnectionError)
     ├── GatherTimeoutError (TimeoutError)
     │   └── WaitTimeoutError                      what was awaited did not happen in time
@@ -41,6 +42,7 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 __all__ = [
+    "AlreadyHandledError",
     "AudioGenerationError",
     "AudioTimeoutError",
     "AuthenticationError",
@@ -163,6 +165,13 @@ class LeaseHeldError(GatherError):
     def __init__(self, message: str, *, wait: float) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class AlreadyHandledError(GatherError):
+    """A webhook handler completed an event that it had completed before, in a transaction.
+
+    Roll the transaction back, and let the error leave the handler: the event is over.
+    """
 
 
 class GatherConnectionError(GatherError, ConnectionError):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -27,11 +27,13 @@ __all__ = [
     "CallRecord",
     "CallSucceeded",
     "ClientEvent",
+    "EventListeners",
     "OnEvent",
     "QuotaWaited",
     "RequestStarted",
     "ResponseReceived",
     "RetryScheduled",
+    "fields_of",
     "log_fields",
     "log_level",
     "operation_of",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger("gather_async.session")
+E = TypeVar("E")
 _NOTABLE_WAIT: Final = 0.01  # seconds; less is what asking costs, such as a journal's commit
 
 
@@ -125,35 +128,43 @@ OnEvent = Callable[[ClientEvent], object]
 """Gets each event at once: it must not block."""
 
 
-class CallEvents:
-    """The listeners to a client's calls, which all its views share.
+class EventListeners(Generic[E]):
+    """Functions that are called for each event of one kind.
 
     Args:
         on_event: The first listener; None: there is none yet.
+        log: Where a listener that raises is logged.
 
     Attributes:
-        listeners: Empty: calls are not observed, and cost what they would without all this.
+        listeners: Empty: nothing is observed, and all costs what it would without this.
 
     Raises:
         ConfigurationError: It can't be called, or is async.
     """
 
-    __slots__ = ("_numbered", "_numbers", "listeners")
+    __slots__ = ("_log", "_numbered", "_numbers", "listeners")
 
-    def __init__(self, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self, on_event: Callable[[E], object] | None = None, *, log: logging.Logger = _LOG
+    ) -> None:
+        self._log = log
         self._numbers = itertools.count()
-        self._numbered: dict[int, OnEvent] = {}
-        self.listeners: tuple[OnEvent, ...] = ()
+        self._numbered: dict[int, Callable[[E], object]] = {}
+        self.listeners: tuple[Callable[[E], object], ...] = ()
         if on_event is not None:
             self.subscribe(on_event)
 
     @classmethod
-    def of(cls, on_event: OnEvent | None) -> "CallEvents":
-        """Return ``on_event`` itself if it is the events of other clients, as in a pool."""
+    def of(cls, on_event: Callable[[E], object] | None) -> "EventListeners[E]":
+        """Return ``on_event`` itself if it is the listeners of others, such as a pool's."""
         return on_event if isinstance(on_event, cls) else cls(on_event)
 
-    def subscribe(self, on_event: OnEvent) -> Callable[[], None]:
-        """Call a listener for each event from now on; the returned function ends it.
+    def subscribe(self, on_event: Callable[[E], object]) -> Callable[[], None]:
+        """Call a function for each event from now on; the returned function ends it.
+
+        Args:
+            on_event: Called at once, in the thread and task of what happens, so it must not
+                block. If it raises, that is logged, and changes nothing.
 
         Raises:
             ConfigurationError: It can't be called, or is async.
@@ -175,14 +186,17 @@ class CallEvents:
 
         return unsubscribe
 
-    def __call__(self, event: ClientEvent) -> None:
-        """Call all listeners; one that raises is logged, and keeps no other from its call."""
+    def __call__(self, event: E) -> None:
+        """Call all listeners; one that raises keeps no other from its call."""
         for listener in self.listeners:
             try:
                 listener(event)
             except (Exception, asyncio.CancelledError):
-                _LOG.exception("on_event raised at %s; the call goes on", type(event).__name__)
+                self._log.exception("on_event raised at %s", type(event).__name__)
 
+
+CallEvents = EventListeners[ClientEvent]
+"""The listeners to the calls of a client, or of all clients of a pool."""
 
 _CALLS = itertools.count(1)
 
@@ -311,8 +325,12 @@ def operation_of(request: Request) -> tuple[str, str]:
 def log_fields(request: Request, **fields: object) -> dict[str, object]:
     """Return the ``extra`` of a log record about a request; each name begins with ``gather_``."""
     operation, route = operation_of(request)
-    named = {"operation": operation, "method": request.method, "route": route, **fields}
-    return {f"gather_{name}": value for name, value in named.items()}
+    return fields_of(operation=operation, method=request.method, route=route, **fields)
+
+
+def fields_of(**fields: object) -> dict[str, object]:
+    """Return the ``extra`` of a log record."""
+    return {f"gather_{name}": value for name, value in fields.items()}
 
 
 B = TypeVar("B", bound=BaseException)

@@ -26,7 +26,7 @@ from gather_async.protocol.reconciliation import Reconciliation
 from gather_async.protocol.requests import Request, encode_body
 from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
 from gather_async.protocol.retry import LONGEST_HOLD, Failure, Retry, RetryPolicy, backoff, decide
-from gather_async.quota.limiter import HoldNotice, Limiter, Priority, Slot
+from gather_async.quota.limiter import HoldNotice, Limiter, Priority, Slot, log_wait
 from gather_async.reconciler import CreatedObjects, LostWrite, Reconciler, Result
 from gather_async.transport import (
     ClientTimeout,
@@ -46,8 +46,6 @@ _UNKNOWN_RESET = 5.0  # seconds, doubled by each refusal: four attempts outlast 
 _SHORTEST_RESET = 0.5  # seconds; a reset in the past was rounded, or is of another clock
 _FAILURES = (GatherConnectionError, GatherTimeoutError, GatherAPIError, ResponseDecodeError)
 _FORGIVEN_SKEW = 2.0  # seconds; a Date header has no fraction
-
-
 T = TypeVar("T")
 
 
@@ -286,8 +284,9 @@ class Session:
         except QuotaWaitError as refused:
             raise refused from call.error
         finally:
+            log_wait(call.request, seconds := self.clock.monotonic() - asked)
             if call.record is not None:
-                call.record.waited(self.clock.monotonic() - asked)
+                call.record.waited(seconds)
 
     async def _pause(self, call: "_Call", retry: Retry) -> None:
         """Wait before the next attempt."""

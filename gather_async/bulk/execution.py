@@ -1,6 +1,7 @@
 """Puts a job together, runs it once, and reports, however it ended."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -34,12 +35,15 @@ from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.observability import fields_of
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.limiter import Limiter, Priority
 from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = ["BulkClient", "JobExecution"]
+
+_LOG = logging.getLogger("gather_async.bulk")
 
 
 class BulkClient(Protocol):
@@ -153,7 +157,15 @@ class JobExecution:
         if self.stop_signal.error is not None:
             raise self.stop_signal.error
         assert self.report is not None  # noqa: S101 - set by _run_with
+        if not settings.is_dry:
+            self._log_end(self.report)
         return self.report
+
+    def _log_end(self, report: InviteReport) -> None:
+        counts = {status.value: count for status, count in report.counts.items() if count}
+        extra = fields_of(rows=report.total, requests=report.requests, counts=counts)
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        _LOG.info("A bulk invite ended: %s; rows: %d", summary, report.total, extra=extra)
 
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ __all__ = [
     "PRIORITY",
     "Priority",
     "Slot",
+    "log_wait",
 ]
 
 _LOG = logging.getLogger("gather_async.quota")
@@ -29,6 +30,13 @@ _NOTABLE = 10.0  # seconds; a shorter wait is over before anyone has read of it
 Priority = Literal["interactive", "bulk"]
 PRIORITY = Choice(get_args(Priority))
 """Checks that there is such a priority."""
+
+
+def log_wait(request: Request, seconds: float) -> None:
+    """Log that a request waited for the quota, unless it was for less than a hundredth."""
+    if seconds >= 0.01 and _LOG.isEnabledFor(logging.DEBUG):
+        fields = log_fields(request, wait=seconds)
+        _LOG.debug("%s: waited %.2f s for the quota", request, seconds, extra=fields)
 
 
 class Slot(Protocol):

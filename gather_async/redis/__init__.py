@@ -9,5 +9,6 @@ if find_spec("redis") is None:
 
 from gather_async.redis.inbox import RedisInbox
 from gather_async.redis.lease import RedisLease
+from gather_async.redis.signals import RedisSignals
 
-__all__ = ["RedisInbox", "RedisLease"]
+__all__ = ["RedisInbox", "RedisLease", "RedisSignals"]

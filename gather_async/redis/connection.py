@@ -201,7 +201,8 @@ class RedisConnection:
 
 
 def _new_client(url: str) -> Redis:
-    client = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+    # By protocol 3 redis-py 8 uses connections again that the server has closed.
+    client = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
     # Not by argument: a URL's own go ahead. Newer releases have defaults.
     none = {"socket_timeout": None, "socket_connect_timeout": None}
     client.connection_pool.connection_kwargs.update(none)

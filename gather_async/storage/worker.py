@@ -83,6 +83,11 @@ class Connector(Protocol):
         """The statement that begins a transaction which writes."""
         ...
 
+    @property
+    def lost(self) -> type[Exception]:
+        """The error of works whose transaction was lost by another work, or by the server."""
+        ...
+
     def connect(self) -> Any:
         """Return a connection to a database of the right version."""
         ...
@@ -116,6 +121,7 @@ class SQLiteConnector:
     is_shrinkable: bool = False
     thread_name: str = "gather-async-sqlite"
     begin: str = "BEGIN IMMEDIATE"
+    lost: type[Exception] = sqlite3.OperationalError
 
     def is_broken(self, connection: sqlite3.Connection) -> bool:
         """Return False: a file goes on."""
@@ -293,50 +299,73 @@ class DatabaseThread:
 
     def _run_group(self, group: Sequence[Job], *, writes: bool) -> None:
         try:
-            if self._connection is None:
-                self._connection = self._opening.connect()
             if writes:
-                _write(self._connection, group, self._opening.begin)
+                _write(self._begun(), group, self._opening.lost)
             else:
                 for job in group:
-                    _attempt(self._connection, job)
+                    _attempt(self._connected(), job)
         except Exception as error:
             for job in group:
                 job.error = job.error or error
-        if self._connection is not None and self._opening.is_broken(self._connection):
-            self._close()
-            self._connection = None
+        self._drop_if_broken()
         _resolve_all(group)
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = self._opening.connect()
+        return self._connection
+
+    def _begun(self) -> Any:
+        """Begin a transaction; on a new connection, if the old one was lost while it was idle."""
+        try:
+            self._connected().execute(self._opening.begin)
+        except Exception:
+            _roll_back(self._connection)
+            if not self._drop_if_broken():
+                raise
+            self._connected().execute(self._opening.begin)
+        return self._connection
+
+    def _drop_if_broken(self) -> bool:
+        if self._connection is None or not self._opening.is_broken(self._connection):
+            return False
+        self._close()
+        return True
 
     def _close(self) -> None:
         if self._connection is not None:
             # A full disk can fail the last checkpoint; what was committed is in the WAL.
             with contextlib.suppress(Exception):
                 self._connection.close()
+            self._connection = None
 
 
-def _write(connection: Database, group: Iterable[Job], begin: str) -> None:
-    """Run works in one transaction; raise if it was lost."""
-    connection.execute(begin)
+def _write(connection: Database, group: Iterable[Job], lost: type[Exception]) -> None:
+    """Run works in the transaction that was begun, and commit it; raise if it was lost."""
     try:
         for job in group:
             connection.execute("SAVEPOINT work")
             _attempt(connection, job)
-            _check_transaction(connection, job)
+            _check_transaction(connection, job, lost)
             if job.error is not None:
                 connection.execute("ROLLBACK TO work")
             connection.execute("RELEASE work")
         connection.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(Exception):
-            connection.execute("ROLLBACK")
+        _roll_back(connection)
         raise
 
 
-def _check_transaction(connection: Database, job: Job) -> None:
+def _roll_back(connection: Database | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(Exception):
+            connection.execute("ROLLBACK")
+
+
+def _check_transaction(connection: Database, job: Job, lost: type[Exception]) -> None:
     """Raise if the work ended the transaction: a full disk undoes earlier works too."""
     if not connection.in_transaction:
-        raise sqlite3.OperationalError("the shared transaction was lost") from job.error
+        raise lost("the shared transaction was lost") from job.error
 
 
 def _attempt(connection: Database, job: Job) -> None:

@@ -35,7 +35,7 @@ from gather_async.waiting.conditions import (
     summarized,
 )
 from gather_async.waiting.list_index import Poll
-from gather_async.waiting.pacing import PollBudget, is_fatal
+from gather_async.waiting.pacing import PollBudget, is_fatal, log_failed_poll
 from gather_async.waiting.registry import CHUNK, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
 
@@ -258,6 +258,7 @@ class Coordinator(Generic[T]):
                 page = await condition.page(poll.page, self._priority())
                 scheduler.record_page(poll, poll.page, page, clock.monotonic())
         except GatherError as error:
+            log_failed_poll(condition.noun, error)
             if is_fatal(error):
                 self._end(error)
             else:

@@ -7,6 +7,7 @@ quarters may be used at once and the rest comes evenly, so that hours of waiting
 leave a new wait without a poll for long.
 """
 
+import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -20,9 +21,21 @@ from gather_async.errors import (
     InvalidRequestError,
     WaitTimeoutError,
 )
+from gather_async.observability import fields_of
 from gather_async.protocol.rolling_windows import RateLimit
 
-__all__ = ["BRIEF", "HORIZON", "LeakyBucket", "PATIENCE", "PollBudget", "is_fatal", "is_permanent"]
+__all__ = [
+    "BRIEF",
+    "HORIZON",
+    "LeakyBucket",
+    "PATIENCE",
+    "PollBudget",
+    "is_fatal",
+    "is_permanent",
+    "log_failed_poll",
+]
+
+_LOG = logging.getLogger("gather_async.waiting")
 
 BRIEF = 60.0  # seconds; source: /getting-started/rate-limits (a minute and an hour)
 # A page that takes longer, or is behind by more, gives way to single reads.
@@ -133,6 +146,12 @@ def _until_below(log: list[float], ceiling: float, per: float, now: float) -> fl
     most = max(1, int(ceiling))
     recent = len(log) - bisect_right(log, now - per)
     return log[-most] + per - now if recent >= most else 0.0
+
+
+def log_failed_poll(noun: str, error: GatherError) -> None:
+    """Log that a poll failed; the waits go on if the error may pass."""
+    name = type(error).__name__
+    _LOG.info("A poll of %s failed: %s", noun, name, extra=fields_of(polled=noun, error=name))
 
 
 def is_fatal(error: GatherError) -> bool:

@@ -4,6 +4,7 @@ Targets that are due stand in queues, the others in a heap of times, so that the
 poll is found without going through all of them.
 """
 
+import logging
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,13 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
+from gather_async.observability import fields_of
 from gather_async.protocol.polling import PollPolicy, next_interval
 from gather_async.waiting.pacing import BRIEF, HORIZON, PATIENCE
 
 __all__ = ["CHUNK", "MOST_REMEMBERED", "Target", "Waiter", "WaiterRegistry"]
 
+_LOG = logging.getLogger("gather_async.waiting")
 T = TypeVar("T")
 CHUNK = 200  # targets handled in one step of the event loop: some 2 ms
 MOST_REMEMBERED = 50 * CHUNK  # ids: a megabyte; a burst of events for a whole account fits
@@ -42,6 +45,13 @@ class Waiter(Generic[T]):
     def deadline(self) -> float:
         """When the wait is over; ``inf`` if never."""
         return self.began + self.timeout
+
+    def end(self, outcome: T | BaseException) -> None:
+        """End the wait; harmless if it is over."""
+        if self.outcome is None:
+            self.outcome, name = outcome, type(outcome).__name__
+            _LOG.debug("A wait ended with %s", name, extra=fields_of(outcome=name))
+            self.on_end(self)
 
     def final_poll(self, latency: float) -> float:
         """Return when to start the final poll, so that its answer comes before the deadline."""

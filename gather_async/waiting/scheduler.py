@@ -73,9 +73,7 @@ class Scheduler(Generic[T]):
     def finish(self, waiter: Waiter[T], outcome: T | BaseException) -> None:
         """End one wait; harmless if it is over."""
         self.remove(waiter)
-        if waiter.outcome is None:
-            waiter.outcome = outcome
-            waiter.on_end(waiter)
+        waiter.end(outcome)
 
     def finish_each(self, waiters: Iterable[Waiter[T]], error: BaseException, now: float) -> None:
         """End waits with an error of their own."""

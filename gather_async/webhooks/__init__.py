@@ -28,7 +28,7 @@ from gather_async.webhooks.inbox import (
 from gather_async.webhooks.ingest import WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.receiver import WebhookReceiver
-from gather_async.webhooks.runs import HandlerPolicy
+from gather_async.webhooks.runs import HandlerEnded, HandlerPolicy
 from gather_async.webhooks.signing import SignedSample, sample, sample_body, sign, verify
 from gather_async.webhooks.sqlite_inbox import SQLiteInbox
 
@@ -40,6 +40,7 @@ __all__ = [
     "ClaimedEvent",
     "DeadLetter",
     "EventState",
+    "HandlerEnded",
     "HandlerFailure",
     "HandlerPolicy",
     "Inbox",

@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from gather_async.errors import WebhookFailure, WebhookVerificationError
+from gather_async.observability import fields_of
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
 from gather_async.webhooks.events import (
@@ -181,7 +182,8 @@ class Ingest:
             return WebhookReply.refused(404, "unknown_tenant")
         except WebhookVerificationError as error:
             status = 400 if error.reason is WebhookFailure.MALFORMED_BODY else 401
-            _log.info("A webhook delivery was refused: %s", error.reason)
+            extra = fields_of(reason=error.reason.value, status=status)
+            _log.info("A webhook delivery was refused: %s", error.reason, extra=extra)
             return WebhookReply.refused(status, error.reason)
         except Exception as error:
             _log.error("The secrets of webhooks failed (%s): answered 503", _kind(error))
@@ -312,11 +314,17 @@ class Ingest:
             async with asyncio.timeout(_LONGEST_PUT):
                 result = await self.store(event, text)
         except Exception as error:
-            _log.error("A webhook event could not be stored (%s): answered 503", _kind(error))
+            extra = fields_of(event=event.event, error=_kind(error), status=503)
+            _log.error(
+                "A webhook event could not be stored (%s): answered 503", _kind(error), extra=extra
+            )
             return WebhookReply.unavailable("inbox_not_writable")
         if result is PutResult.FULL:
-            _log.error("The webhook inbox is full: answered 503")
+            extra = fields_of(event=event.event, error="full", status=503)
+            _log.error("The webhook inbox is full: answered 503", extra=extra)
             return WebhookReply.unavailable("inbox_full")
+        extra = fields_of(event=event.event, result=result.name.lower(), status=200)
+        _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
 
 

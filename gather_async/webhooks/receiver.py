@@ -14,27 +14,24 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gather_async.clock import Clock, LoopOwner, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.observability import EventListeners, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number
 from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.handlers import Handlers
-from gather_async.webhooks.inbox import (
-    DeadLetter,
-    EventState,
-    Inbox,
-)
+from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.runs import (
     CURRENT_RUN,
     DeadLetterPublisher,
+    HandlerEnded,
     HandlerPolicy,
     OnDeadLetter,
     change_letters,
@@ -110,6 +107,7 @@ class WebhookReceiver(Handlers):
             ConfigurationError: An argument can't work.
         """
         super().__init__()
+        start_log()
         Number(least=1, whole=True).check("max_body", max_body)
         Number(above=0, unit="seconds").check("body_timeout", body_timeout)
         self._clock = clock or SystemClock()
@@ -142,9 +140,7 @@ class WebhookReceiver(Handlers):
             on_new=self._worker.wake,
         )
         self._owner = LoopOwner("webhook receiver", until_closed=True)
-        self._is_closed = False
-        self._is_auto_started = False
-        self._has_warned = False
+        self._is_closed = self._is_auto_started = self._has_warned = False
 
     async def receive(
         self,
@@ -303,9 +299,7 @@ class WebhookReceiver(Handlers):
             if not self._inbox.is_shared:
                 counts = await self._inbox.counts()
                 if lost := counts.get(EventState.WAITING, 0):
-                    _log.error(
-                        "%d webhook events were not finished, and are lost with memory", lost
-                    )
+                    _log.error("%d unfinished webhook events are lost with memory", lost)
             await self._inbox.aclose()
 
     async def catch_up(self, gather: CatchUpClient, *, since: datetime) -> int:
@@ -334,6 +328,11 @@ class WebhookReceiver(Handlers):
         """Return events that a handler failed on for good, oldest first, at most ``limit``."""
         return await self._inbox.dead_letters(limit=limit, receiver=self.name)
 
+    def on_dead_letter(self, callback: OnDeadLetter) -> OnDeadLetter:
+        """Call, or await, a function with each `DeadLetter` once it is stored; a decorator."""
+        self._dead_letters.callback = callback
+        return callback
+
     async def replay(self, letters: Collection[DeadLetter] | None = None) -> int:
         """Give dead letters to their handlers again; None: all. Returns how many."""
         count = await change_letters(self._inbox.replay, await self._letters(letters))
@@ -355,6 +354,11 @@ class WebhookReceiver(Handlers):
         The function that it returns ends the subscription.
         """
         return self._ingest.listeners.subscribe(listener)
+
+    @property
+    def run_events(self) -> EventListeners[HandlerEnded]:
+        """The listeners to its handlers: ``run_events.subscribe(function)`` adds one."""
+        return self._worker.run_events
 
     @property
     def name(self) -> str:
@@ -380,12 +384,7 @@ class WebhookReceiver(Handlers):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:

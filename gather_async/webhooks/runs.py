@@ -3,14 +3,17 @@
 import asyncio
 import contextvars
 import logging
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from inspect import isawaitable
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from gather_async.clock import Clock, Timer
+from gather_async.errors import AlreadyHandledError
+from gather_async.observability import fields_of
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
@@ -20,6 +23,7 @@ from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, DeadLetter, H
 __all__ = [
     "CURRENT_RUN",
     "DeadLetterPublisher",
+    "HandlerEnded",
     "HandlerPolicy",
     "HeldEvent",
     "OnDeadLetter",
@@ -163,13 +167,38 @@ class HeldEvent:
         )
 
 
+@frozen(kw_only=True)
+class HandlerEnded:
+    """A run of a webhook's handler is over. It holds nothing of what the event is about."""
+
+    event: str
+    """The event's name, such as ``candidate_interview.completed``."""
+    handler: str
+    lag: float
+    """Seconds from the receipt of the event to the begin of the run, by the wall clocks of the
+    processes that received and ran it."""
+    seconds: float
+    """That the run took."""
+    failures: int
+    """Failed runs of this handler on this event, this one included."""
+    error: str | None
+    """The class of the failure, such as ``ValueError``; None: it succeeded."""
+
+
 async def run_handler(
-    handler: Handler, claimed: ClaimedEvent, *, failures: int, timeout: float, clock: Clock
+    handler: Handler,
+    claimed: ClaimedEvent,
+    *,
+    failures: int,
+    timeout: float,
+    clock: Clock,
+    on_end: Callable[[HandlerEnded], object],
 ) -> str | None:
     """Run a handler; return None if it succeeded, else the failure with its traceback.
 
     Cancelling it cancels the handler and waits for its end.
     """
+    lag, began = max(0.0, clock.wall() - claimed.event.received_at), clock.monotonic()
     run = asyncio.create_task(_call(handler, claimed), name=f"webhook handler {handler.name}")
     deadline = asyncio.Event()
 
@@ -187,15 +216,30 @@ async def run_handler(
     finally:
         timer.cancel()
     failure = _failure_of(run, timeout if deadline.is_set() else None)
-    if failure is not None:
+    ended = HandlerEnded(
+        event=claimed.event.name,
+        handler=handler.name,
+        lag=lag,
+        seconds=clock.monotonic() - began,
+        failures=failures if failure is None else failures + 1,
+        error=None if failure is None else _kind_of(failure),
+    )
+    extra = fields_of(**asdict(ended))
+    if failure is None:
+        _log.debug(
+            "The webhook handler %s is done with %s", handler.name, claimed.event.key, extra=extra
+        )
+    else:
         _log.warning(
             "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
             handler.name,
             claimed.event.key,
-            failure.partition("\n")[0].partition(":")[0],
-            failures + 1,
+            ended.error,
+            ended.failures,
+            extra=extra,
         )
-        _log.debug("%s", failure)
+        _log.debug("%s", failure, extra=extra)
+    on_end(ended)
     return failure
 
 
@@ -218,10 +262,19 @@ def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
             return f"TimeoutError: it took longer than {timeout:g} seconds"
         return "CancelledError: it was cancelled from within"
     error = run.exception()
-    if error is None:
+    if error is None or isinstance(error, AlreadyHandledError):
         return None
     kind = "SystemExit" if isinstance(error, _ExitError) else type(error).__name__
     return f"{kind}: {error}\n" + "".join(traceback.format_exception(error))
+
+
+# Of a traceback a log gets the places: messages and lines of code may hold whom it is about.
+_FRAME = re.compile(r'\n  File "[^"\n]*", line \d+, in [\w<>.]+(?=\n)')
+
+
+def _kind_of(failure: str) -> str:
+    """Return the class of a failure."""
+    return failure.partition("\n")[0].partition(":")[0]
 
 
 def wanted_here(handlers: Mapping[str, Handler], event: str, ended: Collection[str]) -> list[str]:
@@ -283,12 +336,18 @@ class DeadLetterPublisher:
 
     def publish(self, claimed: ClaimedEvent, handler: str, failure: HandlerFailure) -> None:
         """Publish a letter that is stored by now."""
+        kind = _kind_of(failure.error)
         _log.error(
             "The webhook event %s is a dead letter of the handler %s, after %d failures: "
-            "replay or discard it",
+            "replay or discard it. The last was %s%s",
             claimed.event.key,
             handler,
             failure.failures,
+            kind,
+            "".join(_FRAME.findall(failure.error)),
+            extra=fields_of(
+                event=claimed.event.name, handler=handler, failures=failure.failures, error=kind
+            ),
         )
         if self.callback is None:
             return

@@ -1,8 +1,10 @@
 """What the inboxes in SQL databases have in common."""
 
 import math
+import os
 import time
 import uuid
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -23,7 +25,7 @@ from gather_async.webhooks.inbox import (
     StoredEvent,
 )
 
-__all__ = ["SQLInbox"]
+__all__ = ["SQLInbox", "abandon"]
 
 T = TypeVar("T")
 
@@ -42,6 +44,14 @@ class SQLInbox(ABC):
     def _remember(self, keep_for: float) -> None:
         Number(least=3600, unit="seconds").check("keep_for", keep_for)
         self._keep_for, self._next_check = keep_for, -math.inf
+        _inboxes.add(self)
+
+    def leave_before_fork(self) -> None:  # noqa: B027 - most have nothing to close
+        """Close what a child must not have."""
+
+    @abstractmethod
+    def leave_in_child(self) -> None:
+        """Forget what stayed in the parent of a fork."""
 
     @abstractmethod
     async def _run(self, work: Callable[[Any], T], *, writes: bool = True) -> T:
@@ -173,3 +183,26 @@ class SQLInbox(ABC):
     @abstractmethod
     async def _shrink(self) -> None:
         """Give the space of what was forgotten back."""
+
+
+_owned_by_parent: list[Any] = []
+
+
+def abandon(store: Any) -> None:
+    """Keep a store of a fork's parent from being closed by its child, whose locks may be held."""
+    _owned_by_parent.append(store)
+
+
+_inboxes: "weakref.WeakSet[SQLInbox]" = weakref.WeakSet()
+
+
+def _for_each_inbox(leave: Callable[[SQLInbox], None]) -> None:
+    for inbox in list(_inboxes):
+        leave(inbox)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _for_each_inbox(lambda inbox: inbox.leave_before_fork()),
+        after_in_child=lambda: _for_each_inbox(lambda inbox: inbox.leave_in_child()),
+    )

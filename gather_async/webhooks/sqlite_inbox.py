@@ -2,13 +2,11 @@
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from attrs import define
 
@@ -16,7 +14,7 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError, WebhookVerificationError
 from gather_async.storage import SQLiteStore
 from gather_async.webhooks.events import decode_event
-from gather_async.webhooks.sql_inbox import SQLInbox
+from gather_async.webhooks.sql_inbox import SQLInbox, abandon
 
 __all__ = ["SQLiteInbox"]
 
@@ -148,7 +146,6 @@ class SQLiteInbox(SQLInbox):
             is_shrinkable=True,
         )
         self._file = _File(self._path, store)
-        _used.add(self)
         return self._file
 
     def leave_before_fork(self) -> None:
@@ -159,9 +156,8 @@ class SQLiteInbox(SQLInbox):
 
     def leave_in_child(self) -> None:
         """Forget a database in memory, whose thread stayed in the parent."""
-        if self._file is not None:
-            _abandoned.append(self._file)
-            self._file = None
+        abandon(self._file)
+        self._file = None
 
 
 class _MovedError(Exception):
@@ -220,22 +216,6 @@ def _free_some(connection: sqlite3.Connection) -> None:
 def _rewrite(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("VACUUM")
-
-
-_used: "weakref.WeakSet[SQLiteInbox]" = weakref.WeakSet()
-_abandoned: list[Any] = []
-
-
-def _for_each_used(leave: Callable[[SQLiteInbox], None]) -> None:
-    for inbox in list(_used):
-        leave(inbox)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _for_each_used(SQLiteInbox.leave_before_fork),
-        after_in_child=lambda: _for_each_used(SQLiteInbox.leave_in_child),
-    )
 
 
 _SCHEMA_VERSION: Final = 2

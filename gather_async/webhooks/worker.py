@@ -12,6 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from gather_async.clock import Clock, wait
+from gather_async.observability import EventListeners
 from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
@@ -22,6 +23,7 @@ from gather_async.webhooks.inbox import (
     StoredEvent,
 )
 from gather_async.webhooks.runs import (
+    HandlerEnded,
     HandlerPolicy,
     HeldEvent,
     last_report,
@@ -64,6 +66,7 @@ class Worker:
     has_listeners: Callable[[], bool]
     on_published: Callable[[StoredEvent], None]
     """Called for each event that any process stored, if there are listeners."""
+    run_events: EventListeners[HandlerEnded] = field(factory=lambda: EventListeners(log=_LOG))
     _wake: asyncio.Event = field(factory=asyncio.Event)
     _main: "asyncio.Task[None] | None" = None
     _is_draining: bool = False
@@ -287,6 +290,7 @@ class Worker:
                 failures=held.failures_of(name),
                 timeout=self.policy.timeout,
                 clock=self.clock,
+                on_end=self.run_events,
             )
             if failure is None:
                 held.record_success(name)

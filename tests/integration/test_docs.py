@@ -31,8 +31,11 @@ TESTED_ELSEWHERE = {
 PUBLIC_PACKAGES = ("errors", "models", "webhooks", "bulk", "testing", "redis", "postgres", "otel")
 # A block of these words is a test, and pytest runs it.
 A_TEST = "def test_"
-# What pages write for the address of a Redis server.
-REDIS = "redis://localhost:6379/0"
+# What pages write for the address of a server, and the fixture that has a real one.
+SERVERS = {
+    "redis://localhost:6379/0": "redis_url",
+    "postgresql://localhost/app": "postgres_url",
+}
 CANDIDATES = """\
 First Name,Last Name,Email,Phone
 Ada,Doe,ada@example.com,+12025550123
@@ -74,11 +77,12 @@ async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield fake
 
 
-async def _run(example: Example, names: dict[str, Any], redis_url: str) -> None:
+async def _run(example: Example, names: dict[str, Any], servers: dict[str, str]) -> None:
     """Run a block in this loop; it may await as if it stood in a coroutine."""
     lines = "\n" * (example.line + example.parsed.line_offset)  # tracebacks show the page's line
     source = lines + example.parsed.replace("asyncio.run(main())", "await main()")
-    source = source.replace(REDIS, redis_url)
+    for written, url in servers.items():
+        source = source.replace(written, url)
     code = compile(
         source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
     )
@@ -92,12 +96,16 @@ async def test_the_programs_of_a_page_run(
     page: Path, fake: FakeGather, request: pytest.FixtureRequest
 ) -> None:
     """Each block runs after those before it, with a client at hand, and its asserts hold."""
-    uses_redis = REDIS in page.read_text(encoding="utf-8")
-    redis_url: str = request.getfixturevalue("redis_url") if uses_redis else REDIS
+    text = page.read_text(encoding="utf-8")
+    servers = {
+        written: request.getfixturevalue(fixture)
+        for written, fixture in SERVERS.items()
+        if written in text
+    }
     async with fake.client(user_id=fake.user_id) as gather:
         names = {"__name__": "page", "gather": gather, "fake": fake}
         for block in _programs(page):
-            await _run(block, names, redis_url)
+            await _run(block, names, servers)
 
 
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -29,8 +30,18 @@ from gather_async import (
     ServerError,
 )
 from gather_async.testing import FakeGather, VirtualClock
+from gather_async.webhooks import (
+    DeadLetter,
+    HandlerEnded,
+    HandlerPolicy,
+    WebhookEvent,
+    WebhookReceiver,
+    sample_body,
+    sign,
+)
 
 Call = Callable[[GatherClient], Awaitable[object]]
+SECRET = "s3cret"
 EMAIL, PHONE = "ann@example.com", "+12025550123"
 
 
@@ -235,7 +246,7 @@ async def test_a_listener_that_raises_is_logged(
     assert len(seen) == 3
     assert [each.levelname for each in caplog.records] == ["ERROR"] * 3
     assert {each.name for each in caplog.records} == {"gather_async.session"}
-    assert "on_event raised at CallFailed; the call goes on" in caplog.text
+    assert "on_event raised at CallFailed" in caplog.text
     assert "_send" not in caplog.text
     assert fake.api_key not in caplog.text
 
@@ -376,9 +387,18 @@ async def test_the_log_has_structured_fields(
         ("gather_async.session", "DEBUG"),
         ("gather_async.session", "INFO"),
         ("gather_async.quota", "WARNING"),
+        ("gather_async.quota", "DEBUG"),
         ("gather_async.session", "DEBUG"),
     ]
-    assert [each.get("gather_status") for each in fields] == [503, None, 429, None, 429, 200]
+    assert [each.get("gather_status") for each in fields] == [
+        503,
+        None,
+        429,
+        None,
+        429,
+        None,
+        200,
+    ]
     assert [each.get("gather_error") for each in fields] == [
         None,
         "ServerError",
@@ -386,5 +406,113 @@ async def test_the_log_has_structured_fields(
         "RateLimitedError",
         None,
         None,
+        None,
     ]
     assert fields[3]["gather_wait"] >= 30.0
+
+
+async def deliver(hooks: WebhookReceiver, clock: VirtualClock, event: str) -> None:
+    """Deliver an event that is signed now."""
+    body = sample_body(event, data={"email": EMAIL}, at=datetime.fromtimestamp(clock.wall(), UTC))
+    header = sign(body, secret=SECRET, timestamp=clock.wall())
+    assert (await hooks.receive(body, {"X-Qualifi-Signature": header})).status == 200
+
+
+async def test_runs_of_handlers_are_seen(clock: VirtualClock) -> None:
+    """Each run says how long its event had waited; a listener that raises changes nothing."""
+    hooks = WebhookReceiver(SECRET, clock=clock, handling=HandlerPolicy(attempts=2))
+    runs: list[HandlerEnded] = []
+    hooks.run_events.subscribe(runs.append)
+    hooks.run_events.subscribe(lambda _: 1 / 0)
+    is_broken = True
+
+    @hooks.on("interview.created")
+    async def save(event: WebhookEvent) -> None:
+        nonlocal is_broken
+        await clock.sleep(3.0)
+        if is_broken:
+            is_broken = False
+            raise LookupError(EMAIL)
+
+    await deliver(hooks, clock, "interview.created")
+    await clock.sleep(30.0)
+    async with hooks:
+        await clock.sleep(60.0)
+    first, second = runs
+    assert (first.event, first.failures, first.error) == ("interview.created", 1, "LookupError")
+    assert (second.failures, second.error) == (1, None)
+    assert first.handler.endswith("save")
+    assert first.lag == pytest.approx(30.0, abs=0.1)
+    assert first.seconds == pytest.approx(3.0, abs=0.1)
+    assert 33.0 < second.lag < 40.0
+    assert EMAIL not in str(runs)
+
+
+async def test_a_dead_letter_is_logged_with_its_traceback(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error's class and each place of its chain are logged, and nothing that it says."""
+    hooks = WebhookReceiver(SECRET, clock=clock, handling=HandlerPolicy(attempts=1))
+    letters: list[DeadLetter] = []
+
+    @hooks.on_dead_letter
+    async def keep(letter: DeadLetter) -> None:
+        letters.append(letter)
+
+    def look_up() -> None:
+        raise LookupError("ann@example.com")
+
+    @hooks.on("interview.created")
+    async def save(event: WebhookEvent) -> None:
+        try:
+            look_up()
+        except LookupError as error:
+            raise ValueError("ann@example.com") from error
+
+    async with hooks:
+        await deliver(hooks, clock, "interview.created")
+        await clock.sleep(1.0)
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.name == "gather_async.webhooks"
+    first, *places = record.getMessage().splitlines()
+    assert first.endswith("after 1 failures: replay or discard it. The last was ValueError")
+    assert [each.rpartition(" in ")[2] for each in places] == ["save", "look_up", "_call", "save"]
+    assert all(each.startswith('  File "') and ", line " in each for each in places)
+    assert "@" not in caplog.text
+    fields = vars(record)
+    assert fields["gather_event"] == "interview.created"
+    assert (fields["gather_failures"], fields["gather_error"]) == (1, "ValueError")
+    assert [each.error.startswith("ValueError: ann@example.com") for each in letters] == [True]
+
+
+async def test_each_layer_logs_what_it_does(
+    fake: FakeGather, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waits for quota, polls that fail, waits that end, a job's counts, and stored events."""
+    caplog.set_level(logging.DEBUG, logger="gather_async")
+    limits = [RateLimit(3, per=60)]
+    async with fake.client(rate_limits=limits, retry=RetryPolicy(attempts=1)) as gather:
+        question = await gather.questions.create(
+            title="Hello", question_script="Why?", user_id=fake.user_id
+        )
+        fake.fail_next(503, method="GET")
+        await gather.questions.wait_until_audio_ready(question)
+        interview = await gather.interviews.create(title="Role", question_ids=[question.id])
+        person = NewCandidate(first_name="Ann", last_name="Lee", email=EMAIL, phone=PHONE)
+        await gather.bulk_invite([person], interview_id=interview.id, delivery_types=["email"])
+    async with WebhookReceiver(SECRET, clock=clock) as hooks:
+        await deliver(hooks, clock, "interview.created")
+        await hooks.receive(b"{}", {})
+    said = {(each.name, each.levelname, each.getMessage()) for each in caplog.records}
+    assert {
+        ("gather_async.waiting", "INFO", "A poll of questions failed: ServerError"),
+        ("gather_async.waiting", "DEBUG", "A wait ended with Question"),
+        ("gather_async.bulk", "INFO", "A bulk invite ended: 1 invited; rows: 1"),
+        ("gather_async.webhooks", "DEBUG", "A webhook event was stored: interview.created"),
+        ("gather_async.webhooks", "INFO", "A webhook delivery was refused: missing_header"),
+    } <= said
+    waits = [each for each in caplog.records if "for the quota" in each.getMessage()]
+    assert {each.name for each in waits} == {"gather_async.quota"}
+    assert max(vars(each)["gather_wait"] for each in waits) > 10.0
+    for hidden in (EMAIL, PHONE, "Ann", "Lee", fake.api_key, SECRET):
+        assert hidden not in caplog.text

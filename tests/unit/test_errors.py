@@ -10,6 +10,7 @@ import pytest
 
 from gather_async import errors
 from gather_async.errors import (
+    AlreadyHandledError,
     AudioGenerationError,
     AudioTimeoutError,
     AuthenticationError,
@@ -59,6 +60,7 @@ def one_of_each() -> Iterator[GatherError]:
         InvalidRequestError,
         InvalidEmailError,
         InviteNotDeliverableError,
+        AlreadyHandledError,
     ):
         yield plain("what to do")
     yield InvalidPhoneNumberError("what to do", reason="letters")

@@ -9,8 +9,8 @@ import pytest
 
 from gather_async import ConfigurationError, GatherClient, GatherPool, NotFoundError, RequestStarted
 from gather_async.observability import (
-    CallEvents,
     ClientEvent,
+    EventListeners,
     log_level,
     operation_of,
     start_log,
@@ -100,7 +100,7 @@ def test_a_listener_that_is_no_function_is_refused() -> None:
 def test_a_subscription_ends_alone_and_once() -> None:
     """Each subscription of one listener is its own; to end it again changes nothing."""
     seen: list[ClientEvent] = []
-    events = CallEvents(seen.append)
+    events = EventListeners[ClientEvent](seen.append)
     end = events.subscribe(seen.append)
     events(EVENT)
     end()

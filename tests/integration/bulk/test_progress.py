@@ -61,6 +61,7 @@ async def test_a_callback_that_raises_is_dropped(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broken progress bar is logged once and stops nothing."""
+    caplog.set_level("WARNING", logger="gather_async")  # whatever frameworks set up before
 
     def broken(progress: InviteProgress) -> None:
         raise RuntimeError("no terminal")

@@ -65,6 +65,21 @@ async def test_no_cancellation_is_swallowed(redis_url: str) -> None:
     await connection.aclose()
 
 
+async def test_a_restart_of_the_server_costs_no_call(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """Connections that the server closed while they were idle are replaced, not used."""
+    connection = RedisConnection(redis_url, timeout=5.0)
+    await asyncio.gather(*(connection.call(lambda client: client.ping()) for _ in range(5)))
+    redis_server.stop()
+    redis_server.start()
+    for _ in range(5):  # the loop learns of it
+        await asyncio.sleep(0)
+    for _ in range(5):
+        assert await connection.call(lambda client: client.ping())
+    await connection.aclose()
+
+
 async def test_a_timeout_of_the_url_is_not_redis_pys(redis_url: str) -> None:
     """``socket_timeout`` in a URL, which would swallow cancellations, has no effect."""
     connection = RedisConnection(redis_url + "?socket_timeout=1", timeout=5.0)

@@ -1,0 +1,130 @@
+"""Workers on one Redis server, of which one is killed, and whose clocks disagree."""
+
+import asyncio
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gather_async.redis import RedisInbox
+from gather_async.webhooks import EventState, HandlerPolicy, WebhookReceiver, sample
+
+# What it writes: one line each for the begin of a run and for a completion that is recorded.
+_WORKER = """
+    import asyncio, os, sys, time
+    from gather_async.clock import SystemClock
+    from gather_async.redis import RedisInbox
+    from gather_async.webhooks import HandlerPolicy, WebhookReceiver
+
+    url, log, ahead = sys.argv[1], os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND), sys.argv[3]
+
+    class Clock(SystemClock):
+        def wall(self):
+            return time.time() + float(ahead)
+
+        def monotonic(self):
+            return time.monotonic() + 1000 * float(ahead)
+
+    policy = HandlerPolicy(lease=2.0, poll=0.05, base=0.05, cap=0.05)
+    hooks = WebhookReceiver("s", inbox=RedisInbox(url), handling=policy, clock=Clock())
+
+    def note(word, event, handler):
+        os.write(log, f"{word} {event.data['number']} {handler} {os.getpid()}\\n".encode())
+
+    async def run(event, handler):
+        note("begin", event, handler)
+        await asyncio.sleep(0.01)
+        await hooks.complete()
+        note("kept", event, handler)
+
+    @hooks.on("interview.updated")
+    async def mail(event):
+        await run(event, "mail")
+
+    @hooks.on("interview.updated")
+    async def crm(event):
+        await run(event, "crm")
+
+    async def main():
+        async with hooks:
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+    asyncio.run(main())
+"""
+_HANDLERS = ("mail", "crm")
+
+
+@pytest.mark.parametrize("ahead", [(0, 0, 0, 0), (60, 0, -60, 0)], ids=["one time", "60 s apart"])
+async def test_a_killed_worker_loses_nothing_and_repeats_nothing_that_was_recorded(
+    ahead: tuple[int, ...], redis_url: str, tmp_path: Path
+) -> None:
+    """Of 200 events, 2 handlers and 4 workers, one killed, none is missing or begun too often."""
+    log = tmp_path / "log"
+    log.touch()
+    program = textwrap.dedent(_WORKER)
+    workers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, redis_url, str(log), str(seconds)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for seconds in ahead
+    ]
+    # Receives only: it has no handlers, and is never started.
+    hooks = WebhookReceiver("s", inbox=RedisInbox(redis_url), handling=HandlerPolicy())
+    try:
+        for each in workers:
+            assert each.stdout is not None
+            assert await each.stdout.readline() == b"ready\n"
+        for number in range(200):
+            signed = sample("interview.updated", secret="s", data={"number": number})
+            assert (await hooks.receive(signed.body, signed.headers)).status == 200
+            if number == 60:
+                await _until_it_runs(log, workers[0].pid)
+                workers[0].kill()
+        while (await hooks.inbox.counts())[EventState.WAITING]:  # noqa: ASYNC110 - of others
+            await asyncio.sleep(0.05)
+        assert (await hooks.inbox.counts())[EventState.DONE] == 200
+        _check(log.read_text().split("\n"), workers[0].pid)
+    finally:
+        for each in workers:
+            if each.returncode is None:
+                each.kill()
+            await each.communicate()
+        await hooks.aclose()
+
+
+async def _until_it_runs(log: Path, pid: int) -> None:
+    """Return once a process is in the midst of a run, so that the kill cuts one off."""
+    while True:
+        words = [line.split() for line in log.read_text().split("\n") if line.endswith(f" {pid}")]
+        if Counter(word[0] for word in words)["begin"] > len(words) / 2:
+            return
+        await asyncio.sleep(0.001)
+
+
+def _check(lines: list[str], killed: int) -> None:
+    """Each handler succeeded on each event, and only the killed process's runs were repeated."""
+    recorded: set[tuple[str, str]] = set()
+    begun: Counter[tuple[str, str]] = Counter()
+    of_the_killed: set[tuple[str, str]] = set()
+    for line in filter(None, lines):
+        word, number, handler, pid = line.split()
+        if word == "kept":
+            recorded.add((number, handler))
+            continue
+        assert (number, handler) not in recorded, "it was begun after it had been recorded"
+        begun[number, handler] += 1
+        if int(pid) == killed:
+            of_the_killed.add((number, handler))
+    everything = {(str(number), handler) for number in range(200) for handler in _HANDLERS}
+    assert set(begun) == everything
+    # It may have recorded a completion, and died before it wrote that down.
+    assert everything - recorded <= of_the_killed
+    repeated = {each for each, runs in begun.items() if runs > 1}
+    assert repeated <= of_the_killed
+    assert len(repeated) <= HandlerPolicy().concurrency
+    assert max(begun.values()) <= 2

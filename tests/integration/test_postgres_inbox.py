@@ -1,0 +1,361 @@
+"""The inbox in a PostgreSQL database: the laws of all inboxes, and what only this one has."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gather_async import AlreadyHandledError, ConfigurationError
+from gather_async.postgres import PostgresInbox
+from gather_async.testing.inbox_laws import LAWS, Law, event
+from gather_async.webhooks import (
+    ClaimedEvent,
+    EventState,
+    HandlerPolicy,
+    PutResult,
+    WebhookEvent,
+    WebhookReceiver,
+    sample,
+)
+from tests.servers import PostgresServer
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@pytest.fixture
+async def inbox(postgres_url: str) -> AsyncIterator[PostgresInbox]:
+    """An empty inbox."""
+    inbox = PostgresInbox(postgres_url)
+    yield inbox
+    await inbox.aclose()
+
+
+@pytest.fixture
+async def connection(postgres_url: str) -> AsyncIterator[Connection]:
+    """A connection of the user's own, to a database with a table of results."""
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        await connection.execute("CREATE TABLE results (key text)")
+        await connection.commit()
+        yield connection
+
+
+async def _claim(inbox: PostgresInbox, *, lease: float = 60.0) -> ClaimedEvent:
+    (claimed,) = (await inbox.claim("", (), limit=1, lease=lease)).events
+    return claimed
+
+
+async def _results(connection: Connection) -> int:
+    rows = await connection.execute("SELECT count(*) FROM results")
+    found = await rows.fetchone()
+    await connection.commit()
+    assert found is not None
+    return int(found[0])
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+async def test_law(law: Law, postgres_url: str) -> None:
+    """The inbox keeps each law of inboxes, in the server's own time."""
+    inbox, other = PostgresInbox(postgres_url), PostgresInbox(postgres_url)
+    await law(inbox, other, asyncio.sleep)
+    await inbox.aclose()
+    await other.aclose()
+
+
+async def test_a_completion_is_part_of_the_handlers_transaction(
+    inbox: PostgresInbox, connection: Connection
+) -> None:
+    """Rolled back, neither the handler's changes nor its completion are there; committed, both."""
+    await inbox.put(event())
+    claimed = await _claim(inbox, lease=0.01)
+    await connection.execute("INSERT INTO results VALUES ('k')")
+    await inbox.complete(claimed, "h", connection=connection)
+    await connection.rollback()
+    await asyncio.sleep(0.02)
+    claimed = await _claim(inbox, lease=0.01)
+    assert (claimed.ended, await _results(connection)) == (frozenset(), 0)
+    async with connection.transaction():
+        await connection.execute("INSERT INTO results VALUES ('k')")
+        await inbox.complete(claimed, "h", connection=connection)
+    await asyncio.sleep(0.02)
+    claimed = await _claim(inbox)
+    assert (claimed.ended, await _results(connection)) == (frozenset({"h"}), 1)
+
+
+async def test_two_runs_at_once_have_one_effect(
+    postgres_url: str, inbox: PostgresInbox, connection: Connection
+) -> None:
+    """The second transaction waits for the first, and is refused once that is committed."""
+    await inbox.put(event())
+    claimed = await _claim(inbox)
+
+    async def run() -> None:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as own:
+            await own.execute("INSERT INTO results VALUES ('k')")
+            await inbox.complete(claimed, "h", connection=own)
+            await asyncio.sleep(0.05)
+
+    results = await asyncio.gather(run(), run(), run(), return_exceptions=True)
+    kinds = Counter(type(result) for result in results)
+    assert kinds == {type(None): 1, AlreadyHandledError: 2}
+    assert await _results(connection) == 1
+
+
+def test_a_completion_by_a_connection_without_asyncio(postgres_url: str) -> None:
+    """A handler's own thread may use psycopg as it is without asyncio."""
+
+    async def put_and_complete() -> frozenset[str]:
+        inbox = PostgresInbox(postgres_url)
+        await inbox.put(event())
+        claimed = await _claim(inbox, lease=0.01)
+        with psycopg.connect(postgres_url) as connection:
+            await inbox.complete(claimed, "h", connection=connection)
+        await asyncio.sleep(0.02)
+        claimed = await _claim(inbox)
+        await inbox.aclose()
+        return claimed.ended
+
+    assert asyncio.run(put_and_complete()) == {"h"}
+
+
+async def test_a_second_run_of_a_handler_is_over(
+    postgres_url: str, inbox: PostgresInbox, connection: Connection
+) -> None:
+    """A handler that is refused as already handled has not failed: its event is done."""
+    hooks = WebhookReceiver("s", inbox=inbox, handling=HandlerPolicy(attempts=1))
+    runs = asyncio.Queue[str]()
+
+    @hooks.on("interview.updated")
+    async def save(_: WebhookEvent) -> None:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as own:
+            await own.execute("INSERT INTO results VALUES ('k')")
+            await hooks.complete(connection=own)
+        await runs.put("committed")
+        # As a process would that took the event for lost.
+        async with await psycopg.AsyncConnection.connect(postgres_url) as own:
+            await own.execute("INSERT INTO results VALUES ('k')")
+            await hooks.complete(connection=own)
+
+    async with hooks:
+        signed = sample("interview.updated", secret="s")
+        assert (await hooks.receive(signed.body, signed.headers)).status == 200
+        assert await runs.get() == "committed"
+    again = PostgresInbox(postgres_url)
+    assert await again.counts() == {EventState.WAITING: 0, EventState.DONE: 1}
+    assert await _results(connection) == 1
+    await again.aclose()
+
+
+async def test_schemas_share_nothing(postgres_url: str, inbox: PostgresInbox) -> None:
+    """An inbox in another schema of the database has its own events."""
+    other = PostgresInbox(postgres_url, schema="other_1")
+    assert await inbox.put(event()) is PutResult.NEW
+    assert await other.put(event()) is PutResult.NEW
+    await other.aclose()
+
+
+async def test_many_open_an_absent_schema_at_once(postgres_url: str) -> None:
+    """One of those that start together makes the tables."""
+    boxes = [PostgresInbox(postgres_url) for _ in range(8)]
+    results = await asyncio.gather(*(each.put(event()) for each in boxes))
+    assert Counter(results) == {PutResult.NEW: 1, PutResult.DUPLICATE: 7}
+    await asyncio.gather(*(each.aclose() for each in boxes))
+
+
+async def test_a_user_without_the_right_to_make_schemas(
+    postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    """A schema that was made for the user is enough; without one, the message says what lacks."""
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as admin:
+        await admin.execute("DROP ROLE IF EXISTS worker; CREATE ROLE worker LOGIN")
+        url = postgres_url.replace("postgres@", "worker:hunter2@")
+        inbox = PostgresInbox(url)
+        with pytest.raises(ConfigurationError, match="permission denied for database") as caught:
+            await inbox.open()
+        assert f"127.0.0.1:{postgres_server.port}/postgres" in str(caught.value)
+        assert "hunter2" not in str(caught.value) + repr(inbox)
+        await admin.execute("CREATE SCHEMA gather_inbox AUTHORIZATION worker")
+        assert await inbox.put(event()) is PutResult.NEW
+        await inbox.aclose()
+        await admin.execute("DROP SCHEMA gather_inbox CASCADE; DROP ROLE worker")
+
+
+async def test_a_server_that_is_not_there(postgres_server: PostgresServer) -> None:
+    """At the start it is a configuration error that names the server."""
+    inbox = PostgresInbox("postgresql://user:hunter2@127.0.0.1:1/db")
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1/db") as caught:
+        await inbox.open()
+    assert "hunter2" not in str(caught.value)
+    await inbox.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("postgresql://user:hunter2@host:port:5/db?x=1&y", {}),
+        ("postgresql://h/d", {"schema": "Inbox; DROP TABLE x"}),
+        ("postgresql://h/d", {"schema": ""}),
+        ("postgresql://h/d", {"keep_for": 60}),
+    ],
+)
+def test_wrong_arguments(url: str, options: dict[str, Any]) -> None:
+    """They are refused at once, without a password in the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresInbox(url, **options)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_restart_of_the_server_costs_no_event(
+    inbox: PostgresInbox, postgres_server: PostgresServer
+) -> None:
+    """An idle connection that was lost is made anew; while the server is gone, puts fail."""
+    await inbox.put(event("before"))
+    postgres_server.stop()
+    with pytest.raises(psycopg.OperationalError):
+        await inbox.put(event("meanwhile"))
+    postgres_server.start()
+    assert await inbox.put(event("after")) is PutResult.NEW
+    postgres_server.stop(signal.SIGQUIT)
+    postgres_server.start()
+    assert await inbox.put(event("before")) is PutResult.DUPLICATE
+    assert await inbox.counts() == {EventState.WAITING: 2}
+
+
+async def test_a_transaction_that_holds_the_lock_delays_and_is_waited_for(
+    inbox: PostgresInbox, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put that can't get its turn fails before the sender gives up, and the next works."""
+    monkeypatch.setattr("gather_async.postgres._LOCK_TIMEOUT", "50ms")
+    await inbox.open()
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtext('gather_async'), hashtext('gather_inbox'))"
+    )
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        await inbox.put(event())
+    await connection.rollback()
+    assert await inbox.put(event()) is PutResult.NEW
+
+
+async def test_texts_that_the_server_refuses(inbox: PostgresInbox) -> None:
+    """A name with a NUL is stored without it, rather than refused for ever."""
+    assert await inbox.put(event("k", "x\0y")) is PutResult.NEW
+    assert (await _claim(inbox)).event.name == "x\N{REPLACEMENT CHARACTER}y"
+
+
+async def test_it_works_before_and_after_a_fork(inbox: PostgresInbox) -> None:
+    """The child has a connection of its own, and leaves its parent's alone."""
+    await inbox.put(event("parent"))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            put = asyncio.new_event_loop().run_in_executor(None, _put_in_child, inbox)
+            code = 0 if put.get_loop().run_until_complete(put) is PutResult.NEW else 2
+        finally:
+            os._exit(code)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert await inbox.put(event("child")) is PutResult.DUPLICATE
+    assert await inbox.counts() == {EventState.WAITING: 2}
+
+
+def _put_in_child(inbox: PostgresInbox) -> PutResult:
+    return asyncio.run(inbox.put(event("child")))
+
+
+async def test_the_program_of_the_page(
+    postgres_url: str, inbox: PostgresInbox, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's handler stores a result once, and its event is done."""
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n((?:(?!```).)*?DATABASE_URL.*?)```", page, re.DOTALL)
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    monkeypatch.setenv("GATHER_WEBHOOK_SECRET", "s")
+    await connection.execute("DROP TABLE results")
+    await connection.execute("CREATE TABLE results (candidate_interview text)")
+    await connection.commit()
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(program, "webhooks.md", "exec"), names)
+    async with names["hooks"] as hooks:
+        signed = sample("candidate_interview.completed", secret="s")
+        assert (await hooks.receive(signed.body, signed.headers)).status == 200
+    assert await _results(connection) == 1
+    assert (await inbox.counts())[EventState.DONE] == 1
+
+
+_WORKER = """
+    import asyncio, sys, psycopg
+    from gather_async.postgres import PostgresInbox
+    from gather_async.webhooks import HandlerPolicy, WebhookReceiver
+
+    url = sys.argv[1]
+    policy = HandlerPolicy(lease=1.0, poll=0.05, base=0.05, cap=0.05)
+    hooks = WebhookReceiver("s", inbox=PostgresInbox(url), handling=policy)
+
+    async def effect(event, kind):
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            key = f"{kind} {event.data['number']}"
+            await connection.execute("INSERT INTO results VALUES (%s)", (key,))
+            await asyncio.sleep(0.01)
+            await hooks.complete(connection=connection)
+
+    @hooks.on("interview.updated")
+    async def mail(event):
+        await effect(event, "mail")
+
+    @hooks.on("interview.updated")
+    async def crm(event):
+        await effect(event, "crm")
+
+    async def main():
+        async with hooks:
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+    asyncio.run(main())
+"""
+
+
+async def test_a_killed_worker_costs_nothing_and_repeats_nothing(
+    postgres_url: str, inbox: PostgresInbox, connection: Connection, tmp_path: Path
+) -> None:
+    """Of 200 events, with four workers of which one is killed, each effect is there once."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(textwrap.dedent(_WORKER))
+    workers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, str(worker), postgres_url),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    hooks = WebhookReceiver("s", inbox=inbox)
+    try:
+        for each in workers:
+            assert each.stdout is not None
+            assert await each.stdout.readline() == b"ready\n"
+        for number in range(200):
+            signed = sample("interview.updated", secret="s", data={"number": number})
+            assert (await hooks.receive(signed.body, signed.headers)).status == 200
+            if number == 60:
+                workers[0].kill()
+        while (await inbox.counts()).get(EventState.WAITING):  # noqa: ASYNC110 - of other processes
+            await asyncio.sleep(0.05)
+        rows = await (await connection.execute("SELECT key FROM results")).fetchall()
+        expected = {f"{kind} {n}" for kind in ("mail", "crm") for n in range(200)}
+        assert sorted(row[0] for row in rows) == sorted(expected)
+        assert (await inbox.counts())[EventState.DONE] == 200
+    finally:
+        for each in workers:
+            if each.returncode is None:
+                each.kill()
+            await each.communicate()
