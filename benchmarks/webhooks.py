@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.figure import Figure
+from gather_async.postgres import PostgresInbox
+from gather_async.redis import RedisInbox
 from gather_async.webhooks import (
     Inbox,
     MemoryInbox,
@@ -17,6 +19,7 @@ from gather_async.webhooks import (
     WebhookReceiver,
     sample,
 )
+from tests.servers import PostgresServer, RedisServer
 
 SECRET = "benchmark"
 CONCURRENCY = 100
@@ -58,6 +61,26 @@ async def rate(inbox: Inbox, count: int) -> float:
     return count / taken
 
 
+async def handled(inbox: Inbox, count: int) -> float:
+    """Return deliveries a second until each was handled, by a handler that does nothing."""
+    hooks = WebhookReceiver(SECRET, inbox=inbox)
+    left, over = count, asyncio.Event()
+
+    @hooks.on("*")
+    async def handle(event: WebhookEvent) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            over.set()
+
+    async with hooks:
+        samples = deliveries(count)
+        start = time.perf_counter()
+        await send_all(hooks, samples)
+        await over.wait()
+        return count / (time.perf_counter() - start)
+
+
 async def reply_p99(inbox: Inbox) -> float:
     """Return the 99th percentile of the answer, in ms, while ten handlers sleep for 10 s."""
     hooks = WebhookReceiver(SECRET, inbox=inbox)
@@ -76,14 +99,38 @@ async def reply_p99(inbox: Inbox) -> float:
     return waits[int(len(waits) * 0.99)] * 1000
 
 
+def by_store(make: Callable[[], Inbox], name: str) -> Iterator[Figure]:
+    """Give the deliveries a second of one kind of inbox, whose events two objects share."""
+    yield Figure(
+        f"webhooks received: {name}",
+        f"{asyncio.run(rate(make(), 2000)):,.0f} /s",
+        detail="100 senders at once",
+    )
+    yield Figure(
+        f"webhooks received and handled: {name}", f"{asyncio.run(handled(make(), 2000)):,.0f} /s"
+    )
+
+
+@contextlib.contextmanager
+def running(server: RedisServer | PostgresServer) -> Iterator[str]:
+    """Start a server, and give its URL."""
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.delete()
+
+
 def figures() -> Iterator[Figure]:
     """Measure, and give each figure as it is there."""
     with tempfile.TemporaryDirectory() as folder:
-        files = (SQLiteInbox(Path(folder) / f"{n}.db") for n in range(3))
-        memory = asyncio.run(rate(MemoryInbox(), 5000))
-        yield Figure("webhooks received, MemoryInbox", f"{memory:,.0f} /s")
-        sqlite = asyncio.run(rate(next(files), 5000))
-        yield Figure("webhooks received, SQLiteInbox, fsync", f"{sqlite:,.0f} /s")
+        files = (SQLiteInbox(Path(folder) / f"{n}.db") for n in range(5))
+        yield from by_store(MemoryInbox, "MemoryInbox")
+        yield from by_store(lambda: next(files), "SQLiteInbox, fsync")
+        with running(RedisServer()) as url:
+            yield from by_store(lambda: RedisInbox(url), "RedisInbox, no persistence")
+        with running(PostgresServer()) as url:
+            yield from by_store(lambda: PostgresInbox(url), "PostgresInbox, no fsync")
         for name, inbox in (("MemoryInbox", MemoryInbox()), ("SQLiteInbox", next(files))):
             p99 = asyncio.run(reply_p99(inbox))
             label = f"webhook reply p99, 10 s handlers, {name}"

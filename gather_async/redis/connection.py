@@ -20,6 +20,8 @@ from gather_async.validators import Number, Secret, revealed
 __all__ = ["RedisClient", "RedisConnection", "RedisError", "Script", "decoded"]
 
 T = TypeVar("T")
+# Calls at once of a loop. More are no faster, and a pool that is used up refuses.
+_CONCURRENCY = 16
 Argument: TypeAlias = str | bytes | int | float
 RedisClient: TypeAlias = Redis | RedisCluster
 """A client of redis-py, such as Sentinel's ``master_for`` returns."""
@@ -67,6 +69,7 @@ class _LoopClient:
     """The client of one event loop."""
 
     owner: LoopOwner
+    turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_CONCURRENCY))
     client: RedisClient | None = None
     lifetime: AsyncGenerator[None, None] | None = None
 
@@ -144,8 +147,9 @@ class RedisConnection:
             ClientClosedError: As `client` raises it.
         """
         client = await self.client()
+        turns = self._clients.here().turns
         try:
-            async with asyncio.timeout(self._timeout if timeout is None else timeout):
+            async with asyncio.timeout(self._timeout if timeout is None else timeout), turns:
                 return await command(client)
         except RedisError:
             raise
@@ -176,6 +180,7 @@ class RedisConnection:
             raise ClientClosedError("This connection to Redis is closed.")
         part.owner.enter()
         part.client = part.lifetime = None
+        part.turns = asyncio.Semaphore(_CONCURRENCY)  # one of an earlier loop may have waiters
         if self._lent is not None:
             part.client = self._lent
             return self._lent

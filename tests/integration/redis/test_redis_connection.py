@@ -45,6 +45,16 @@ async def test_a_call_ends_when_its_time_is_over(redis_url: str) -> None:
     await connection.aclose()
 
 
+async def test_many_calls_at_once_share_few_connections(redis_url: str) -> None:
+    """Two hundred calls at once all succeed, by no more than sixteen connections."""
+    connection = RedisConnection(redis_url, timeout=20.0)
+    replies = await asyncio.gather(*(connection.run(_ADD, ["n"], [1]) for _ in range(200)))
+    assert sorted(replies) == list(range(1, 201))
+    clients = await connection.call(lambda client: client.client_list())
+    assert len(clients) <= 16
+    await connection.aclose()
+
+
 async def test_no_cancellation_is_swallowed(redis_url: str) -> None:
     """A task that is cancelled in the midst of its calls ends, wherever it was."""
     rng = random.Random(1)
