@@ -151,6 +151,11 @@ class RedisConnection:
         try:
             async with asyncio.timeout(self._timeout if timeout is None else timeout), turns:
                 return await command(client)
+        except RedisConnectionError:
+            # Others that are idle are as dead: older releases of redis-py would use them.
+            if self._lent is None and isinstance(client, Redis):
+                await client.connection_pool.disconnect(inuse_connections=False)
+            raise
         except RedisError:
             raise
         except TimeoutError as error:

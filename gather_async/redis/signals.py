@@ -152,9 +152,8 @@ class RedisSignals:
             raise ClientClosedError("These signals are running already: start them once.")
         self._owner.enter()
         self._reset()
-        connection = RedisConnection(self._redis, timeout=_CALL)
         self._ends = [each.subscribe(self._on_event) for each in self._receivers]
-        self._main = asyncio.create_task(self._work(connection), name="RedisSignals")
+        self._main = asyncio.create_task(self._work(), name="RedisSignals")
         try:
             await self._first_try.wait()
         except asyncio.CancelledError:
@@ -221,28 +220,25 @@ class RedisSignals:
 
     # The connection
 
-    async def _work(self, connection: RedisConnection) -> None:
+    async def _work(self) -> None:
         """Stay subscribed; say goodbye at the end."""
-        try:
-            while True:
-                await self._stay_subscribed(connection)
-                self._first_try.set()
-                self._failures += 1
-                pause = backoff(
-                    self._failures,
-                    base=_FIRST_PAUSE,
-                    cap=_LONGEST_PAUSE,
-                    draw=0.5 + self._rng.random() / 2,
-                )
-                await self._clock.sleep(pause)
-        finally:
-            self._first_try.set()
+        while True:
+            # Anew each time: others of a pool are dead, too, if one is.
+            connection = RedisConnection(self._redis, timeout=_CALL)
             try:
+                await self._stay_subscribed(connection)
+            except asyncio.CancelledError:
                 if self._is_beating:
                     with suppress(RedisError):
                         await self._send(connection, bye=True)
+                raise
             finally:
+                self._first_try.set()
                 await connection.aclose()
+            self._failures += 1
+            draw = 0.5 + self._rng.random() / 2
+            pause = backoff(self._failures, base=_FIRST_PAUSE, cap=_LONGEST_PAUSE, draw=draw)
+            await self._clock.sleep(pause)
 
     async def _stay_subscribed(self, connection: RedisConnection) -> None:
         """Read and publish until the connection is lost."""

@@ -209,6 +209,13 @@ async def test_a_full_server_lets_events_end(
     }
 
 
+async def test_a_burst_of_events(inbox: RedisInbox, redis: Redis) -> None:
+    """Hundreds of deliveries at once are all stored, over a few connections."""
+    results = await asyncio.gather(*(inbox.put(event(f"k{n}")) for n in range(500)))
+    assert set(results) == {PutResult.NEW}
+    assert len(await redis.client_list()) <= 20
+
+
 async def test_many_events_change_their_queue_in_parts(inbox: RedisInbox) -> None:
     """Thousands that wait for one handler wait for any, in their order, once one is new."""
     await inbox.announce("", {"a": {"*"}, "b": {"*"}}, keep_for=60)
