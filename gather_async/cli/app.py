@@ -175,9 +175,10 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "completion",
         help="print what completes commands and options in a shell",
-        description='Print a script for a shell. bash: eval "$(gather-async completion bash)"'
-        " in ~/.bashrc; zsh: the same with zsh in ~/.zshrc, after compinit; fish:"
-        " gather-async completion fish > ~/.config/fish/completions/gather-async.fish",
+        description="Print a script for a shell. bash: gather-async completion bash >"
+        " ~/.local/share/bash-completion/completions/gather-async; zsh: eval"
+        ' "$(gather-async completion zsh)" in ~/.zshrc, after compinit; fish: gather-async'
+        " completion fish > ~/.config/fish/completions/gather-async.fish",
         allow_abbrev=False,
     )
     parser.add_argument("shell", choices=tuple(_SCRIPTS), help=", ".join(_SCRIPTS))
@@ -201,11 +202,6 @@ class _Level(NamedTuple):
     """What its first argument may be."""
     values: Mapping[str, Sequence[str]]
     """By option, the words that may follow it."""
-
-    @property
-    def candidates(self) -> Sequence[str]:
-        """All words that may come next."""
-        return (*self.commands, *self.words, *self.options)
 
 
 def _levels(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[_Level]:
@@ -234,7 +230,9 @@ def _bash(levels: Sequence[_Level]) -> str:
     """Return bash's script: the level is found from the words before the cursor."""
     paths = "|".join(shlex.quote(" ".join(each.path)) for each in levels if each.path)
     cases = "\n".join(
-        f"    {shlex.quote(' '.join(each.path))}) words={shlex.quote(' '.join(each.candidates))};;"
+        f"      {shlex.quote(' '.join(each.path))})"
+        f" words={shlex.quote(' '.join((*each.commands, *each.words)))}"
+        f" options={shlex.quote(' '.join(each.options))};;"
         for each in levels
     )
     values = "\n".join(
@@ -245,8 +243,8 @@ def _bash(levels: Sequence[_Level]) -> str:
     )
     return f"""\
 _gather_async() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} path= words= follows= each
-  for each in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+  local current=${{COMP_WORDS[COMP_CWORD]}} path= words= options= follows= each
+  for each in "${{COMP_WORDS[@]:1:$((COMP_CWORD-1))}}"; do
     case "${{path:+$path }}$each" in
     {paths}) path="${{path:+$path }}$each";;
     esac
@@ -257,6 +255,9 @@ _gather_async() {{
   if [ -z "$follows" ]; then
     case "$path" in
 {cases}
+    esac
+    case "$current" in
+      -*) words=$options;;
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))

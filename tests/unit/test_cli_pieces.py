@@ -3,6 +3,7 @@
 import argparse
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,6 +219,23 @@ def test_every_command_takes_the_common_options(path: str) -> None:
     assert wanted <= options.keys()
 
 
+COMPLETE = {
+    "bash": (
+        "{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gather_async;"
+        ' printf "%s\\n" "${{COMPREPLY[@]}}"'
+    ),
+    # As bashcompinit calls it, which works only while a line is edited.
+    "zsh": (
+        "autoload -U compinit; compinit -u -D\n{script}\n_try() {{ emulate -L sh;"
+        " setopt kshglob noshglob braceexpand ksharrays; COMP_WORDS=({line});"
+        " COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gather_async;"
+        ' printf "%s\\n" "${{COMPREPLY[@]}}"; }}; _try'
+    ),
+    "fish": "{script}\ncomplete -C '{line}'",
+}
+
+
+@pytest.mark.parametrize("shell", COMPLETE)
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
@@ -230,16 +248,20 @@ def test_every_command_takes_the_common_options(path: str) -> None:
         ("gather-async invite candidates.csv --on-existing sk", ["skip"]),
     ],
 )
-def test_bash_completes(line: str, wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_shells_complete(
+    shell: str, line: str, wanted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Commands, their options and the words that these take are completed, at any depth."""
-    assert main(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    program = (
-        f"{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gather_async;"
-        ' printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == wanted
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    assert main(["completion", shell]) == 0
+    program = COMPLETE[shell].format(script=capsys.readouterr().out, line=line)
+    argv = [shell, *(["-f"] if shell == "zsh" else []), "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    # zsh itself leaves out what doesn't begin with the word.
+    words = [each.split("\t")[0] for each in done.stdout.splitlines()]  # fish adds what it is
+    assert [each for each in words if each.startswith(line.rsplit(maxsplit=1)[-1])] == wanted
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
