@@ -5,10 +5,12 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from attrs import frozen
 
 from gather_async import GatherClient
 from gather_async.cli import main
+from gather_async.cli.app import _parser
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
+from gather_async.webhooks import SQLiteInbox
 
 
 @frozen
@@ -820,3 +824,67 @@ async def test_work_is_reported_though_the_screen_is_gone(
     assert fake_gather.invites.total() == 1
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["invited"]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+async def test_the_page_shows_what_works(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    """Each block of the page runs as in one terminal, those of servers each in its own."""
+    page = PAGE.replace("8800", str(unused_tcp_port_factory()))
+    page = page.replace("8080", str(unused_tcp_port_factory()))
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    servers = [each for each in blocks if re.match(r"gather-async (fake-server|.* listen)", each)]
+    assert (len(servers), len(blocks)) == (2, 10)
+    (tmp_path / "candidates.csv").write_text(
+        "First Name,Last Name,Email,Phone\nBob,Doe,bob@example.com,(202) 555-0124\n"
+    )
+    inbox = SQLiteInbox(tmp_path / "webhooks.db")
+    await inbox.open()
+    await inbox.aclose()
+    folder = Path(sys.executable).parent
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    async with AsyncExitStack() as stack:
+        for each in servers:
+            server = await _terminal(f"exec {each}", tmp_path, environment)
+            stack.push_async_callback(server.wait)
+            stack.callback(server.terminate)
+            assert server.stderr is not None
+            await server.stderr.readline()  # it listens
+        script = "".join(each for each in blocks if each not in servers)
+        terminal = await _terminal(script, tmp_path, environment)
+        out, err = await terminal.communicate()
+    assert terminal.returncode == 0, err.decode()
+    shown = out.decode()
+    lines = shown.splitlines()
+    assert [len(each.split("\t")) for each in lines if each.endswith("\tinvite_sent")] == [3]
+    assert "       1  invited" in lines
+    assert [each.split()[1] for each in lines if each[1:2] == "/"] == ["200"] * 3 + ["401", "200"]
+    assert [json.loads(each)["email"] for each in lines if "candidate_interview_id" in each] == [
+        "ada@example.com"
+    ]
+    assert {each.name for each in tmp_path.iterdir()} >= {
+        *("invites.db", "report.csv", "results.csv", "gather-probe.json", ".config", ".local")
+    }
+
+
+async def _terminal(
+    script: str, folder: Path, environment: dict[str, str]
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *("bash", "-e", "-u", "-c", script),
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_the_page_has_every_command() -> None:
+    """A command that isn't on the page is one that isn't found."""
+    commands = re.findall(r"^    ([a-z-]+) {2,}", _parser(()).format_help(), re.MULTILINE)
+    assert len(commands) > 10
+    assert [each for each in commands if f"| `{each}" not in PAGE] == []
