@@ -13,6 +13,7 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
+from weakref import ref
 
 from attrs import define, field, frozen
 
@@ -142,7 +143,7 @@ class EventListeners(Generic[E]):
         ConfigurationError: It can't be called, or is async.
     """
 
-    __slots__ = ("_log", "_numbered", "_numbers", "listeners")
+    __slots__ = ("__weakref__", "_log", "_numbered", "_numbers", "listeners")
 
     def __init__(
         self, on_event: Callable[[E], object] | None = None, *, log: logging.Logger = _LOG
@@ -180,11 +181,18 @@ class EventListeners(Generic[E]):
         self._numbered[number] = on_event
         self.listeners = tuple(self._numbered.values())
 
+        here = ref(self)  # a subscription that is kept keeps no client alive
+
         def unsubscribe() -> None:
-            self._numbered.pop(number, None)
-            self.listeners = tuple(self._numbered.values())
+            listeners = here()
+            if listeners is not None:
+                listeners._remove(number)  # noqa: SLF001 - of this class
 
         return unsubscribe
+
+    def _remove(self, number: int) -> None:
+        self._numbered.pop(number, None)
+        self.listeners = tuple(self._numbered.values())
 
     def __call__(self, event: E) -> None:
         """Call all listeners; one that raises keeps no other from its call."""

@@ -137,6 +137,16 @@ class GatherPool:
             self._forget_unused()
         return client
 
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a slash at the end."""
+        return self._owner.base_url
+
+    @property
+    def clients(self) -> Sequence[GatherClient]:
+        """The clients of all keys that are not forgotten."""
+        return tuple(self._clients.values())
+
     def _make(self, key: str) -> _PooledClient:
         limiter = self._limiters.get(key)
         if limiter is None and self._make_limiter is not None:

@@ -97,8 +97,8 @@ def test_the_way_in_names_what_exists() -> None:
 
 def test_importing_the_package_imports_nothing_optional() -> None:
     """`import gather_async` works without extras, and loads no test double or command line."""
-    unwanted = ["rich", "redis", "pytest", "phonenumbers", "gather_async.testing"]
-    unwanted += ["gather_async.cli", "gather_async.redis"]
+    unwanted = ["rich", "redis", "opentelemetry", "pytest", "phonenumbers", "gather_async.testing"]
+    unwanted += ["gather_async.cli", "gather_async.redis", "gather_async.otel"]
     program = f"import sys, gather_async; print(*({set(unwanted)} & set(sys.modules)))"
     assert _run("-W", "error", "-c", program).stdout.strip() == ""
 
