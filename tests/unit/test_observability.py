@@ -1,10 +1,14 @@
 """The events of a call: what they name, and how listeners are kept."""
 
+import ast
 import functools
 import logging
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import attrs
 import pytest
 
 from gather_async import ConfigurationError, GatherClient, GatherPool, NotFoundError, RequestStarted
@@ -17,6 +21,11 @@ from gather_async.observability import (
     without_frames,
 )
 from gather_async.protocol.requests import Request
+from gather_async.webhooks import HandlerEnded
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [each.read_text("utf-8") for each in (ROOT / "gather_async").rglob("*.py")]
+PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
 
 EVENT = RequestStarted(
     call=1,
@@ -163,3 +172,42 @@ def test_gather_log_leaves_a_handler_of_the_program_alone(
     monkeypatch.setenv("GATHER_LOG", "debug")
     start_log()
     assert (logger.handlers[-1], logger.level) == (own, level)
+
+
+def _logged_fields() -> set[str]:
+    """Return the names of all fields that the package's records have."""
+    found = {each.name for each in attrs.fields(HandlerEnded)} | {"operation", "method", "route"}
+    for source in SOURCES:
+        for node in (
+            ast.walk(ast.parse(source)) if "_fields(" in source or "s_of(" in source else ()
+        ):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id in {"fields_of", "log_fields", "_log_failure"}:
+                found.update(each.arg for each in node.keywords if each.arg)
+    return found
+
+
+def test_the_page_names_every_field_of_a_record() -> None:
+    """Whoever queries the log finds each of its fields in the documentation, and no other."""
+    assert set(re.findall(r"gather_(?!async)(\w+)", PAGE)) == _logged_fields()
+
+
+def test_the_page_names_every_logger() -> None:
+    """Each logger of the package stands in the documentation's table, and no other."""
+    used: set[str] = set()
+    for source in SOURCES:
+        used.update(re.findall(r'getLogger\("(gather_async[.\w]*)"\)', source))
+    assert set(re.findall(r"^\| `(gather_async\.\w+)` \|", PAGE, re.MULTILINE)) == used - {
+        "gather_async"
+    }
+
+
+def test_the_page_names_every_metric_and_attribute() -> None:
+    """What is exported is found in the documentation by its name, and no other name is."""
+    source = (ROOT / "gather_async" / "otel.py").read_text(encoding="utf-8")
+    pattern = r"((?:gather|http|url|server|error)\.[a-z_.]+)"
+    used = set(re.findall(f'"{pattern}"', source))
+    assert len(used) > 15
+    section = PAGE.partition("## OpenTelemetry")[2]
+    assert set(re.findall(f"`{pattern}`", section)) - {"url.full", "gather.request"} == used
