@@ -204,8 +204,9 @@ class MissingKeyError(ConfigurationError):
 
 def format_error(error: GatherError) -> str:
     """Return what happened and what to do, with the id that the vendor's support asks for."""
-    # What is an argument in Python is an option here.
+    # What is an argument in Python is an option here, and the details follow.
     text = str(error).replace("allow_insecure=True", "--allow-insecure")
+    text = text.replace(": `.details` may name the field.", ".")
     lines = [text, *getattr(error, "__notes__", ())]
     if isinstance(error, GatherAPIError):
         if error.details:

@@ -80,7 +80,10 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace, output: Output) -> int:
     worst = ExitStatus.OK
-    for finding in (*_environment(options), *asyncio.run(_connection(options))):
+    findings = list(_environment(options))
+    if all(each.subject != "settings" for each in findings):  # else there is no server to ask
+        findings += asyncio.run(_connection(options))
+    for finding in findings:
         worst = max(worst, finding.status)
         if options.json:
             shown = {"mark": finding.mark, "subject": finding.subject, "text": finding.text}
@@ -135,8 +138,15 @@ def _route(options: argparse.Namespace) -> Iterator[_Finding]:
         through = f"{shown.geturl()}, from {source}"
     yield _Finding("ok", "proxy", through)
     paths = ssl.get_default_verify_paths()
-    trusted = os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "none found"
-    yield _Finding("ok", "CA", f"certificates are checked with {trusted}")
+    named = os.environ.get(paths.openssl_cafile_env)
+    trusted = named or paths.cafile or paths.capath
+    if trusted is None or not Path(trusted).exists():
+        text = f"{named} doesn't exist" if named else "this machine has no certificates to trust"
+        yield _Finding(
+            "warning", "CA", f"{text}: set {paths.openssl_cafile_env} to a file of them."
+        )
+    else:
+        yield _Finding("ok", "CA", f"certificates are checked with {trusted}")
 
 
 async def _connection(options: argparse.Namespace) -> list[_Finding]:
@@ -158,9 +168,8 @@ async def _connection(options: argparse.Namespace) -> list[_Finding]:
             status = gather.rate_limit_status
             probed = [] if options.probe is None else [await _probe(gather, options.probe)]
     except GatherError as error:
-        subject = "settings" if isinstance(error, ConfigurationError) else "request"
         return [
-            _Finding("FAILED", subject, format_error(error), status_of(error)),
+            _Finding("FAILED", "request", format_error(error), status_of(error)),
             *_clock(dates, time.time()),
         ]
     windows = ", ".join(

@@ -28,7 +28,7 @@ from gather_async.cli.context import (
 )
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
-from gather_async.errors import ConfigurationError, GatherError
+from gather_async.errors import ConfigurationError, GatherError, NotFoundError
 from gather_async.phone import known_region
 
 __all__ = ["add_to", "describe", "show_plan", "show_report", "watching"]
@@ -272,7 +272,9 @@ class _Invite:
                 raise error
         if isinstance(error, GatherError):
             self.output.error(format_error(error))
-            return status_of(error)
+            # What ends a job so is the interview: its people are looked for, or made.
+            is_misspelt = isinstance(error, NotFoundError)
+            return ExitStatus.USAGE if is_misspelt else status_of(error)
         if error is not None:
             self.output.error(f"The file or the journal can't be used: {error}")
         return status

@@ -275,7 +275,9 @@ class Output:
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int] | None:
     """Return the columns' widths; None if there is no room for a table."""
-    longest = [max(map(len, each)) for each in zip(columns, *rows, strict=True)]
+    from rich.cells import cell_len  # noqa: PLC0415 - only a terminal needs it
+
+    longest = [max(map(cell_len, each)) for each in zip(columns, *rows, strict=True)]
     rest = width - _GAP * (len(columns) - 1)
     # The narrowest first: what they don't need is left to the others.
     others = sorted(
@@ -293,12 +295,16 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     """Return a line of a table; what is too long for its column ends in an ellipsis."""
-    shown = [
-        text if len(text) <= width else f"{text[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415 - see above
+
+    shown = (
+        # An ideograph takes two columns of the screen.
+        set_cell_size(text, width)
+        if cell_len(text) <= width
+        else set_cell_size(text, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
         for text, width in zip(cells, widths, strict=True)
-    ]
-    padded = (f"{text:<{width}}" for text, width in zip(shown, widths, strict=True))
-    return (" " * _GAP).join(padded).rstrip()
+    )
+    return (" " * _GAP).join(shown).rstrip()
 
 
 def _console(stream: Stream) -> "Console":

@@ -520,12 +520,29 @@ async def test_the_doctor_shows_the_proxy_without_its_password(
     assert "hush" not in done.out + done.err
 
 
+async def test_the_doctor_finds_missing_certificates(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of certificates that isn't there is named before a request fails for it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    done = await run("doctor")
+    assert f"warning  CA           {tmp_path / 'absent.pem'} doesn't exist" in done.out
+
+
+async def test_the_servers_details_are_shown_in_place_of_a_hint(run: Run) -> None:
+    """A person at a terminal has no attributes to look at."""
+    done = await run("create", "question", "--title", "", "--user-id", "u")
+    assert done.status == 1
+    assert '"field": "title"' in done.err
+    assert "`.details`" not in done.err
+
+
 async def test_the_doctor_finds_a_wrong_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that can't be used is a setting to mend."""
     monkeypatch.setenv("GATHER_BASE_URL", "http://gather.example")
     done = await run("doctor")
     assert done.status == 2
-    assert "FAILED   settings" in done.out
+    assert done.out.count("FAILED   settings") == done.out.count("FAILED") == 1
 
 
 async def test_objects_are_created_from_the_command_line(

@@ -106,6 +106,17 @@ async def test_a_refused_key_stops_at_once(
     assert f"run the same command again with --journal {journal}" in shown
 
 
+@pytest.mark.usefixtures("interview")
+async def test_a_misspelt_interview_is_wrong_usage(
+    fake_gather: FakeGather, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job ends with the first row: no other could fare better."""
+    file = _rows(tmp_path, *(f"+1202555{number:04d}" for number in range(40)))
+    assert await _invite(file, "--interview", "misspelt", "--concurrency", "1") == 2
+    assert "Interview not found" in capsys.readouterr().err
+    assert (len(fake_gather.candidates), fake_gather.invites.total()) == (1, 0)
+
+
 async def test_a_journal_that_is_none_is_reported(
     interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

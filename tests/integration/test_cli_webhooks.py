@@ -16,9 +16,12 @@ from aiohttp import web
 
 from gather_async.cli import main
 from gather_async.cli.output import Stream
+from gather_async.postgres import PostgresInbox
+from gather_async.redis import RedisInbox
 from gather_async.webhooks import (
     ClaimReport,
     HandlerFailure,
+    Inbox,
     SQLiteInbox,
     StoredEvent,
     verify,
@@ -147,25 +150,25 @@ def _stored(event: str, **data: object) -> StoredEvent:
     return StoredEvent.of(decode_event(text), text, received_at=1_767_225_600.0)
 
 
+async def _fill(inbox: Inbox) -> None:
+    """Put a dead, an ignored and a waiting event into an inbox, in this order."""
+    await inbox.put(_stored("interview.created", interviewId="1"))
+    await inbox.put(_stored("question.audio_generated", questionId="2"))
+    claimed = await inbox.claim("", ["email"], limit=2, lease=60.0)
+    dead = {"email": HandlerFailure(failures=5, error="RuntimeError: the server is away")}
+    first, second = claimed.events
+    await inbox.report(
+        [ClaimReport(claimed=first, dead=dead), ClaimReport(claimed=second, is_ignored=True)]
+    )
+    await inbox.put(_stored("candidate_interview.completed", candidateInterviewId="3"))
+    await inbox.aclose()
+
+
 @pytest.fixture
 def inbox(tmp_path: Path) -> str:
-    """Return the path of an inbox with a dead, an ignored and a waiting event, in this order."""
+    """Return the path of an inbox with a dead, an ignored and a waiting event."""
     path = str(tmp_path / "in.db")
-
-    async def fill() -> None:
-        inbox = SQLiteInbox(path)
-        await inbox.put(_stored("interview.created", interviewId="1"))
-        await inbox.put(_stored("question.audio_generated", questionId="2"))
-        claimed = await inbox.claim("", ["email"], limit=2, lease=60.0)
-        dead = {"email": HandlerFailure(failures=5, error="RuntimeError: the server is away")}
-        first, second = claimed.events
-        await inbox.report(
-            [ClaimReport(claimed=first, dead=dead), ClaimReport(claimed=second, is_ignored=True)]
-        )
-        await inbox.put(_stored("candidate_interview.completed", candidateInterviewId="3"))
-        await inbox.aclose()
-
-    asyncio.run(fill())
+    asyncio.run(_fill(SQLiteInbox(path)))
     return path
 
 
@@ -231,6 +234,35 @@ def test_events_are_replayed_and_discarded(
     assert _states(inbox, capsys) == states
 
 
+@pytest.mark.parametrize("name", [None, "other"])
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_inboxes_on_servers_are_worked_on_alike(
+    kind: str,
+    name: str | None,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The URL chooses the inbox; --name is what it was called where it was made."""
+    url = request.getfixturevalue(f"{kind}_url")
+    if kind == "redis":
+        inbox: Inbox = RedisInbox(url) if name is None else RedisInbox(url, name=name)
+    else:
+        inbox = PostgresInbox(url) if name is None else PostgresInbox(url, schema=name)
+    asyncio.run(_fill(inbox))
+    options = ["--inbox", url, *([] if name is None else ["--name", name])]
+    assert main([*INBOX, "list", *options]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows] == ["dead", "ignored", "waiting"]
+    assert main(["webhooks", "dead-letters", "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["failed_handlers"].keys() == {"email"}
+    assert main(["webhooks", "replay", rows[0][0], *options]) == 0
+    assert main(["webhooks", "discard", "--state", "ignored", *options]) == 0
+    capsys.readouterr()
+    assert main([*INBOX, "list", *options]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows] == ["waiting", "done", "waiting"]
+
+
 def test_single_events_are_named_by_their_keys(
     inbox: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +297,8 @@ def test_a_terminal_shows_keys_whole(
         ("sqlite:absent.db", "no inbox absent.db"),
         ("mongodb://me:hush@127.0.0.1/", "no mongodb inboxes"),
         ("redis://me:hush@127.0.0.1:1/", "127.0.0.1:1"),
+        ("postgresql://me:hush@127.0.0.1:1/x", "127.0.0.1"),
+        ("postgresql://me:hush@[", "connection string"),
     ],
 )
 def test_an_inbox_that_is_none_is_wrong_usage(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from rich.cells import cell_len
 
 from gather_async.cli import app, main
 from gather_async.cli.context import MissingKeyError, format_error, status_of
@@ -326,6 +327,17 @@ def test_a_terminal_shows_ids_whole(
     assert "[bold]x" in shown
     is_table = [line for line in shown.splitlines() if "long" not in line or UUID in line]
     assert all(len(line) <= max(width, len(UUID) + 20) for line in is_table)
+
+
+def test_wide_characters_keep_the_columns_apart(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ideograph takes two columns of the screen, so that no line is longer than it."""
+    terminal.setenv("COLUMNS", "60")
+    Output().table(["name", "id"], [["\u5f35\u5049" * 12, UUID], ["Ada", UUID]])
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [cell_len(line) for line in lines] == [60, 60]
+    assert all(line.endswith(UUID) for line in lines)
 
 
 @pytest.mark.parametrize("color", ["1", ""])
