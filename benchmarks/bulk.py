@@ -15,13 +15,15 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Figure, table
-from gather_async.bulk import BulkInvite, InviteReport
+from gather_async.bulk import BulkInvite, InviteReport, read_candidates
 from gather_async.client import GatherClient
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.testing import FakeGather, VirtualClock
@@ -43,6 +45,7 @@ def figures() -> Iterator[Figure]:
     for rows in (10_000, 1_000_000):
         yield from _memory(rows)
     yield from _sent(3_000)
+    yield from _jobs_at_once(300)
 
 
 def _rows(count: int) -> Iterator[dict[str, str]]:
@@ -184,6 +187,55 @@ def _memory(count: int) -> Iterator[Figure]:
         f"bulk: memory over the start, {count:,} rows", f"{grown:.1f} MB", "<= 60 MB", grown <= 60
     )
     yield Figure(f"bulk: {count:,} rows read, checked, entered", f"{rate:,.0f} rows/s of CPU")
+
+
+async def _held_by_jobs(count: int, folder: Path) -> tuple[int, int]:
+    """Return the threads and descriptors that jobs of one file each hold while they wait."""
+    source = folder / "people.csv"
+    people = [",".join(row.values()) for row in _rows(20)]
+    source.write_text("\n".join(["first_name,last_name,email,phone", *people]), encoding="utf-8")
+    async with FakeGather() as fake, fake.client(rate_limits=_REAL) as gather:
+        interview = await _interview(gather, fake)
+        before = _held()
+        jobs = [
+            BulkInvite(
+                gather,
+                read_candidates(source),
+                interview_id=interview,
+                journal=folder / f"{n}.db",
+            )
+            for n in range(count)
+        ]
+        running = [asyncio.ensure_future(_report(job)) for job in jobs]
+        # No event says that all jobs wait for the quota.
+        while gather.rate_limit_status.queued.bulk < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        held = _held()
+        for job in jobs:
+            job.stop()
+        await asyncio.gather(*running)
+        return held[0] - before[0], held[1] - before[1]
+
+
+def _held() -> tuple[int, int]:
+    """Return this process's threads and descriptors."""
+    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def _report(job: BulkInvite) -> InviteReport:
+    return await job
+
+
+def _jobs_at_once(count: int) -> Iterator[Figure]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with tempfile.TemporaryDirectory() as folder:
+        threads, descriptors = asyncio.run(_held_by_jobs(count, Path(folder)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    each = threads / count
+    name = f"bulk: threads of {count} jobs at once"
+    yield Figure(name, f"{each:.2f} each", "<= 1.1", each <= 1.1)
+    yield Figure(f"bulk: descriptors of {count} jobs at once", f"{descriptors / count:.2f} each")
 
 
 def _child(*arguments: str) -> str:

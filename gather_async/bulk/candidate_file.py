@@ -155,9 +155,14 @@ class CandidateFile:
 
     def count(self) -> int | None:
         """Return how many rows there are, by reading the file through once; None for a pipe."""
-        return sum(1 for _ in self) if self._can_be_read_again() else None
+        return sum(1 for _ in self) if self.is_regular() else None
 
-    def _can_be_read_again(self) -> bool:
+    def is_regular(self) -> bool:
+        """Return whether it can be read again, and never blocks for good: it is no pipe.
+
+        Raises:
+            OSError: There is no such file.
+        """
         return str(self.path) != "-" and stat.S_ISREG(self.path.stat().st_mode)
 
     @contextmanager
@@ -168,7 +173,7 @@ class CandidateFile:
                 yield opened
             return
         with self.path.open("rb") as file:
-            if not self._can_be_read_again():
+            if not self.is_regular():
                 with self._pipe(file) as opened:
                     yield opened
                 return

@@ -14,13 +14,13 @@ from collections.abc import (
     Mapping,
 )
 from concurrent.futures import Executor, Future
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
-from weakref import finalize
+from weakref import WeakKeyDictionary, finalize
 
 from attrs import define
 
@@ -89,13 +89,12 @@ class _BlockingRows:
 async def _from_blocking(rows: Iterable[object]) -> AsyncGenerator[list[object], None]:
     """Yield chunks of an iterable that is made, advanced and closed on one thread.
 
-    The thread ends with the generator; if that is closed while the iterable blocks,
-    once the iterable goes on.
+    If it is closed while the iterable blocks, the thread ends once the iterable goes on.
     """
     source, context = _BlockingRows(rows), contextvars.copy_context()
     loop = asyncio.get_running_loop()
     is_idle = True
-    with _OneThread() as executor:
+    with _reading_thread(rows) as executor:
         try:
             while True:
                 is_idle = False
@@ -113,6 +112,32 @@ async def _from_blocking(rows: Iterable[object]) -> AsyncGenerator[list[object],
                 await asyncio.wait({asyncio.wrap_future(closing)})
 
 
+@contextmanager
+def _reading_thread(rows: object) -> Iterator["_OneThread"]:
+    """Yield a thread to read on: files share one, what may block for good has its own."""
+    if not _is_regular_file(rows):
+        with _OneThread() as own:
+            yield own
+        return
+    loop = asyncio.get_running_loop()
+    shared = _SHARED.get(loop) or _SHARED.setdefault(loop, _OneThread())
+    shared.users += 1
+    try:
+        yield shared
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del _SHARED[loop]
+            shared.shutdown()
+
+
+def _is_regular_file(rows: object) -> bool:
+    try:
+        return isinstance(rows, CandidateFile) and rows.is_regular()
+    except OSError:  # reading it says so, too
+        return False
+
+
 class _OneThread(Executor):
     """An executor of one thread, which ends with it.
 
@@ -122,6 +147,7 @@ class _OneThread(Executor):
 
     def __init__(self) -> None:
         work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.users = 0
         self._put = work.put
         self._end = finalize(self, work.put, None)
         Thread(target=_serve, args=(work.get,), name=_THREAD, daemon=True).start()
@@ -150,6 +176,8 @@ def _resolve(future: Future[_T], call: Callable[[], _T]) -> None:
         except BaseException as error:
             future.set_exception(error)
 
+
+_SHARED: "WeakKeyDictionary[asyncio.AbstractEventLoop, _OneThread]" = WeakKeyDictionary()
 
 CandidateSource = (
     Iterable[NewCandidate | Mapping[str, Any] | object]
@@ -187,7 +215,7 @@ async def count_of(candidates: CandidateSource) -> int | None:
     if isinstance(candidates, _IN_MEMORY):
         return len(candidates)
     if isinstance(candidates, CandidateFile):
-        with _OneThread() as executor:
+        with _reading_thread(candidates) as executor:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(executor, candidates.count)
     return None
