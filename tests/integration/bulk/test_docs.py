@@ -18,7 +18,7 @@ from gather_async.testing import FakeGather
 from .conftest import Bench, people
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bulk-invites.md").read_text(encoding="utf-8")
-PROGRAM, DRY_RUN, LOOP = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PROGRAM, DRY_RUN, LOOP, LEASE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 async def run(block: str, **names: Any) -> dict[str, Any]:
@@ -87,6 +87,24 @@ async def test_the_dry_run_and_the_loop_run(
         ["3", "rejected"],
     ]
     assert after["report"].invited == 2
+
+
+async def test_the_lease_is_held_by_one_job(
+    bench: Bench,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The program runs the job, and says so if another worker does."""
+    monkeypatch.chdir(tmp_path)
+    program = LEASE.replace("redis://localhost:6379/0", redis_url)
+    names = {"gather": bench.client(), "rows": people(2), "interview_id": bench.interview_id}
+    after = await run(program, **names)
+    assert after["report"].invited == 2
+    async with after["lease"]:
+        assert "report" not in await run(program, **names)
+    assert "free in 30 s" in capsys.readouterr().out
 
 
 def test_the_figures_and_names_are_those_of_the_code() -> None:

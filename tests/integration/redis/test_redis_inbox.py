@@ -1,16 +1,19 @@
 """The inbox on a Redis server: the laws of all inboxes, and what only this one has."""
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from gather_async.errors import ConfigurationError
-from gather_async.redis import RedisInbox
+from gather_async.redis import RedisInbox, RedisSignals
 from gather_async.redis.connection import RedisClient, RedisError
 from gather_async.testing.inbox_laws import LAWS, Law, event
 from gather_async.webhooks import (
@@ -18,6 +21,7 @@ from gather_async.webhooks import (
     EventState,
     HandlerFailure,
     PutResult,
+    sample,
 )
 from tests.servers import RedisServer
 
@@ -336,3 +340,33 @@ def test_wrong_arguments_are_reported_at_once(wrong: dict[str, Any]) -> None:
     """An argument that can't work is refused at construction."""
     with pytest.raises(ConfigurationError):
         RedisInbox(**{"redis": "redis://127.0.0.1/0", **wrong})
+
+
+async def test_the_program_of_the_page(
+    redis_url: str,
+    inbox: RedisInbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The page's program handles an event, and wakes waits meanwhile."""
+    page = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n((?:(?!```).)*?REDIS_URL.*?)```", page, re.DOTALL)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("GATHER_WEBHOOK_SECRET", "s")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(program, "webhooks.md", "exec"), names)
+    async with RedisSignals(redis_url) as signals:
+        running = asyncio.create_task(names["main"]())
+        heard = asyncio.Event()
+        signals.subscribe(lambda *_: heard.set())
+        while not signals.alive:  # noqa: ASYNC110 - the program says so
+            await asyncio.sleep(0.01)
+        signed = sample("candidate_interview.completed", secret="s")
+        assert (await names["hooks"].receive(signed.body, signed.headers)).status == 200
+        await heard.wait()
+        while not (await inbox.counts())[EventState.DONE]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    assert capsys.readouterr().out.startswith("completed: ")

@@ -25,8 +25,9 @@ PATH = "/webhooks/gather"
 PAGE = Path(__file__).parents[3] / "docs" / "webhooks.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 APPS = [block for block in BLOCKS if "\napp = " in block]
-# Those that need a server of PostgreSQL are run where one is.
-PROGRAMS = [b for b in BLOCKS if "\napp = " not in b and "DATABASE_URL" not in b]
+# Those that need a server of PostgreSQL or Redis are run where one is.
+DATABASES = ("DATABASE_URL", "REDIS_URL")
+PROGRAMS = [b for b in BLOCKS if "\napp = " not in b and not any(s in b for s in DATABASES)]
 
 # The vendor's sample in its own words: the signature is over JSON.stringify of the body.
 SENDER = """
