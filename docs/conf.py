@@ -1,12 +1,17 @@
 """Sphinx: `pip install -e '.[docs]'`, then `sphinx-build -nW docs docs/_build`."""
 
+from functools import cache
+from importlib import import_module
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+
+import gather_async
 
 project = "gather-async"
 author = "The gather-async authors"
@@ -16,6 +21,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "gather-async"
 html_show_copyright = False
+smartquotes = False  # pages show messages and code as they are
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 # Single backticks in a docstring hold a name of ours.
@@ -29,18 +35,6 @@ napoleon_use_rtype = False  # what stands before a colon in "Returns:" is text, 
 # The pages of other projects aren't asked for when these are built: their names stay plain text.
 nitpick_ignore_regex = [("py:.*", r"(?!gather_async).*\..*"), ("py:class", "web.*")]
 # Type variables, and parts that signatures name and no one makes or calls.
-_INTERNAL = """
-gather_async.pager.T gather_async.pager.TaskCoroutine gather_async.resources.resource.Found
-gather_async.endpoint.Endpoint gather_async.waiting.coordinator.Waits
-gather_async.validators.Secret gather_async.models.enums.OpenEnum
-gather_async.webhooks.handlers.Handlers gather_async.webhooks.catch_up.CatchUpClient
-gather_async.bulk.execution.BulkClient gather_async.bulk.candidate_file._Reading
-gather_async.quota.call_queue.LimiterSlot gather_async.protocol.rate_headers.ServerQuota
-gather_async.webhooks.handlers.Registration gather_async.webhooks.handlers.Handler
-gather_async.observability.CallEvents gather_async.testing.clock._Timer gather_async.clock.Timer
-PostgresInbox
-"""
-nitpick_ignore = [(kind, name) for name in _INTERNAL.split() for kind in ("py:class", "py:obj")]
 
 
 def keep_colons(_: Sphinx, what: str, *rest: Any) -> None:
@@ -51,20 +45,32 @@ def keep_colons(_: Sphinx, what: str, *rest: Any) -> None:
 
 def find_elsewhere(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
-) -> nodes.reference | None:
+) -> nodes.Node | None:
     """Resolve a name of this package that a docstring of another module doesn't spell out.
 
     Docstrings say `GatherClient`, and signatures where a class is defined; it is
-    documented where users import it from.
+    documented where users import it from. What users don't import stays plain text.
     """
-    name = "." + str(node.get("reftarget", "")).rpartition(".")[2]
+    target = str(node.get("reftarget", ""))
+    module, _, name = target.rpartition(".")
     objects = env.domains.python_domain.objects
-    found = {entry.node_id for full, entry in objects.items() if full.endswith(name)}
+    found = {entry.node_id for full, entry in objects.items() if full.endswith(f".{name}")}
     if node.get("refdomain") != "py" or len(found) != 1:
-        return None
+        is_internal = module.startswith("gather_async.") and name not in public_names()
+        return text if is_internal else None
     (entry,) = (each for each in objects.values() if each.node_id in found and not each.aliased)
     uri = app.builder.get_relative_uri(node["refdoc"], entry.docname)
     return nodes.reference("", "", text, refuri=f"{uri}#{entry.node_id}", internal=True)
+
+
+@cache
+def public_names() -> frozenset[str]:
+    """Return the names that users import, whatever package from."""
+    root = Path(gather_async.__file__).parent
+    packages = ("bulk", "errors", "models", "otel", "postgres", "redis", "testing", "webhooks")
+    there = [name for name in packages if [*root.glob(f"{name}*")]]
+    modules = [gather_async, *(import_module(f"gather_async.{name}") for name in there)]
+    return frozenset(name for module in modules for name in module.__all__)
 
 
 def setup(app: Sphinx) -> None:

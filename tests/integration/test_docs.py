@@ -1,13 +1,19 @@
 """The pages of docs/ are true: their code and commands run, their links lead somewhere."""
 
 import ast
+import asyncio
 import inspect
+import os
 import re
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +23,10 @@ from sybil.parsers.myst import CodeBlockParser, SkipParser
 from sybil.typing import Parser
 
 import gather_async
+from gather_async import GatherClient, RetryPolicy, errors
+from gather_async.redis import RedisLease
 from gather_async.testing import FakeGather
+from gather_async.webhooks import WebhookReceiver, verify
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -25,10 +34,12 @@ PAGES = sorted(DOCS.rglob("*.md"))
 # Their blocks have tests of their own, which also check what comes out.
 TESTED_ELSEWHERE = {
     "bulk-invites.md": "bulk/test_docs.py",
+    "troubleshooting.md": "test_docs.py",
     "tutorial.md": "test_readme.py",
     "webhooks.md": "webhooks/test_frameworks.py",
 }
 PUBLIC_PACKAGES = ("errors", "models", "webhooks", "bulk", "testing", "redis", "postgres", "otel")
+LANGUAGES = ("python", "sh", "text")
 # A block of these words is a test, and pytest runs it.
 A_TEST = "def test_"
 # What pages write for the address of a server, and the fixture that has a real one.
@@ -43,18 +54,18 @@ Bob,Doe,bob@example.com,12
 """
 
 
-def _blocks(page: Path, language: str) -> list[Example]:
+def blocks_of(page: Path, language: str) -> list[Example]:
     """Return the blocks of a language, those in comments included and skipped ones left out."""
-    found: list[Example] = []
-    parsers: list[Parser] = [CodeBlockParser(language, found.append), SkipParser()]
-    for example in Sybil(parsers).parse(page).examples():
+    found: dict[str, list[Example]] = {name: [] for name in LANGUAGES}
+    parsers: list[Parser] = [CodeBlockParser(name, found[name].append) for name in LANGUAGES]
+    for example in Sybil([*parsers, SkipParser()]).parse(page).examples():
         example.evaluate()
-    return found
+    return found[language]
 
 
 def _programs(page: Path) -> list[Example]:
     """Return what of a page's Python is no test."""
-    return [each for each in _blocks(page, "python") if A_TEST not in str(each.parsed)]
+    return [each for each in blocks_of(page, "python") if A_TEST not in str(each.parsed)]
 
 
 TESTED_HERE = [page for page in PAGES if page.name not in TESTED_ELSEWHERE]
@@ -77,35 +88,39 @@ async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield fake
 
 
-async def _run(example: Example, names: dict[str, Any], servers: dict[str, str]) -> None:
+def _with_servers(code: str, request: pytest.FixtureRequest) -> str:
+    """Return code with the addresses of servers that run."""
+    for written, fixture in SERVERS.items():
+        if written in code:
+            code = code.replace(written, request.getfixturevalue(fixture))
+    return code
+
+
+async def _run(example: Example, names: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """Run a block in this loop; it may await as if it stood in a coroutine."""
     lines = "\n" * (example.line + example.parsed.line_offset)  # tracebacks show the page's line
     source = lines + example.parsed.replace("asyncio.run(main())", "await main()")
-    for written, url in servers.items():
-        source = source.replace(written, url)
-    code = compile(
-        source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
-    )
-    waiting = eval(code, names)
+    await _execute(_with_servers(source, request), example.path, names)
+
+
+async def _execute(source: str, name: str, names: dict[str, Any]) -> None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    waiting = eval(compile(source, name, "exec", flags=flags, dont_inherit=True), names)
     if inspect.iscoroutine(waiting):
         await waiting
 
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=_name)
 async def test_the_programs_of_a_page_run(
-    page: Path, fake: FakeGather, request: pytest.FixtureRequest
+    page: Path, fake: FakeGather, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each block runs after those before it, with a client at hand, and its asserts hold."""
-    text = page.read_text(encoding="utf-8")
-    servers = {
-        written: request.getfixturevalue(fixture)
-        for written, fixture in SERVERS.items()
-        if written in text
-    }
     async with fake.client(user_id=fake.user_id) as gather:
-        names = {"__name__": "page", "gather": gather, "fake": fake}
+        module = ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", module)  # frameworks resolve annotations there
+        vars(module).update(gather=gather, fake=fake)
         for block in _programs(page):
-            await _run(block, names, servers)
+            await _run(block, vars(module), request)
 
 
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
     blocks = [
         str(block.parsed)
         for page in TESTED_HERE
-        for block in _blocks(page, "python")
+        for block in blocks_of(page, "python")
         if A_TEST in str(block.parsed)
     ]
     for number, block in enumerate(blocks):
@@ -173,7 +188,7 @@ def _reference() -> tuple[set[str], set[str]]:
             directives.add(name.rpartition(".")[2])
             if kind == "module" and ":no-members:" not in text.partition(name)[2][:40]:
                 directives.update(import_module(name).__all__)
-        for block in _blocks(page, "python"):
+        for block in blocks_of(page, "python"):
             words.update(re.findall(r"\w+", str(block.parsed)))
     return directives, words
 
@@ -190,3 +205,74 @@ def test_the_reference_has_every_public_name() -> None:
         if inspect.isclass(getattr(import_module(package), name))
     ]
     assert [f"{package}.{name}" for package, name in classes if name not in words] == []
+
+
+def _troubles() -> list[tuple[str, str, str]]:
+    """Return message, provoking code and explanation of each section on trouble."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    pattern = r"^## ([^\n]+)\n\n<!--- invisible-code-block: python\n(.+?)-->\n\n(.+?)(?=\n## |\Z)"
+    return re.findall(pattern, text, re.MULTILINE | re.DOTALL)
+
+
+@asynccontextmanager
+async def _serve_tls() -> AsyncIterator[str]:
+    """Serve TLS with a certificate that no authority has signed."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(ROOT / "tests" / "data" / "localhost.pem")
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
+    )
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+async def provoke(
+    fake: FakeGather, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[Callable[[str], Awaitable[Exception]]]:
+    """Runs code that fails, with what it may use at hand; returns the error."""
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")  # so that it is set back
+        monkeypatch.delenv(name)
+    once = RetryPolicy(attempts=1, in_flight_timeout=None)
+    async with (
+        FakeGather(fail_audio_for={"Bad"}, audio_seconds=60.0) as slow,
+        slow.client(retry=once, user_id=slow.user_id) as gather,
+        _serve_tls() as url,
+        GatherClient("key", base_url=url, retry=once) as untrusted,
+    ):
+        names = {"fake": slow, "gather": gather, "once": once, "untrusted": untrusted}
+        names |= {name: getattr(gather_async, name) for name in gather_async.__all__}
+        names |= {"os": os, "time": time, "asyncio": asyncio, "verify": verify}
+        names |= {"WebhookReceiver": WebhookReceiver, "RedisLease": RedisLease}
+
+        async def run(code: str) -> Exception:
+            try:
+                await _execute(_with_servers(code, request), "troubleshooting.md", names)
+            except Exception as error:
+                return error
+            pytest.fail("The code raises nothing.")
+
+        yield run
+
+
+@pytest.mark.parametrize("trouble", _troubles(), ids=lambda trouble: trouble[0][:40])
+async def test_a_message_is_what_its_trouble_says(
+    trouble: tuple[str, str, str], provoke: Callable[[str], Awaitable[Exception]]
+) -> None:
+    """The code of a section raises the error that it explains, in the words of its title."""
+    title, code, explanation = trouble
+    error = await provoke(code)
+    said = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    pattern = re.escape(title).replace(re.escape("..."), ".*")
+    assert re.fullmatch(pattern, said, re.DOTALL), said
+    assert explanation.startswith(f"`{type(error).__name__}`. ")
+
+
+def test_every_error_is_in_a_trouble() -> None:
+    """Each class of errors but the root stands in one of the sections, which all have a cause."""
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    assert len(_troubles()) == page.count("\n## ")
+    classes = {name for name in errors.__all__ if name.endswith("Error")} - {"GatherError"}
+    explained = {each[2].partition("`. ")[0][1:] for each in _troubles()}
+    assert classes - explained == set()

@@ -45,7 +45,7 @@ async def test_fastapi_background_task() -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     httpx = pytest.importorskip("httpx", reason="httpx is not installed")
     async with a_server(30.0) as fake:
-        app = example("fastapi_background_task").make_app(client_of(fake))
+        app = example("background_task").make_app(client_of(fake))
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),
@@ -68,7 +68,7 @@ async def test_fastapi_service_that_stops_while_it_waits() -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     httpx = pytest.importorskip("httpx", reason="httpx is not installed")
     async with a_server(3000.0) as fake:
-        app = example("fastapi_background_task").make_app(client_of(fake))
+        app = example("background_task").make_app(client_of(fake))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://s.invalid") as browser:
             async with app.router.lifespan_context(app):
@@ -82,7 +82,7 @@ async def test_fastapi_service_that_stops_while_it_waits() -> None:
 async def test_aiohttp_worker() -> None:
     """The worker waits while the server serves, and ends with it although something waits."""
     async with a_server(30.0) as fake:
-        app = example("aiohttp_worker").make_app(client_of(fake))
+        app = example("aiohttp_service").make_app(client_of(fake))
         async with TestClient(TestServer(app)) as browser:
             answer = await browser.post("/questions", json={"script": "Why?"})
             question_id = (await answer.json())["id"]

@@ -1,7 +1,21 @@
-"""A FastAPI service that answers at once and waits for the audio afterwards.
+"""A background task of a FastAPI service: answer at once, wait for the audio afterwards.
 
-    pip install gather-async fastapi uvicorn
-    GATHER_API_KEY=qapi_... uvicorn --factory fastapi_background_task:make_app
+In one terminal:
+
+    gather-async fake-server --port 8800 --api-key qapi_try --audio-seconds 0.5
+
+In another (`pip install gather-async fastapi uvicorn`):
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 GATHER_API_KEY=qapi_try
+    export GATHER_USER_ID=$(gather-async list users | cut -f 1 | tail -n 1)
+    uvicorn --factory background_task:make_app --port 8000
+
+In a third:
+
+    curl -sSf -H 'Content-Type: application/json' http://127.0.0.1:8000/questions \
+        -d '{"script": "Tell me about yourself."}' | tee question.json
+    id=$(cut -d '"' -f 4 question.json)
+    until curl -sSf http://127.0.0.1:8000/questions/$id | grep ready; do sleep 0.2; done
 
 All background tasks of the process share one client, so a hundred of them
 that wait cost little more than one.

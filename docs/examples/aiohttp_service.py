@@ -1,7 +1,21 @@
-"""An aiohttp server with a worker that waits for audio while the server runs.
+"""An aiohttp service with a worker that waits for audio while the service runs.
 
-    pip install gather-async
-    GATHER_API_KEY=qapi_... python aiohttp_worker.py
+In one terminal:
+
+    gather-async fake-server --port 8800 --api-key qapi_try --audio-seconds 0.5
+
+In another (`pip install gather-async`):
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 GATHER_API_KEY=qapi_try
+    export GATHER_USER_ID=$(gather-async list users | cut -f 1 | tail -n 1)
+    python -m aiohttp.web aiohttp_service:main --port 8000
+
+In a third:
+
+    curl -sSf http://127.0.0.1:8000/questions \
+        -d '{"script": "Tell me about yourself."}' | tee question.json
+    id=$(cut -d '"' -f 4 question.json)
+    until curl -sSf http://127.0.0.1:8000/questions/$id | grep mp3; do sleep 0.2; done
 
 `cleanup_ctx` starts the worker with the server and ends it before the server
 has gone, whatever it was waiting for.
@@ -79,5 +93,6 @@ def make_app(gather: GatherClient | None = None) -> web.Application:
     return app
 
 
-if __name__ == "__main__":
-    web.run_app(make_app())
+def main(_: list[str]) -> web.Application:
+    """Return the service, for ``python -m aiohttp.web``."""
+    return make_app()
