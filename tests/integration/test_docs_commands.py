@@ -24,7 +24,8 @@ from gather_async.cli import main
 from .test_docs import DOCS, PAGES, blocks_of
 
 EXAMPLES = DOCS / "examples"
-PAGES_WITH_COMMANDS = [page for page in PAGES if blocks_of(page, "sh")]
+# The command line's own page has a test of its own, test_cli.py.
+PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != "cli.md" and blocks_of(page, "sh")]
 # What each program prints at last.
 PROGRAMS = {
     "aiohttp_service": ".mp3",
