@@ -104,7 +104,7 @@ class RetryScheduled(ClientEvent):
 
 @frozen(kw_only=True)
 class QuotaWaited(ClientEvent):
-    """The call waited for the quota; if that was in vain, `CallFailed` follows."""
+    """The call had to wait until the quota had room; a request of it follows."""
 
     seconds: float
     """How long, this time."""
@@ -223,16 +223,15 @@ class CallRecord:
     quota_wait: float = 0.0
     backoff: float = 0.0
     network: float = 0.0
+    _name: tuple[str, str] | tuple[()] = ()
+    _reported_wait: float = 0.0
     _began: float = 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Record a wait for the quota."""
-        self.quota_wait += seconds
-        if seconds >= _NOTABLE_WAIT:
-            self._publish(QuotaWaited, seconds=seconds)
 
     def started(self, attempt: int) -> None:
         """Record that a request may go."""
+        seconds, self._reported_wait = self.quota_wait - self._reported_wait, self.quota_wait
+        if seconds >= _NOTABLE_WAIT:
+            self._publish(QuotaWaited, seconds=seconds)
         self.attempt, self.status, self.request_id = attempt, None, None
         self._publish(RequestStarted)
         self._began = self.clock.monotonic()
@@ -270,7 +269,9 @@ class CallRecord:
         )
 
     def _publish(self, kind: type[ClientEvent], **fields: Any) -> None:
-        operation, route = operation_of(self.request)
+        if not self._name:  # once for each call: it takes as long as to make an event
+            self._name = operation_of(self.request)
+        operation, route = self._name
         self.events(
             kind(
                 call=self.call,

@@ -286,7 +286,7 @@ class Session:
         finally:
             log_wait(call.request, seconds := self.clock.monotonic() - asked)
             if call.record is not None:
-                call.record.waited(seconds)
+                call.record.quota_wait += seconds
 
     async def _pause(self, call: "_Call", retry: Retry) -> None:
         """Wait before the next attempt."""

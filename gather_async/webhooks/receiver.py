@@ -14,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from gather_async.clock import Clock, LoopOwner, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
@@ -47,6 +47,7 @@ __all__ = ["WebhookReceiver"]
 _log = logging.getLogger("gather_async.webhooks")
 
 _ALL = 1_000_000  # dead letters
+F = TypeVar("F", bound=OnDeadLetter)
 
 Secret = Any
 """Text, bytes, or an object with ``get_secret_value()``."""
@@ -328,7 +329,7 @@ class WebhookReceiver(Handlers):
         """Return events that a handler failed on for good, oldest first, at most ``limit``."""
         return await self._inbox.dead_letters(limit=limit, receiver=self.name)
 
-    def on_dead_letter(self, callback: OnDeadLetter) -> OnDeadLetter:
+    def on_dead_letter(self, callback: F) -> F:
         """Call, or await, a function with each `DeadLetter` once it is stored; a decorator."""
         self._dead_letters.callback = callback
         return callback

@@ -68,7 +68,7 @@ def seen() -> list[ClientEvent]:
 async def gather(
     fake: FakeGather, clock: VirtualClock, seen: list[ClientEvent]
 ) -> AsyncIterator[GatherClient]:
-    """Tell the list of everything that a client's calls do."""
+    """Keep in the list all that the calls of a client do."""
     async with fake.client(on_event=seen.append) as gather:
         yield gather
 
@@ -145,14 +145,24 @@ async def test_waiting_for_quota(fake: FakeGather, seen: list[ClientEvent]) -> N
     assert seen[-1].backoff == 0.0
 
 
-async def test_a_call_that_the_quota_refuses(fake: FakeGather, seen: list[ClientEvent]) -> None:
+async def test_a_call_that_the_quota_refuses(
+    fake: FakeGather, clock: VirtualClock, seen: list[ClientEvent]
+) -> None:
     """Nothing was sent, and the failure says so: attempt 0."""
     limits = [RateLimit(1, per=60)]
     async with fake.client(on_event=seen.append, rate_limits=limits, max_wait=1) as gather:
         await gather.teams.list()
         with pytest.raises(QuotaWaitError):
             await gather.teams.list()
-    (last,) = seen[3:]
+        waiting = asyncio.ensure_future(gather.with_options(max_wait=None).teams.list())
+        await clock.sleep(20.0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    last, cancelled = seen[3:]
+    assert isinstance(cancelled, CallFailed)
+    assert (cancelled.error, cancelled.attempt) == ("CancelledError", 0)
+    assert cancelled.quota_wait == pytest.approx(20.0, abs=1.0)
     assert isinstance(last, CallFailed)
     assert (last.error, last.attempt, last.maybe_processed) == ("QuotaWaitError", 0, False)
 

@@ -4,7 +4,7 @@
 part of the public surface.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
@@ -13,7 +13,9 @@ from gather_async import (
     AudioState,
     Candidate,
     CandidateInterview,
+    ClientEvent,
     GatherClient,
+    GatherPool,
     Interview,
     InterviewResults,
     NewCandidate,
@@ -22,13 +24,17 @@ from gather_async import (
     RateLimit,
     RateLimitStatus,
     Response,
+    ResponseReceived,
     RetryPolicy,
     to_e164,
 )
 from gather_async.bulk import InviteOutcome, InviteReport, read_candidates
+from gather_async.otel import instrument, uninstrument
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.webhooks import (
     CandidateInterviewCompleted,
+    DeadLetter,
+    HandlerEnded,
     WebhookEvent,
     WebhookReceiver,
     WebhookReply,
@@ -118,3 +124,28 @@ async def models(gather: GatherClient) -> None:
 def phone(raw: object) -> None:
     """The guard takes anything and gives text."""
     assert_type(to_e164(raw, region="US", policy=PhonePolicy.POSSIBLE), str)
+
+
+def on_event(event: ClientEvent) -> None:
+    """An event's class says what else it has."""
+    assert_type(event.status, int | None)
+    if isinstance(event, ResponseReceived):
+        assert_type(event.seconds, float)
+
+
+def observed(hooks: WebhookReceiver, letters: Sequence[DeadLetter]) -> None:
+    """Listeners are typed by what they hear, and stay the functions that they are."""
+    pool, gather = GatherPool(on_event=on_event), GatherClient("key", on_event=on_event)
+    gather.call_events.subscribe(on_event)()
+    pool.call_events.subscribe(lambda event: assert_type(event, ClientEvent))
+    hooks.run_events.subscribe(lambda run: assert_type(run, HandlerEnded))
+
+    @hooks.on_dead_letter
+    def report(letter: DeadLetter) -> int:
+        return letter.failures
+
+    numbers = [report(letter=letter) for letter in letters]
+    assert_type(numbers, list[int])
+    for each in (pool, gather, hooks):
+        instrument(each)
+        uninstrument(each)

@@ -189,7 +189,7 @@ def _logged_fields() -> set[str]:
 
 
 def test_the_page_names_every_field_of_a_record() -> None:
-    """Whoever queries the log finds each of its fields in the documentation, and no other."""
+    """Each field of a record stands in the documentation, and no other does."""
     assert set(re.findall(r"gather_(?!async)(\w+)", PAGE)) == _logged_fields()
 
 
