@@ -195,7 +195,7 @@ class _Instruments:
     def _queue_lengths(self, _: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
         """Return the calls that wait, of all that is instrumented: a series has one value."""
         lengths: Counter[tuple[str, frozenset[tuple[str, str | int | float]]]] = Counter()
-        for calls in self.watched:
+        for calls in tuple(self.watched):  # clients may come and go in other threads
             server = frozenset(calls.server.items())
             for queue in calls.queues():
                 lengths["interactive", server] += queue.interactive
