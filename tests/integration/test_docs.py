@@ -5,6 +5,7 @@ import asyncio
 import inspect
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -35,10 +36,11 @@ PAGES = sorted(DOCS.rglob("*.md"))
 TESTED_ELSEWHERE = {
     "bulk-invites.md": "bulk/test_docs.py",
     "troubleshooting.md": "test_docs.py",
-    "tutorial.md": "test_readme.py",
+    "tutorial.md": "test_docs.py",
     "webhooks.md": "webhooks/test_frameworks.py",
 }
 PUBLIC_PACKAGES = ("errors", "models", "webhooks", "bulk", "testing", "redis", "postgres", "otel")
+TUTORIAL = [DOCS / "examples" / name for name in ("fastapi_service.py", "test_fastapi_service.py")]
 LANGUAGES = ("python", "sh", "text")
 # A block of these words is a test, and pytest runs it.
 A_TEST = "def test_"
@@ -131,6 +133,8 @@ def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
         for block in blocks_of(page, "python")
         if A_TEST in str(block.parsed)
     ]
+    for program in TUTORIAL:
+        shutil.copy(program, tmp_path)
     for number, block in enumerate(blocks):
         (tmp_path / f"test_{number}.py").write_text(block, encoding="utf-8")
     options = ["-W", "error", "-p", "no:cacheprovider"]
@@ -145,6 +149,26 @@ def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(blocks) >= 3
+
+
+def test_the_tutorial_shows_its_program() -> None:
+    """Each block of the tutorial stands in the program that it builds, or in its tests."""
+
+    def flat(text: str) -> str:
+        return "\n".join(map(str.strip, text.splitlines()))
+
+    programs = flat("".join(program.read_text(encoding="utf-8") for program in TUTORIAL))
+    blocks = blocks_of(DOCS / "tutorial.md", "python")
+    assert len(blocks) > 5
+    assert [block.line for block in blocks if flat(str(block.parsed)) not in programs] == []
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    """The table names every error class but the root, and nothing else."""
+    page = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+    table = page.partition("| error |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([A-Z]\w+Error)`", table))
+    assert named == {name for name in errors.__all__ if name.endswith("Error")} - {"GatherError"}
 
 
 def _anchors(page: Path) -> set[str]:

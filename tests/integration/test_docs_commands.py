@@ -78,7 +78,7 @@ def _script(blocks: Sequence[str]) -> str:
             parts.append(re.sub("^pip install.*", "true", line))
             if line.endswith("&"):
                 listens = f"(exec 3<>/dev/tcp/127.0.0.1/{_port(served[-1])}) 2>/dev/null"
-                parts.append(f"until {listens}; do sleep 0.05; done")
+                parts.append(f"until {listens}; do kill -0 $!; sleep 0.05; done")
     parts.append("kill $(jobs -p) 2>/dev/null || true")
     script = "\n".join(parts)
     for written, free in zip(PORTS, _free_ports(len(PORTS)), strict=True):
@@ -148,6 +148,7 @@ def _commands(page: Path) -> list[str]:
 
 def _prepare(page: Path, folder: Path) -> None:
     """Make the files that the commands of a page take: a list of people, and its programs."""
+    _copy_examples(folder)
     (folder / "candidates.csv").write_text(CANDIDATES, encoding="utf-8")
     for block in blocks_of(page, "python"):
         if name := re.match(r"# (\w+\.py)\n", str(block.parsed)):
