@@ -4,14 +4,17 @@ import asyncio
 import logging
 import math
 import secrets
+import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
+
+from attrs import define
 
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, Script
-from gather_async.validators import Number, Secret
+from gather_async.validators import Number, Secret, revealed
 
 __all__ = ["RedisLease"]
 
@@ -36,6 +39,41 @@ _CALL: Final = 2.0  # seconds for one call; a server in the same network answers
 # seconds are not quite equal, and what the holder begins last takes a moment to leave.
 _MARGIN: Final = 0.1
 _RETRY: Final = 0.02  # of the time to live: the pause after a call that failed
+
+
+@define(eq=False)
+class _SharedConnection:
+    """The connection of all leases of a process to one server: jobs come by the hundred."""
+
+    connection: RedisConnection
+    url: str
+    users: int = 0
+
+    _BY_URL: ClassVar[dict[str, "_SharedConnection"]] = {}
+    _LOCK: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def borrow(cls, redis: str | bytes | Secret | RedisClient) -> "_SharedConnection":
+        """Return the connection to a server; each user gives it back."""
+        url = revealed(redis)
+        if not isinstance(url, str):
+            return cls(RedisConnection(redis, timeout=_CALL), "", 1)
+        with cls._LOCK:
+            if url not in cls._BY_URL:
+                cls._BY_URL[url] = cls(RedisConnection(url, timeout=_CALL), url)
+            shared = cls._BY_URL[url]
+            shared.users += 1
+            return shared
+
+    async def give_back(self) -> None:
+        """Close the connection, if no one uses it any more."""
+        with self._LOCK:
+            self.users -= 1
+            is_last = not self.users
+            if is_last:
+                self._BY_URL.pop(self.url, None)
+        if is_last:
+            await self.connection.aclose()
 
 
 class RedisLease:
@@ -80,7 +118,7 @@ class RedisLease:
         self._name, self._key = name, f"gather:lease:{name}"
         self._clock = clock or SystemClock()
         self._lost = asyncio.Event()
-        self._connection: RedisConnection | None = None
+        self._shared: _SharedConnection | None = None
         self._token = ""
         self._until = -math.inf
         self._renewing: asyncio.Task[None] | None = None
@@ -109,28 +147,28 @@ class RedisLease:
         """
         if self._renewing is not None:
             raise LeaseHeldError(f"{self!r} is in use already: wait for its end.", wait=self._ttl)
-        connection = RedisConnection(self._redis, timeout=_CALL)
+        shared = _SharedConnection.borrow(self._redis)
         token, began = secrets.token_hex(16), self._clock.monotonic()
         try:
-            left = await connection.run(_ACQUIRE, [self._key], [token, self._milliseconds])
+            left = await shared.connection.run(_ACQUIRE, [self._key], [token, self._milliseconds])
         except BaseException as error:
             # A call that was cut off may have been carried out all the same.
-            await self._release(connection, token)
+            await self._release(shared, token)
             if isinstance(error, RedisError):
                 raise self._unreachable(error) from error
             raise
         if left != -1:
-            await connection.aclose()
+            await shared.give_back()
             wait = max(left, 0) / 1000
             raise LeaseHeldError(
                 f"Another process holds the lease {self._name!r}: try again when it has ended, "
                 f"or in {wait:.0f} s if it has died.",
                 wait=wait,
             )
-        self._connection, self._token, self._lost = connection, token, asyncio.Event()
+        self._shared, self._token, self._lost = shared, token, asyncio.Event()
         self._extend(began)
         self._renewing = asyncio.create_task(
-            self._keep(connection, token), name=f"lease {self._name}"
+            self._keep(shared.connection, token), name=f"lease {self._name}"
         )
         return self
 
@@ -141,18 +179,18 @@ class RedisLease:
         traceback: TracebackType | None,
     ) -> None:
         """Give the lease back, so that another may have it at once."""
-        renewing, connection = self._renewing, self._connection
-        if renewing is None or connection is None:
+        renewing, shared = self._renewing, self._shared
+        if renewing is None or shared is None:
             return
         try:
             renewing.cancel()
             await asyncio.wait({renewing})
         finally:
-            self._renewing, self._connection, self._until = None, None, -math.inf
+            self._renewing, self._shared, self._until = None, None, -math.inf
             if self._lost.is_set():
-                await connection.aclose()
+                await shared.give_back()
             else:
-                await self._release(connection, self._token)
+                await self._release(shared, self._token)
 
     @property
     def _milliseconds(self) -> int:
@@ -196,13 +234,13 @@ class RedisLease:
             self._until = -math.inf
         return True
 
-    async def _release(self, connection: RedisConnection, token: str) -> None:
+    async def _release(self, shared: _SharedConnection, token: str) -> None:
         """Let another have the lease; it ends by itself if the server can't be reached."""
         try:
             with suppress(RedisError):
-                await connection.run(_RELEASE, [self._key], [token])
+                await shared.connection.run(_RELEASE, [self._key], [token])
         finally:
-            await connection.aclose()
+            await shared.give_back()
 
     def _unreachable(self, error: RedisError) -> GatherConnectionError:
         return GatherConnectionError(

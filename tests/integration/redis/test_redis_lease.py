@@ -3,6 +3,8 @@
 import asyncio
 import subprocess
 import sys
+import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,38 @@ def test_wrong_arguments_are_reported_at_once(wrong: dict[str, Any]) -> None:
     """An argument that can't work is refused at construction."""
     with pytest.raises(ConfigurationError):
         RedisLease("redis://127.0.0.1/0", **{"name": "job", **wrong})
+
+
+async def test_leases_of_a_process_share_connections(redis_url: str) -> None:
+    """A hundred leases take a few connections, which close with the last of them."""
+    async with Redis.from_url(redis_url) as redis:
+        before = len(await redis.client_list())
+        async with AsyncExitStack() as stack:
+            leases = [RedisLease(redis_url, f"job {n}") for n in range(100)]
+            await asyncio.gather(*(stack.enter_async_context(each) for each in leases))
+            assert all(each.is_held for each in leases)
+            assert 0 < len(await redis.client_list()) - before <= 16
+        assert len(await redis.client_list()) == before
+
+
+def test_leases_in_several_loops_at_once(redis_url: str) -> None:
+    """Threads with loops of their own lease at the same time; each ends by itself."""
+    together = threading.Barrier(4)
+    ended: list[str] = []
+
+    async def hold(name: str) -> None:
+        for n in range(20):
+            async with RedisLease(redis_url, f"{name} {n}") as lease:
+                await asyncio.to_thread(together.wait, 10.0)
+                assert lease.is_held
+        ended.append(name)
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(hold(str(n)))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 4
 
 
 async def test_a_cancelled_holder_gives_the_lease_back(redis_url: str) -> None:
