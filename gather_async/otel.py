@@ -35,10 +35,10 @@ from gather_async.webhooks import HandlerEnded, WebhookReceiver
 
 try:
     from opentelemetry import context, metrics, trace
-except ImportError as missing:  # pragma: no cover - the tests have the extra
+except ImportError as _missing:  # pragma: no cover - the tests have the extra
     raise ConfigurationError(
         "gather_async.otel needs OpenTelemetry's API: pip install 'gather-async[otel]'"
-    ) from missing
+    ) from _missing
 
 __all__ = ["instrument", "uninstrument"]
 

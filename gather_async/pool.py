@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from gather_async.client import GatherClient
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
-from gather_async.observability import OnEvent
+from gather_async.observability import CallEvents, OnEvent
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
@@ -103,7 +103,8 @@ class GatherPool:
             )
         # The one that opens the HTTP session; it also checks the options, before any key comes.
         self._owner = GatherClient("-", **options)
-        self.call_events = options["on_event"] = self._owner.call_events
+        self.call_events: CallEvents = self._owner.call_events
+        options["on_event"] = self.call_events
         self._make_limiter = limiter
         self._options = options
         self._clock = self._owner.clock

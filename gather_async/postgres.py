@@ -17,10 +17,10 @@ from gather_async.webhooks.sql_queries import COMPLETION
 try:
     import psycopg
     from psycopg import conninfo, pq
-except ImportError as missing:  # pragma: no cover - the tests have the extra
+except ImportError as _missing:  # pragma: no cover - the tests have the extra
     raise ConfigurationError(
         "gather_async.postgres needs psycopg: pip install 'gather-async[postgres]'"
-    ) from missing
+    ) from _missing
 
 __all__ = ["PostgresInbox"]
 

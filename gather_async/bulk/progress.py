@@ -64,7 +64,7 @@ class OutcomeQueue:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._is_over = False
-        self.is_read = False
+        self.is_read: bool = False
 
     def attach(self) -> None:
         """Let outcomes be kept for a reader from now on."""

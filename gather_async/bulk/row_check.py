@@ -89,7 +89,7 @@ class FileRow(dict[str, Any]):
 
     def __init__(self, values: Iterable[tuple[str, Any]], line: int) -> None:
         super().__init__(values)
-        self.line = line
+        self.line: int = line
         """The line of the file that the row begins on, from 1."""
 
 

@@ -213,12 +213,12 @@ class CsvReader:
             self._lenient = _dialect(marked[4], '"')
         else:
             self._lenient = _guess_dialect(sample[blank:], recognised)
-        self.delimiter = self._lenient.delimiter
+        self.delimiter: str = self._lenient.delimiter
         """What parts the cells."""
         self._strict: Dialect = type("_Strict", (self._lenient,), {"strict": True})
         for _ in range(blank):
             next(self._lines)
-        self.header = self._read_header()
+        self.header: list[str] = self._read_header()
         """The cells of the first line that isn't blank."""
         self.used: AbstractSet[int] = frozenset()
         """Columns that the caller uses."""

@@ -20,7 +20,7 @@ class BodyBuffer:
     """
 
     def __init__(self, packing: str, limit: int) -> None:
-        self.problem = ""
+        self.problem: str = ""
         self._parts: list[bytes] = []
         self._left = limit
         self._packing = packing

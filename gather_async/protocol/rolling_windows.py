@@ -113,14 +113,14 @@ class Window:
     )
 
     def __init__(self, limit: int, period: float, reserve: int, *, learned: bool = False) -> None:
-        self.limit = limit
-        self.period = period
-        self.bulk_limit = max(1, limit - reserve)
-        self.learned = learned
-        self.external = 0
-        self.external_until = 0.0
-        self.probe_at = 0.0
-        self.oldest = 0
+        self.limit: int = limit
+        self.period: float = period
+        self.bulk_limit: int = max(1, limit - reserve)
+        self.learned: bool = learned
+        self.external: int = 0
+        self.external_until: float = 0.0
+        self.probe_at: float = 0.0
+        self.oldest: int = 0
 
 
 class RollingWindows:
@@ -139,9 +139,9 @@ class RollingWindows:
     __slots__ = ("_head", "_log", "_size", "in_flight", "reserve", "windows")
 
     def __init__(self, limits: Sequence[RateLimit], *, reserve: int = 0) -> None:
-        self.reserve = reserve
-        self.windows = [Window(each.limit, each.per, reserve) for each in limits]
-        self.in_flight = 0
+        self.reserve: int = reserve
+        self.windows: list[Window] = [Window(each.limit, each.per, reserve) for each in limits]
+        self.in_flight: int = 0
         self._size = max(each.limit for each in limits)
         self._log: list[float] = []
         self._head = 0

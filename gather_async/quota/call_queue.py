@@ -45,9 +45,9 @@ class LimiterSlot:
 
     def __init__(self, owner: SlotOwner, sent_at: float, home: Any) -> None:
         self._owner: SlotOwner | None = owner
-        self.sent_at = sent_at
-        self.weight = 1
-        self.home = home
+        self.sent_at: float = sent_at
+        self.weight: int = 1
+        self.home: Any = home
 
     def resent(self) -> None:
         """Count one more request: aiohttp sent this one again on its own."""
@@ -101,7 +101,7 @@ class WakeTimer:
         self._clock = clock
         self._ring = ring
         self._timer: Timer | None = None
-        self.at = math.inf
+        self.at: float = math.inf
 
     def set(self, at: float, now: float) -> None:
         """Ring by then, in the running loop; ``inf`` turns the timer off."""
@@ -137,12 +137,12 @@ class LoopHome:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Clock, ring: "Callable[[LoopHome], object]"
     ) -> None:
-        self.loop = loop
-        self.timer = WakeTimer(clock, partial(ring, self))
-        self.waiting = 0
-        self.in_flight = 0
-        self.is_called = False
-        self.is_gone = False
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.timer: WakeTimer = WakeTimer(clock, partial(ring, self))
+        self.waiting: int = 0
+        self.in_flight: int = 0
+        self.is_called: bool = False
+        self.is_gone: bool = False
 
 
 class CallWaiter:
@@ -155,8 +155,8 @@ class CallWaiter:
     __slots__ = ("future", "home", "is_counted_out", "slot")
 
     def __init__(self, home: LoopHome) -> None:
-        self.home = home
-        self.is_counted_out = False
+        self.home: LoopHome = home
+        self.is_counted_out: bool = False
         self.future: asyncio.Future[None] = home.loop.create_future()
         self.slot: LimiterSlot | None = None
 

@@ -50,7 +50,7 @@ class WaitQueue(Generic[_W]):
     __slots__ = ("_first_time", "_left", "_refused", "waiting")
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.waiting: int = 0
         self._left = 0
         self._first_time: deque[_W] = deque()
         self._refused: deque[_W] = deque()

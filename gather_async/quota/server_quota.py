@@ -37,7 +37,7 @@ class Hold:
     __slots__ = ("_asked", "_longest", "_rng", "until")
 
     def __init__(self, longest: float, rng: random.Random | None) -> None:
-        self.until = -math.inf
+        self.until: float = -math.inf
         self._asked = -math.inf
         self._longest = longest
         self._rng = rng

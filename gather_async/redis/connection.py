@@ -106,7 +106,7 @@ class RedisConnection:
         self._url = ""
         if isinstance(redis, Redis | RedisCluster):
             self._lent = redis
-            self.place = "the lent client's server"
+            self.place: str = "the lent client's server"
         else:
             self._url = _validate_url(redis)
             self.place = _place(_new_client(self._url))

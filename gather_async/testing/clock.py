@@ -300,7 +300,7 @@ class _Timer:
         self._timers = timers
         self._loop = loop
         self.callback: Callable[[], object] | None = callback
-        self.context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.copy_context()
 
     def cancel(self) -> None:
         """Keep the callback from being called; harmless if it already was."""

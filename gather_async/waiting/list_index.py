@@ -57,7 +57,7 @@ class ListIndex(Generic[T]):
     def __init__(self, condition: Condition[T], registry: WaiterRegistry[T]) -> None:
         self.pages: int | None = None
         self.probe_id: str | None = None
-        self.is_trusted = False
+        self.is_trusted: bool = False
         self._condition, self._registry = condition, registry
         self._size = 0
         self._first_ids: AbstractSet[str] = frozenset()

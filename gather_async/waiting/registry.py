@@ -135,9 +135,12 @@ class WaiterRegistry(Generic[T]):
         self._deadlines: list[tuple[float, int, Waiter[T]]] = []
         self._order = count()
         self._events: OrderedDict[str, float] = OrderedDict()
-        self.new, self.urgent, self.located, self.lost, self.own = self._queues = tuple(
-            OrderedDict[str, Target[T]]() for _ in range(5)
-        )
+        self.new: OrderedDict[str, Target[T]] = OrderedDict()
+        self.urgent: OrderedDict[str, Target[T]] = OrderedDict()
+        self.located: OrderedDict[str, Target[T]] = OrderedDict()
+        self.lost: OrderedDict[str, Target[T]] = OrderedDict()
+        self.own: OrderedDict[str, Target[T]] = OrderedDict()
+        self._queues = (self.new, self.urgent, self.located, self.lost, self.own)
 
     def __len__(self) -> int:
         return len(self._targets)

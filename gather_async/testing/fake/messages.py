@@ -193,8 +193,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
     ) -> None:
         known_code, known_message = _WORDS.get(status, (f"HTTP_{status}", f"Status {status}."))
         self.status = status
-        self.code = code or known_code
-        self.message = message or known_message
+        self.code: str = code or known_code
+        self.message: str = message or known_message
         self.details = details
         super().__init__(f"{status} {self.code}")
 
