@@ -13,11 +13,23 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.errors import GatherError
 from gather_async.version import __version__
+
+if TYPE_CHECKING:  # for what makes one file of a program, which sees no other import of them
+    from gather_async.cli import (  # noqa: F401
+        doctor,
+        fake_server,
+        invite,
+        quickstart,
+        resources,
+        results,
+        wait_audio,
+        webhooks,
+    )
 
 __all__ = ["add_to", "run"]
 
@@ -71,6 +83,29 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def _parse_and_run(arguments: list[str], output: Output) -> int:
+    """Run the command; what it raises becomes a line of text and a status."""
+    from gather_async.cli.context import format_error, is_verbose, status_of  # noqa: PLC0415 - see above
+
+    try:
+        return _run(arguments, output)
+    except GatherError as error:
+        output.error(format_error(error))
+        return status_of(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        output.error(f"{where}{error.strerror or error}")
+    except Exception as error:  # a person can do nothing with a traceback
+        output.error(f"The command failed, by a fault of its own: {type(error).__name__}.")
+        if is_verbose(None) or {"-v", "--verbose"} & {*arguments}:
+            output.info("".join(traceback.format_exception(error)).rstrip())
+        else:
+            output.info("With -v it shows where; please report that.")
+    return ExitStatus.FAILURE
+
+
+def _run(arguments: list[str], output: Output) -> int:
+    from gather_async.cli.context import chosen_proxy, start_log  # noqa: PLC0415 - see above
+
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     if not arguments:
@@ -82,34 +117,9 @@ def _parse_and_run(arguments: list[str], output: Output) -> int:
             options = _parser(() if chosen is None else (chosen,)).parse_args(arguments)
     except SystemExit as done:  # argparse has said what is wrong, or has shown the help
         return int(done.code or 0)
-    return _run(options.command, options, output)
-
-
-def _run(command: Command, options: argparse.Namespace, output: Output) -> int:
-    from gather_async.cli.context import (  # noqa: PLC0415 - see above
-        chosen_proxy,
-        format_error,
-        is_verbose,
-        start_log,
-        status_of,
-    )
-
-    try:
-        with start_log(options, output), chosen_proxy(options):
-            return int(command(options, output))
-    except GatherError as error:
-        output.error(format_error(error))
-        return status_of(error)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        output.error(f"{where}{error.strerror or error}")
-    except Exception as error:  # a person can do nothing with a traceback
-        output.error(f"The command failed, by a fault of its own: {type(error).__name__}.")
-        if is_verbose(options):
-            output.info("".join(traceback.format_exception(error)).rstrip())
-        else:
-            output.info("With -v it shows where; please report that.")
-    return ExitStatus.FAILURE
+    command: Command = options.command
+    with start_log(options, output), chosen_proxy(options):
+        return int(command(options, output))
 
 
 def _status(status: int, output: Output) -> int:

@@ -19,6 +19,7 @@ from attrs import frozen
 from gather_async import GatherClient
 from gather_async.cli import main
 from gather_async.cli.app import _parser
+from gather_async.cli.output import Stream
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 from gather_async.webhooks import SQLiteInbox
@@ -394,6 +395,21 @@ async def test_an_export_goes_on_where_it_ended(
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert [row["candidate_interview_id"] for row in rows] == finished
     assert [each.name for each in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.usefixtures("finished")
+async def test_an_export_shows_each_person_that_was_read(
+    run: Run, fake_gather: FakeGather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal sees how many of how many were read; a log file sees the count alone."""
+    interview = str(fake_gather.interviews[0]["id"])
+    command = ("results", "--interview", interview, "--output", str(tmp_path / "r.csv"))
+    assert "read" not in (await run(*command)).err
+    monkeypatch.setattr(Stream, "isatty", lambda _: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = await run(*command)
+    assert "3 of 3 read" in shown.out + shown.err
 
 
 @pytest.mark.usefixtures("finished")

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from modulefinder import ModuleFinder
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
 from gather_async.cli import app, main
 from gather_async.cli.context import MissingKeyError, format_error, status_of
-from gather_async.cli.doctor import _clock
+from gather_async.cli.doctor import _clock, _version_of
 from gather_async.cli.output import Output, Stream, printable, to_jsonable
 from gather_async.cli.results import _cell
 from gather_async.errors import (
@@ -273,6 +275,15 @@ def test_other_shells_get_the_same_words(shell: str, capsys: pytest.CaptureFixtu
     for path, parser in PARSERS.items():
         words = {*path.split(), *(each.lstrip("-") for each in parser._option_string_actions)}
         assert [each for each in sorted(words) if not re.search(rf"\b{each}\b", script)] == []
+
+
+def test_tools_that_freeze_programs_see_each_command() -> None:
+    """They follow the imports that stand in the code, run or not; metadata may be missing."""
+    finder = ModuleFinder(path=[str(Path(app.__file__).parents[2])])  # no other package
+    finder.run_script(app.__file__)
+    modules = {f"gather_async.cli.{module}" for module, _ in app._COMMANDS.values()}
+    assert modules - finder.modules.keys() <= {app.__name__}
+    assert _version_of("a-package-that-is-absent") == "of unknown version"
 
 
 @pytest.mark.parametrize("is_verbose", [True, False])
