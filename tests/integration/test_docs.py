@@ -300,3 +300,11 @@ def test_every_error_is_in_a_trouble() -> None:
     classes = {name for name in errors.__all__ if name.endswith("Error")} - {"GatherError"}
     explained = {each[2].partition("`. ")[0][1:] for each in _troubles()}
     assert classes - explained == set()
+
+
+def test_the_landing_page_answers_twenty_questions() -> None:
+    """Each question of the list leads to a page of its own."""
+    text = (DOCS / "index.md").read_text(encoding="utf-8").partition("## I want to ...")[2]
+    answers = re.findall(r"^\d+\. (?:\[.+?\]\((.+?)\))", text, re.MULTILINE)
+    assert len(set(answers)) == 20
+    assert all((DOCS / answer).is_file() for answer in answers)

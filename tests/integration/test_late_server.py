@@ -3,10 +3,8 @@
 import logging
 import math
 import random
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,15 +264,6 @@ async def test_late_commits_and_lists_end_with_the_faults_and_the_server() -> No
         await clock.sleep(10.0)
     assert len(fake.candidates) == 1
     assert clock.sleepers == 0
-
-
-def test_the_page_on_writes_runs() -> None:
-    """Each block of docs/writes.md runs, and its asserts hold."""
-    page = Path(__file__).parents[2] / "docs" / "writes.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), {"__name__": "page"})
 
 
 @pytest.mark.slow

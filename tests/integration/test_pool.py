@@ -1,11 +1,8 @@
 """A pool's clients: a quota and waits for each key, one HTTP session for all."""
 
-import ast
 import asyncio
 import gc
-import re
 from inspect import signature
-from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -179,12 +176,3 @@ async def test_keys_are_not_shown() -> None:
     """No repr of a pool or of a client of it holds a key."""
     async with GatherPool() as pool:
         assert "hidden" not in repr(pool) + repr(pool.for_key("hidden"))
-
-
-async def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the page on the quota shows of many keys is true."""
-    page = Path(__file__).parents[2] / "docs" / "quota.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (each for each in blocks if "GatherPool" in each)
-    await eval(compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})
-    assert capsys.readouterr().out == "100\n"
