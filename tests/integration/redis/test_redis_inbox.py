@@ -195,7 +195,7 @@ async def test_a_full_server_lets_events_end(
     for key in "abcd":
         await inbox.put(event(key))
     try:
-        await redis.config_set("maxmemory", "1mb")
+        await redis.config_set("maxmemory", "1")
         with pytest.raises(RedisError):
             await inbox.put(event("refused"))
         claims = (await inbox.claim("", ["h"], limit=9, lease=60)).events

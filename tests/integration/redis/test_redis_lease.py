@@ -133,7 +133,9 @@ async def test_leases_of_a_process_share_connections(redis_url: str) -> None:
             await asyncio.gather(*(stack.enter_async_context(each) for each in leases))
             assert all(each.is_held for each in leases)
             assert 0 < len(await redis.client_list()) - before <= 16
-        assert len(await redis.client_list()) == before
+        async with asyncio.timeout(10):  # the server learns of it in its own time
+            while len(await redis.client_list()) > before:  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0.005)
 
 
 def test_leases_in_several_loops_at_once(redis_url: str) -> None:
