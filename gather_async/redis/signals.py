@@ -6,7 +6,7 @@ import logging
 import random
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -29,13 +29,14 @@ __all__ = ["RedisSignals"]
 _log = logging.getLogger("gather_async.redis")
 
 _CALL: Final = 2.0  # seconds for one call; a server in the same network answers in milliseconds
-# Beats for which a receiver is believed to live: one may be late, or lost with a connection.
-_BELIEVED: Final = 2.5
+# Beats after which a silent receiver counts as gone: one may be late, or lost with a connection.
+_LIFETIME: Final = 2.5
 # Events that wait to be published; more come only while the server is away. Each lost costs a poll.
 _MOST_WAITING: Final = 1000
 _AT_ONCE: Final = 100  # events of one message: some 20 KB
-# Seconds in which an inbox shows an event to the processes that did not receive it: 0.2 usually.
-_SHOWN_AGAIN: Final = 5.0
+# Seconds in which a shared inbox publishes an event in other processes, too: 0.2 usually.
+_DUPLICATE_WITHIN: Final = 5.0
+_LONGEST_LIFETIME: Final = 3600.0  # seconds, whatever a message says
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
 _Event = tuple[str, frozenset[str]]
@@ -44,9 +45,9 @@ _Event = tuple[str, frozenset[str]]
 class RedisSignals:
     """Signals for ``GatherClient(signals=...)`` in processes that receive no webhooks themselves.
 
-    Every process of one ``name`` hears of every event within milliseconds, by its name and the
-    ids in it; nothing else of it is sent. Those that receive webhooks pass their receivers, and
-    publish what comes in::
+    Every process of one ``name`` is notified of every event within milliseconds, by its name and
+    the ids in it; nothing else of it is sent. Those that receive webhooks pass their receivers,
+    and publish what comes in::
 
         async with RedisSignals(url, receivers=[hooks]) as signals, hooks:
             ...
@@ -104,8 +105,8 @@ class RedisSignals:
         self._id = secrets.token_hex(8)
         self._waiting: deque[_Event] = deque(maxlen=_MOST_WAITING)
         self._wake, self._first_try = asyncio.Event(), asyncio.Event()
-        self._believed: dict[str, float] = {}
-        self._shown: OrderedDict[_Event, list[float]] = OrderedDict()
+        self._living: dict[str, float] = {}
+        self._received: OrderedDict[_Event, list[float]] = OrderedDict()
         self._is_subscribed = self._is_publisher = self._is_beating = False
         self._was_subscribed = False
         self._failures = 0
@@ -116,7 +117,7 @@ class RedisSignals:
         if not self._is_subscribed:
             return False
         now = self._clock.monotonic()
-        return any(until > now for until in tuple(self._believed.values()))
+        return any(until > now for until in tuple(self._living.values()))
 
     def subscribe(self, listener: Listener, /) -> Callable[[], None]:
         """Call a listener for each event of any process; return what ends that.
@@ -145,7 +146,8 @@ class RedisSignals:
         again until it is there.
 
         Raises:
-            ClientClosedError: It is running already, or in another event loop.
+            ClientClosedError: It is running already, or in another event loop, or the lent client
+                is in use in another.
         """
         self._owner.check()
         if self._owner.is_here:
@@ -159,6 +161,10 @@ class RedisSignals:
         except asyncio.CancelledError:
             await self.aclose()
             raise
+        if self._main is not None and self._main.done():
+            failed = self._main
+            await self.aclose()
+            failed.result()
 
     async def aclose(self) -> None:
         """End it; nothing runs afterwards. Harmless to repeat."""
@@ -171,7 +177,7 @@ class RedisSignals:
             main.cancel()
             await asyncio.wait({main})
         except asyncio.CancelledError:
-            main.cancel()  # without a goodbye
+            main.cancel()  # without waiting for the server
             await asyncio.wait({main})
             raise
         finally:
@@ -201,27 +207,27 @@ class RedisSignals:
             self._owner.call(self._pass_on, (event, ids))
 
     def _pass_on(self, event: _Event) -> None:
-        if self._main is None or self._was_shown(event):
+        if self._main is None or self._is_duplicate(event):
             return
         self._listeners.notify(*event)
         self._waiting.append(event)
         self._wake.set()
 
-    def _was_shown(self, event: _Event) -> bool:
-        """Return whether a shared inbox shows what another process has published already.
+    def _is_duplicate(self, event: _Event) -> bool:
+        """Return whether a shared inbox repeats what another process has published here.
 
         They are counted: of two equal events, each is published once.
         """
-        now, times = self._clock.monotonic(), self._shown.get(event, [])
+        now, times = self._clock.monotonic(), self._received.get(event, [])
         while times:
-            if times.pop(0) > now - _SHOWN_AGAIN:
+            if times.pop(0) > now - _DUPLICATE_WITHIN:
                 return True
         return False
 
     # The connection
 
     async def _work(self) -> None:
-        """Stay subscribed; say goodbye at the end."""
+        """Stay subscribed; publish at the end that this receiver is leaving."""
         while True:
             # Anew each time: others of a pool are dead, too, if one is.
             connection = RedisConnection(self._redis, timeout=_CALL)
@@ -230,8 +236,12 @@ class RedisSignals:
             except asyncio.CancelledError:
                 if self._is_beating:
                     with suppress(RedisError):
-                        await self._send(connection, bye=True)
+                        await self._send(connection, is_leaving=True)
                 raise
+            except Exception:
+                if not self._first_try.is_set():
+                    raise  # out of `start`
+                _log.exception("The signals failed; they connect again")
             finally:
                 self._first_try.set()
                 await connection.aclose()
@@ -248,12 +258,13 @@ class RedisSignals:
                 await pubsub.subscribe(self._channel)
                 await pubsub.get_message(timeout=None)
             self._on_subscribed()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(pubsub))
-                group.create_task(self._keep_beating(connection, pubsub))
-                group.create_task(self._publish(connection))
-        except* (RedisError, OSError) as errors:
-            self._on_lost(errors.exceptions[0])
+            await _run_until_one_fails(
+                self._read(pubsub),
+                self._keep_beating(connection, pubsub),
+                self._publish(connection),
+            )
+        except (RedisError, OSError) as error:
+            self._on_lost(error)
         finally:
             self._is_subscribed = False
             with suppress(RedisError, OSError):
@@ -266,14 +277,14 @@ class RedisSignals:
             _log.info("The signals' %s is there again", self._place)
         self._is_subscribed, self._failures = True, 0
         if self._was_subscribed:
-            # Events may have passed unheard: one that names nothing makes each wait poll once.
+            # Events may have been missed: one that names nothing makes each wait poll once.
             for event in EVENT_CLASSES:
                 self._listeners.notify(event, frozenset())
         self._was_subscribed = True
         self._first_try.set()
 
     def _on_lost(self, error: BaseException) -> None:
-        self._believed = {}
+        self._living = {}
         if not self._failures:
             _log.warning(
                 "The signals' %s is away (%s): waiting calls poll until it is there again",
@@ -283,41 +294,42 @@ class RedisSignals:
 
     async def _read(self, pubsub: PubSub) -> None:
         while True:
-            # A connection that is half open says nothing: answers to pings come in each beat.
-            async with asyncio.timeout(_BELIEVED * self._beat + _CALL):
+            # A half-open connection is silent; else the response to a ping comes in each beat.
+            async with asyncio.timeout(_LIFETIME * self._beat + _CALL):
                 message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
             if message is not None and message["type"] == "message":
-                self._take(decoded(message["data"]))
+                self._on_message(decoded(message["data"]))
 
-    def _take(self, text: str) -> None:
+    def _on_message(self, text: str) -> None:
         """Record a message of any process, this one included."""
         try:
             message = json.loads(text)
-            sender, seconds = str(message["from"]), float(message["for"])
+            sender = str(message["from"])
+            seconds = min(float(message["for"]), _LONGEST_LIFETIME)
             events = [(str(name), frozenset(map(str, ids))) for name, ids in message["events"]]
         except (ValueError, TypeError, KeyError):
             _log.debug("A message on %s is not of these signals", self._channel)
             return
         now = self._clock.monotonic()
         # Replaced, never changed: `alive` is asked for in any thread.
-        self._believed = {
+        self._living = {
             each: until
-            for each, until in (self._believed | {sender: now + seconds}).items()
+            for each, until in (self._living | {sender: now + seconds}).items()
             if until > now
         }
         for event in events if sender != self._id else ():
             if self._receivers:
-                self._shown.setdefault(event, []).append(now)
-                self._shown.move_to_end(event)
-                if len(self._shown) > _MOST_WAITING:
-                    self._shown.popitem(last=False)
+                self._received.setdefault(event, []).append(now)
+                self._received.move_to_end(event)
+                if len(self._received) > _MOST_WAITING:
+                    self._received.popitem(last=False)
             self._listeners.notify(*event)
 
     async def _keep_beating(self, connection: RedisConnection, pubsub: PubSub) -> None:
         while True:
             is_receiving = self._is_publisher or any(each.alive for each in self._receivers)
             if is_receiving or self._is_beating:
-                await self._send(connection, bye=not is_receiving)
+                await self._send(connection, is_leaving=not is_receiving)
             async with asyncio.timeout(_CALL):
                 await pubsub.ping()
             await self._clock.sleep(self._beat)
@@ -334,13 +346,33 @@ class RedisSignals:
             await self._wake.wait()
 
     async def _send(
-        self, connection: RedisConnection, events: Iterable[_Event] = (), *, bye: bool = False
+        self,
+        connection: RedisConnection,
+        events: Iterable[_Event] = (),
+        *,
+        is_leaving: bool = False,
     ) -> None:
-        self._is_beating = not bye
+        self._is_beating = not is_leaving
         message: Mapping[str, Any] = {
             "from": self._id,
-            "for": 0.0 if bye else _BELIEVED * self._beat,
+            "for": 0.0 if is_leaving else _LIFETIME * self._beat,
             "events": [[name, sorted(ids)] for name, ids in events],
         }
         text = json.dumps(message)
         await connection.call(lambda client: client.publish(self._channel, text))
+
+
+async def _run_until_one_fails(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself; once one fails, end all, and raise its error.
+
+    The task groups of Python 3.11 lose a cancellation that comes at that moment.
+    """
+    tasks = [asyncio.create_task(each) for each in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

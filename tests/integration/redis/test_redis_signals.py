@@ -195,6 +195,20 @@ async def test_a_cancelled_start_leaves_nothing(redis_url: str) -> None:
     assert "RedisSignals" not in names
 
 
+async def test_closing_while_the_connection_breaks(redis_url: str) -> None:
+    """It ends at once, though its connection is lost at that very moment."""
+    async with Redis.from_url(redis_url) as redis:
+        for steps in range(40):
+            signals = RedisSignals(redis_url)
+            await signals.start()
+            await redis.client_kill_filter(_type="pubsub")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await signals.aclose()
+    assert "RedisSignals" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
 async def test_a_server_that_goes_and_comes(
     redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
