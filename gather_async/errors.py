@@ -10,6 +10,7 @@
     │   ├── InvalidEmailError
     │   └── InviteNotDeliverableError
     ├── QuotaWaitError (TimeoutError)             refused before queueing
+    ├── QuotaUnavailableError                     the server that keeps a shared quota is gone
     ├── LeaseHeldError                            another machine runs this job
     ├── AlreadyHandledError                       a webhook handler's second run: roll back
     ├── GatherConnectionError (ConnectionError)
@@ -61,6 +62,7 @@ __all__ = [
     "LeaseHeldError",
     "NotFoundError",
     "PermissionDeniedError",
+    "QuotaUnavailableError",
     "QuotaWaitError",
     "RateLimitedError",
     "ResponseDecodeError",
@@ -171,6 +173,13 @@ class AlreadyHandledError(GatherError):
     """A webhook handler completed an event that it had completed before, in a transaction.
 
     Roll the transaction back, and let the error leave the handler: the event is over.
+    """
+
+
+class QuotaUnavailableError(GatherError):
+    """The server that keeps a shared quota can't be asked; nothing was sent.
+
+    The error of the server's client is its ``__cause__``.
     """
 
 

@@ -327,7 +327,10 @@ class JobExecution:
 
 
 def _owner_of(limiter: Limiter) -> str:
-    """Return what names a limiter for as long as it lives."""
+    """Return what names a limiter for as long as it lives, or its quota for longer than that."""
+    identity: str | None = getattr(limiter, "identity", None)  # of a quota that processes share
+    if identity is not None:
+        return identity
     name = uuid.uuid4().hex
     with suppress(TypeError):  # it can't be a weak key, and counts requests anew each time
         return _OWNERS.setdefault(limiter, name)

@@ -54,6 +54,9 @@ class RateLimitStatus(Model):
             already; 0.0 means now, None that it depends on a response not here yet.
         held_until: The server refused a request (429) and nothing starts before then,
             aware UTC; None if there is no hold.
+        as_of: When the server that keeps a shared quota was last asked, aware UTC: other
+            processes' later requests aren't known yet. None in a quota of this process alone,
+            of which all is known, and before the first time.
     """
 
     windows: tuple[WindowStatus, ...]
@@ -61,6 +64,7 @@ class RateLimitStatus(Model):
     queued: QueueStatus = attrs.field(factory=QueueStatus)
     next_slot: float | None = 0.0
     held_until: datetime | None = None
+    as_of: datetime | None = None
 
     @property
     def remaining(self) -> int:

@@ -13,6 +13,7 @@ Source: /getting-started/rate-limits (rolling windows, counted per key).
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import attrs
 
@@ -215,6 +216,20 @@ class RollingWindows:
         self._head = len(self._log)
         for window in self.windows:
             window.oldest = 0
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._log.clear()
+        self._head = 0
+        for window in self.windows:
+            window.oldest = 0
+
+    def copy(self) -> "RollingWindows":
+        """Return windows of the same state, which go their own way from here."""
+        twin = copy(self)
+        twin.windows = [copy(each) for each in self.windows]
+        twin._log = self._log.copy()  # noqa: SLF001 - of the same class
+        return twin
 
     def count(self, after: float, until: float = math.inf) -> int:
         """Return how many remembered answers lie in ``after < instant <= until``; O(log n)."""

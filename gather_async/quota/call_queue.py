@@ -152,10 +152,11 @@ class CallWaiter:
     granted, so that a call cancelled before it woke can give it back.
     """
 
-    __slots__ = ("future", "home", "is_counted_out", "slot")
+    __slots__ = ("deadline", "future", "home", "is_counted_out", "slot")
 
     def __init__(self, home: LoopHome) -> None:
         self.home: LoopHome = home
+        self.deadline: Timer | None = None
         self.is_counted_out: bool = False
         self.future: asyncio.Future[None] = home.loop.create_future()
         self.slot: LimiterSlot | None = None
@@ -175,6 +176,8 @@ class CallQueue:
         lock: The limiter's, reentrant.
         dispatch: Grants what is free; called in the loop whose timer rang.
         lost: Called with the number of requests that a dead loop had in flight.
+        lateness: Returns for how many more seconds a call whose time is over waits: for a
+            slot that is on its way.
     """
 
     def __init__(
@@ -182,14 +185,17 @@ class CallQueue:
         queues: WaitQueues[CallWaiter],
         clock: Clock,
         lock: AbstractContextManager[Any],
+        *,
         dispatch: Callable[[], object],
         lost: Callable[[int], object],
+        lateness: Callable[[], float],
     ) -> None:
         self._queues = queues
         self._clock = clock
         self._lock = lock
         self._dispatch = dispatch
         self._lost = lost
+        self._lateness = lateness
         self._homes: dict[asyncio.AbstractEventLoop, LoopHome] = {}
         self._latest: LoopHome | None = None
         self._refused: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -231,9 +237,8 @@ class CallQueue:
             TimeoutError: ``max_wait`` is over.
             ClientClosedError: The loop rested while another one took over.
         """
-        deadline = None
         if max_wait is not None:
-            deadline = self._clock.call_later(max_wait, partial(self._give_up, waiter))
+            waiter.deadline = self._clock.call_later(max_wait, partial(self._give_up, waiter))
         try:
             if waiter.slot is None:
                 await waiter.future
@@ -243,9 +248,9 @@ class CallQueue:
             self._withdraw(waiter, queue)
             raise
         finally:
-            if deadline is not None:
-                deadline.cancel()
-            del waiter, deadline  # a cancelled future refers to this frame: no cycle to collect
+            if waiter.deadline is not None:
+                waiter.deadline.cancel()
+            del waiter  # a cancelled future refers to this frame: no cycle to collect
 
     def push(self, home: LoopHome, *, bulk: bool) -> tuple[CallWaiter, WaitQueue[CallWaiter]]:
         """Add the calling task to its priority's queue."""
@@ -269,18 +274,42 @@ class CallQueue:
             waiter.slot = None
             slot.returned()
 
-    def wake_at(self, at: float, now: float) -> None:
-        """Let every loop in which calls wait dispatch at that instant."""
+    def wake_at(self, at: float, now: float, *, busy: bool = False) -> None:
+        """Let every loop in which calls wait dispatch at that instant.
+
+        Args:
+            at: When.
+            now: The present.
+            busy: Whether loops with requests in flight do, too, and the running one.
+        """
         here = running_loop()
         if self.has_other_loops and not self._queues.is_empty:
             at = min(at, now + _SWEEP_INTERVAL)
         for home in self._homes.values():
             if home.loop is here:
-                home.timer.set(at if home.waiting else math.inf, now)
-            elif home.waiting and at < home.timer.at and not home.is_called:
+                home.timer.set(at if home.waiting or busy else math.inf, now)
+            elif (
+                (home.waiting or (busy and home.in_flight))
+                and at < home.timer.at
+                and not home.is_called
+            ):
                 home.is_called = True
                 with suppress(RuntimeError):  # closed: the next sweep forgets it
                     home.loop.call_soon_threadsafe(self._ring, home)
+
+    def refuse(self, waiter: CallWaiter, error: Exception) -> None:
+        """End the wait of a call with an error, in its own loop."""
+        if waiter.home.loop is running_loop():
+            _fail(waiter.future, error)
+        else:
+            with suppress(RuntimeError):  # the loop was closed with the call in it
+                waiter.home.loop.call_soon_threadsafe(_fail, waiter.future, error)
+
+    def refuse_all(self, error: Callable[[], Exception]) -> None:
+        """End the wait of every call with an error of its own."""
+        for queue in (self._queues.interactive, self._queues.bulk):
+            for waiter in queue.remove(lambda _: True):
+                self.refuse(waiter, error())
 
     def sweep(self) -> None:
         """Forget loops that no longer run; what they had in flight counts as lost now."""
@@ -312,9 +341,15 @@ class CallQueue:
         self._refused.discard(task)
         return True
 
-    def _give_up(self, waiter: CallWaiter) -> None:
+    def _give_up(self, waiter: CallWaiter, *, is_late: bool = False) -> None:
         with self._lock:
-            if waiter.slot is None and not waiter.future.done():
+            if waiter.slot is not None or waiter.future.done():
+                return
+            late = 0.0 if is_late else self._lateness()
+            if late:
+                again = partial(self._give_up, waiter, is_late=True)
+                waiter.deadline = self._clock.call_later(late, again)
+            else:
                 waiter.future.set_exception(TimeoutError())
 
     def _withdraw(self, waiter: CallWaiter, queue: WaitQueue[CallWaiter]) -> None:
@@ -331,6 +366,11 @@ class CallQueue:
 
 def _lives_in(home: LoopHome, waiter: CallWaiter) -> bool:
     return waiter.home is home
+
+
+def _fail(future: "asyncio.Future[None]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

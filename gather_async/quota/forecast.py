@@ -19,7 +19,13 @@ __all__ = ["Forecast", "WindowRule", "describe", "quota_wait_error", "snapshot"]
 
 
 def snapshot(
-    windows: RollingWindows, *, now: float, wall: float, held: float, queued: QueueStatus
+    windows: RollingWindows,
+    *,
+    now: float,
+    wall: float,
+    held: float,
+    queued: QueueStatus,
+    as_of: float | None = None,
 ) -> RateLimitStatus:
     """Return the quota as it stands at ``now``, which is ``wall`` in Unix seconds."""
     states = []
@@ -42,6 +48,7 @@ def snapshot(
         queued=queued,
         next_slot=_seconds(max(windows.free_at(now), held), now),
         held_until=datetime.fromtimestamp(wall + held - now, UTC) if held > now else None,
+        as_of=None if as_of is None else datetime.fromtimestamp(wall + as_of - now, UTC),
     )
 
 

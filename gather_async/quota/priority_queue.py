@@ -130,24 +130,27 @@ class PriorityScheduler:
         windows: What there is to share.
         even: Space bulk starts so that they spend the longest window's quota
             evenly, instead of as soon as there is room.
+
+    Attributes:
+        next_bulk: When the pace lets the next bulk call start; may be past.
     """
 
     __slots__ = (
         "_credit",
         "_interval",
         "_most_credit",
-        "_next_bulk",
         "_no_bulk_since",
         "_pause_until",
         "_starved_since",
         "_windows",
+        "next_bulk",
     )
 
     def __init__(self, windows: RollingWindows, *, even: bool) -> None:
         self._windows = windows
         longest = max(windows.windows, key=lambda window: window.period)
         self._interval = longest.period / longest.bulk_limit if even else 0.0
-        self._next_bulk = -math.inf
+        self.next_bulk: float = -math.inf
         self._starved_since = math.inf  # since then bulk started only on credit
         self._no_bulk_since = math.inf
         self._credit = 0.0
@@ -159,14 +162,9 @@ class PriorityScheduler:
         """Seconds between two bulk starts at the least."""
         return self._interval
 
-    @property
-    def next_bulk(self) -> float:
-        """When the pace lets the next bulk call start; may be past."""
-        return self._next_bulk
-
     def may_start(self, now: float, *, bulk: bool) -> bool:
         """Return whether a call may start now, if no call waits."""
-        if bulk and now < self._next_bulk:
+        if bulk and now < self.next_bulk:
             return False
         return self._windows.is_free(now, bulk=bulk)
 
@@ -192,7 +190,7 @@ class PriorityScheduler:
         if interactive:
             at = self._pause_until if self._is_paused(now, bulk) else self._windows.free_at(now)
         if bulk and (not interactive or self._credit >= 1.0):
-            at = min(at, max(self._next_bulk, self._windows.free_at(now, bulk=True)))
+            at = min(at, max(self.next_bulk, self._windows.free_at(now, bulk=True)))
         return at
 
     def started(self, now: float, *, bulk: bool, bulk_waits: bool) -> None:
@@ -203,9 +201,9 @@ class PriorityScheduler:
                 self._pause_until = -math.inf
             if not bulk_waits:
                 self._no_bulk_since = now
-            late = now - self._next_bulk
+            late = now - self.next_bulk
             on_time = 0.0 <= late < self._interval
-            self._next_bulk = (self._next_bulk if on_time else now) + self._interval
+            self.next_bulk = (self.next_bulk if on_time else now) + self._interval
         elif bulk_waits and now - self._starved_since > _PATIENCE:
             self._credit = min(self._credit + 1.0 / _SHARE, self._most_credit)
             if self._credit >= self._most_credit and self._pause_until < now:
@@ -213,7 +211,7 @@ class PriorityScheduler:
 
     def _pause(self, now: float) -> None:
         """Hold interactive calls back, unless bulk could not start soon even so."""
-        if now < self._next_bulk:
+        if now < self.next_bulk:
             return
         at = self._windows.free_at(now, bulk=True)
         if at == math.inf or at <= now + _LONGEST_PAUSE:
@@ -226,4 +224,4 @@ class PriorityScheduler:
         if now >= self._pause_until:
             self._credit, self._pause_until = 0.0, -math.inf
             return False
-        return now >= self._next_bulk
+        return now >= self.next_bulk

@@ -76,7 +76,14 @@ class QueuedLimiter(ABC):
     def _open_queues(self) -> None:
         self._lock = threading.RLock()
         self._queues: WaitQueues[CallWaiter] = WaitQueues()
-        self._calls = CallQueue(self._queues, self._clock, self._lock, self._dispatch, self._lose)
+        self._calls = CallQueue(
+            self._queues,
+            self._clock,
+            self._lock,
+            dispatch=self._dispatch,
+            lost=self._lose,
+            lateness=self._lateness,
+        )
 
     @abstractmethod
     def _dispatch(self) -> None:
@@ -85,6 +92,10 @@ class QueuedLimiter(ABC):
     @abstractmethod
     def _lose(self, requests: int) -> None:
         """Count what a loop that ended had in flight as answered now: the safe guess."""
+
+    def _lateness(self) -> float:
+        """Return the seconds that a slot on its way may take."""
+        return 0.0
 
     @abstractmethod
     def recount(self, slot: LimiterSlot) -> None:
@@ -101,6 +112,10 @@ class QueuedLimiter(ABC):
     def _known(self) -> RollingWindows:
         """Return the windows as they are known to stand now."""
         return self._windows
+
+    def _as_of(self) -> float | None:
+        """Return when what is known of other processes was learned, on the windows' clock."""
+        return None
 
     async def _wait_in_line(self, max_wait: float | None, *, bulk: bool) -> LimiterSlot:
         """Return the slot of a call that joins its priority's queue; the lock is not held.
@@ -172,6 +187,7 @@ class QueuedLimiter(ABC):
                 wall=self._clock.wall(),
                 held=self._hold.until,
                 queued=self._queues.status(),
+                as_of=self._as_of(),
             )
 
     def estimate(self, requests: int, *, priority: Priority) -> timedelta:

@@ -9,6 +9,7 @@ if find_spec("redis") is None:
 
 from gather_async.redis.inbox import RedisInbox
 from gather_async.redis.lease import RedisLease
+from gather_async.redis.limiter import RedisLimiter
 from gather_async.redis.signals import RedisSignals
 
-__all__ = ["RedisInbox", "RedisLease", "RedisSignals"]
+__all__ = ["RedisInbox", "RedisLease", "RedisLimiter", "RedisSignals"]

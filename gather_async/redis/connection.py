@@ -17,7 +17,14 @@ from gather_async.clock import LoopOwner, PerLoop
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.validators import Number, Secret, revealed
 
-__all__ = ["RedisClient", "RedisConnection", "RedisError", "Script", "decoded"]
+__all__ = [
+    "Argument",
+    "RedisClient",
+    "RedisConnection",
+    "RedisError",
+    "Script",
+    "decoded",
+]
 
 T = TypeVar("T")
 # Calls at once of a loop. More are no faster, and a pool that is used up refuses.
@@ -72,6 +79,10 @@ class _LoopClient:
     turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_CONCURRENCY))
     client: RedisClient | None = None
     lifetime: AsyncGenerator[None, None] | None = None
+    calling: set[asyncio.Task[Any]] = field(factory=set)
+    """Tasks whose call is in flight."""
+    is_over: bool = False
+    """Whether the loop is about to end."""
 
     async def close(self) -> None:
         """Close the client in its own loop, unless it was lent."""
@@ -147,7 +158,10 @@ class RedisConnection:
             ClientClosedError: As `client` raises it.
         """
         client = await self.client()
-        turns = self._clients.here().turns
+        part, task = self._clients.here(), asyncio.current_task()
+        turns = part.turns
+        assert task is not None  # noqa: S101 - a coroutine of asyncio runs in a task
+        part.calling.add(task)
         try:
             async with asyncio.timeout(self._timeout if timeout is None else timeout), turns:
                 return await command(client)
@@ -162,6 +176,8 @@ class RedisConnection:
             raise RedisTimeoutError(f"{self.place} took too long to answer.") from error
         except OSError as error:
             raise RedisConnectionError(f"{self.place} can't be reached.") from error
+        finally:
+            part.calling.discard(task)
 
     async def run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
@@ -183,7 +199,10 @@ class RedisConnection:
         """Return a new client of the running loop, or the lent one."""
         if self._is_closed:
             raise ClientClosedError("This connection to Redis is closed.")
-        part.owner.enter()
+        if part.owner.enter():
+            part.is_over = False
+        elif part.is_over:
+            raise ClientClosedError("The event loop is about to end.")
         part.client = part.lifetime = None
         part.turns = asyncio.Semaphore(_CONCURRENCY)  # one of an earlier loop may have waiters
         if self._lent is not None:
@@ -204,6 +223,13 @@ class RedisConnection:
         try:
             yield
         finally:
+            if part.lifetime is not None:  # else `aclose` ends it
+                part.is_over = True
+                # What was begun after the loop's tasks were cancelled would never end.
+                for task in part.calling:
+                    task.cancel()
+                if part.calling:
+                    await asyncio.wait(set(part.calling))
             await client.aclose()
 
     def __repr__(self) -> str:

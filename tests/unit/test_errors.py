@@ -29,6 +29,7 @@ from gather_async.errors import (
     LeaseHeldError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaUnavailableError,
     QuotaWaitError,
     RateLimitedError,
     ResponseDecodeError,
@@ -61,6 +62,7 @@ def one_of_each() -> Iterator[GatherError]:
         InvalidEmailError,
         InviteNotDeliverableError,
         AlreadyHandledError,
+        QuotaUnavailableError,
     ):
         yield plain("what to do")
     yield InvalidPhoneNumberError("what to do", reason="letters")
