@@ -308,3 +308,15 @@ def test_the_landing_page_answers_twenty_questions() -> None:
     answers = re.findall(r"^\d+\. (?:\[.+?\]\((.+?)\))", text, re.MULTILINE)
     assert len(set(answers)) == 20
     assert all((DOCS / answer).is_file() for answer in answers)
+
+
+def test_every_block_is_run_or_inert() -> None:
+    """No block of a language that is neither run nor just shown stands on a page."""
+    inert = {"nginx"}
+    elsewhere = {"console", "pycon"}  # the benchmarks' page, and bulk/test_docs.py
+    languages = {
+        language
+        for page in PAGES
+        for language in re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert languages - {*LANGUAGES} == inert | elsewhere
