@@ -36,7 +36,9 @@ __all__ = ["RedisInbox"]
 
 _log = logging.getLogger("gather_async.webhooks")
 
-_SCRIPT: Final = Script(files(__package__).joinpath("inbox.lua").read_text(encoding="utf-8"))
+_SCRIPT: Final = Script(
+    files("gather_async.redis").joinpath("inbox.lua").read_text(encoding="utf-8")
+)
 _CALL: Final = 3.0  # seconds; the sender gives up after 5. Source: /api-reference/webhooks
 _LETTERS_AT_ONCE: Final = 100  # dead letters read by one call, each with its text
 _HORIZON: Final = 7200.0  # seconds; as in the script
@@ -196,9 +198,7 @@ class RedisInbox:
         """Return the dead letters, oldest first."""
         last = limit - 1 if receiver is None else -1
         key = f"{self._base}:letters"
-        names: Sequence[Any] = await self._connect().call(
-            lambda client: client.zrange(key, 0, last)
-        )
+        names: Any = await self._connect().call(lambda client: client.zrange(key, 0, last))
         found: list[DeadLetter] = []
         for first in range(0, len(names), _LETTERS_AT_ONCE):
             part = names[first : first + _LETTERS_AT_ONCE]
