@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -39,16 +39,18 @@ def decoded(reply: str | bytes) -> str:
     return reply if isinstance(reply, str) else reply.decode()
 
 
+def _digest_of(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 @frozen
 class Script:
     """A Lua script, sent whole only to a server that doesn't have it yet."""
 
     text: str = field(repr=False)
-    digest: str = field(init=False)
-
-    @digest.default
-    def _digest(self) -> str:
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    digest: str = field(
+        init=False, default=Factory(lambda script: _digest_of(script.text), takes_self=True)
+    )
 
     async def run(
         self, client: RedisClient, keys: Sequence[str], arguments: Sequence[Argument]
