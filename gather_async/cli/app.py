@@ -107,7 +107,7 @@ def _run(arguments: list[str], output: Output) -> int:
     from gather_async.cli.context import chosen_proxy, start_log  # noqa: PLC0415 - see above
 
     if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
+        arguments = [*(each for each in arguments[1:] if each != "help"), "--help"]
     if not arguments:
         output.info(_parser(()).format_help().rstrip())
         return ExitStatus.USAGE

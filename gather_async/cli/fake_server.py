@@ -120,10 +120,10 @@ def _show(fake: FakeGather, options: argparse.Namespace, output: Output) -> None
 
 async def _watch(fake: FakeGather, options: argparse.Namespace, output: Output) -> None:
     """Log what was answered, and finish the interviews of who was invited, for ever."""
-    loop, log, invites = asyncio.get_running_loop(), _RequestLog(fake, output), 0
+    loop, invites = asyncio.get_running_loop(), 0
+    log = _RequestLog(fake, output, is_quiet=options.quiet)
     while True:
-        if not options.quiet:
-            log.print_answered()
+        log.print_answered()
         if options.complete_after is not None:
             for invite in fake.invite_log[invites:]:
                 invites += 1
@@ -141,10 +141,11 @@ def _complete(fake: FakeGather, candidate_interview: str) -> None:
 
 @define(eq=False)
 class _RequestLog:
-    """Prints a line for each request once it is answered."""
+    """Prints a line for each request once it is answered; a quiet one only forgets it."""
 
     _fake: FakeGather
     _output: Output
+    _is_quiet: bool
     _printed: set[int] = field(factory=set, init=False)
 
     def print_answered(self) -> None:
@@ -154,7 +155,8 @@ class _RequestLog:
             if index not in self._printed and (each.status or each.fault):
                 self._printed.add(index)
                 what = each.status or each.fault
-                self._output.info(f"{each.method} {each.path}: {what}", style="dim")
+                if not self._is_quiet:
+                    self._output.info(f"{each.method} {each.path}: {what}", style="dim")
         if requests and len(self._printed) == len(requests):
             self._fake.clear_requests()
             self._printed.clear()

@@ -19,7 +19,8 @@ from attrs import frozen
 from gather_async import GatherClient
 from gather_async.cli import main
 from gather_async.cli.app import _parser
-from gather_async.cli.output import Stream
+from gather_async.cli.fake_server import _RequestLog
+from gather_async.cli.output import Output, Stream
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 from gather_async.webhooks import SQLiteInbox
@@ -758,6 +759,22 @@ def test_the_fake_server_delivers_and_completes() -> None:
         listening.kill()
     assert "interview.created" in events
     assert "POST /qsi/gather/candidate-interviews: 2" in log
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+async def test_a_server_that_runs_for_days_keeps_no_requests(
+    fake_gather: FakeGather,
+    gather_client: GatherClient,
+    capsys: pytest.CaptureFixture[str],
+    is_quiet: bool,
+) -> None:
+    """What was answered is printed once, or never if it is quiet, and forgotten."""
+    log = _RequestLog(fake_gather, Output(), is_quiet=is_quiet)
+    await gather_client.teams.list()
+    log.print_answered()
+    log.print_answered()
+    assert capsys.readouterr().err.count("GET /qsi/gather/teams: 200\n") == (not is_quiet)
+    assert not fake_gather.requests
 
 
 async def test_ctrl_c_keeps_what_an_export_has_read(

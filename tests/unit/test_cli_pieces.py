@@ -162,6 +162,7 @@ USAGE = [
     (["list", "teams", "--proxy", "http://"], 2, "err", "names no host"),
     (["list", "teams", "--proxy", "http://a:99999"], 2, "err", "no address"),
     (["help"], 0, "out", "doctor"),
+    (["help", "help"], 0, "out", "doctor"),
     (["help", "webhooks", "inbox", "list"], 0, "out", "--tenant"),
     (["completion", "tcsh"], 2, "err", "fish"),
     (["create"], 2, "err", "OBJECT"),
