@@ -1,19 +1,36 @@
 """A taskiq job that waits for audio, and goes on after the worker was restarted.
 
-    pip install gather-async taskiq
-    GATHER_API_KEY=qapi_... taskiq worker taskiq_job:broker
+In one terminal, beside a Redis server:
+
+    gather-async fake-server --port 8800 --api-key qapi_try --audio-seconds 1
+
+In another (`pip install 'gather-async[cli]' taskiq taskiq-redis`):
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 GATHER_API_KEY=qapi_try
+    export REDIS_URL=redis://localhost:6379/0
+    taskiq worker taskiq_job:broker --workers 1
+
+In a third:
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 GATHER_API_KEY=qapi_try
+    export REDIS_URL=redis://localhost:6379/0
+    user=$(gather-async list users | cut -f 1 | tail -n 1)
+    id=$(gather-async create question --title Yourself --question-script "Tell me." --user-id $user)
+    python taskiq_job.py $id
 
 What is awaited stands in an SQLite file from before the job is sent until it is
 over. A worker that starts sends every job that is still in the file again, so
-no crash and no in-memory queue loses one; a job that runs twice only reads
-twice. With a broker that keeps its messages, such as taskiq-redis, the file
-remains the record of what is done.
+no crash and no broker loses one; a job that runs twice only reads twice.
 """
 
+import asyncio
+import os
 import sqlite3
+import sys
 from pathlib import Path
 
-from taskiq import AsyncBroker, InMemoryBroker, TaskiqEvents, TaskiqState
+from taskiq import AsyncBroker, TaskiqEvents, TaskiqState
+from taskiq_redis import RedisStreamBroker
 
 from gather_async import AudioGenerationError, GatherClient, NotFoundError
 
@@ -74,15 +91,29 @@ class AudioJobs:
         return outcome
 
 
-def make_broker() -> AsyncBroker:
-    """Return the broker that the worker runs; put taskiq-redis or another here."""
-    broker = InMemoryBroker()
-    AudioJobs(broker, Path("awaited.db"))
-    return broker
+def make_jobs() -> tuple[AsyncBroker, AudioJobs]:
+    """Return the broker that workers run, and its jobs."""
+    broker = RedisStreamBroker(os.environ["REDIS_URL"])
+    return broker, AudioJobs(broker, Path("awaited.db"))
+
+
+async def follow(question_id: str) -> str:
+    """Send a job from another process, and return what came of it."""
+    broker, jobs = make_jobs()
+    await broker.startup()
+    await jobs.follow(question_id)
+    while (outcome := jobs.outcome(question_id)) is None:  # noqa: ASYNC110 - a worker sets it
+        await asyncio.sleep(0.2)
+    await broker.shutdown()
+    return outcome
 
 
 def __getattr__(name: str) -> AsyncBroker:
     """Make the broker when the worker asks for it, so that tests can import this file."""
     if name == "broker":
-        return make_broker()
+        return make_jobs()[0]
     raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    print(asyncio.run(follow(sys.argv[1])))

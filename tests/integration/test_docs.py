@@ -90,7 +90,7 @@ async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield fake
 
 
-def _with_servers(code: str, request: pytest.FixtureRequest) -> str:
+def with_servers(code: str, request: pytest.FixtureRequest) -> str:
     """Return code with the addresses of servers that run."""
     for written, fixture in SERVERS.items():
         if written in code:
@@ -102,7 +102,7 @@ async def _run(example: Example, names: dict[str, Any], request: pytest.FixtureR
     """Run a block in this loop; it may await as if it stood in a coroutine."""
     lines = "\n" * (example.line + example.parsed.line_offset)  # tracebacks show the page's line
     source = lines + example.parsed.replace("asyncio.run(main())", "await main()")
-    await _execute(_with_servers(source, request), example.path, names)
+    await _execute(with_servers(source, request), example.path, names)
 
 
 async def _execute(source: str, name: str, names: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ async def provoke(
 
         async def run(code: str) -> Exception:
             try:
-                await _execute(_with_servers(code, request), "troubleshooting.md", names)
+                await _execute(with_servers(code, request), "troubleshooting.md", names)
             except Exception as error:
                 return error
             pytest.fail("The code raises nothing.")

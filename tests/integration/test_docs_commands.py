@@ -21,7 +21,7 @@ import pytest
 
 from gather_async.cli import main
 
-from .test_docs import DOCS, PAGES, blocks_of
+from .test_docs import DOCS, PAGES, blocks_of, with_servers
 
 EXAMPLES = DOCS / "examples"
 # The command line's own page has a test of its own, test_cli.py.
@@ -33,6 +33,7 @@ PROGRAMS = {
     "bulk_job": "500 invited, 0 rejected, 0 failed,\n0 unfinished; 0 requests\n",
     "django_view": '{"narrators": [{"id": ',
     "fastapi_service": '"summary_status":"complete"',
+    "taskiq_job": ".mp3\n",
     "test_fastapi_service": "6 passed",
 }
 CANDIDATES = """\
@@ -46,6 +47,7 @@ SERVERS = (
     "gather-async webhooks listen",
     "python -m aiohttp.web",
     "python django_view.py",
+    "taskiq worker",
     "uvicorn",
 )
 PORTS = ("8000", "8080", "8800", "8801")
@@ -71,12 +73,11 @@ def _script(blocks: Sequence[str]) -> str:
         lines = block.replace("\\\n", " ").splitlines()
         served = [line for line in lines if line.startswith(SERVERS)]
         if served and served[-1] == lines[-1] and not served[-1].endswith("&"):
-            port = _port(served[-1])
-            lines = ["(", *lines, f") >server-{port}.log 2>&1 &"]
+            lines = ["(", *lines, f") >server-{len(parts)}.log 2>&1 &"]
         for line in lines:
             # The package is here already; that installing it works is the README's test.
             parts.append(re.sub("^pip install.*", "true", line))
-            if line.endswith("&"):
+            if line.endswith("&") and _port(served[-1]):
                 listens = f"(exec 3<>/dev/tcp/127.0.0.1/{_port(served[-1])}) 2>/dev/null"
                 parts.append(f"until {listens}; do kill -0 $!; sleep 0.05; done")
     parts.append("kill $(jobs -p) 2>/dev/null || true")
@@ -87,9 +88,9 @@ def _script(blocks: Sequence[str]) -> str:
 
 
 def _port(command: str) -> str:
-    """Return the port that a server's command names."""
-    port: str = re.findall(r"(?:--port|runserver) (\d+)", command)[-1]
-    return port
+    """Return the port that a server's command names; empty if it listens on none."""
+    port = re.search(r"(?:--port|runserver) (\d+)", command)
+    return port[1] if port else ""
 
 
 def _run(blocks: Sequence[str], folder: Path) -> str:
@@ -134,10 +135,12 @@ def _copy_examples(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_runs_as_its_first_lines_say(name: str, tmp_path: Path) -> None:
+def test_a_program_runs_as_its_first_lines_say(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Each example runs against the fake server, every part a process of its own."""
     _copy_examples(tmp_path)
-    blocks = _header(EXAMPLES / f"{name}.py")
+    blocks = [with_servers(each, request) for each in _header(EXAMPLES / f"{name}.py")]
     assert blocks
     assert PROGRAMS[name] in _run(blocks, tmp_path)
 
