@@ -1,0 +1,298 @@
+"""The limiter's script held against the rules of one process, and against a server that counts."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
+from gather_async.quota.priority_queue import PriorityScheduler
+from gather_async.redis.step import STEP, EndedRequest, SharedState, StepSettings, step_arguments
+from tests.servers import RedisServer
+
+_TICK = 1 / 64  # seconds: whole microseconds, and exact in floats
+_LEASE = 5.0
+_names = itertools.count()
+
+
+class _Process:
+    """One process as the script sees it. Its monotonic clock is the server's."""
+
+    def __init__(self, client: redis.Redis, quota: str, limits: Any, **options: Any) -> None:
+        self._client = client
+        self._keys = [f"{{{quota}}}:{part}" for part in ("log", "state", "procs")]
+        reserve, even = options.get("reserve", 0), options.get("even", False)
+        self.windows = RollingWindows([RateLimit(*each) for each in limits], reserve=reserve)
+        interval = PriorityScheduler(self.windows, even=even).interval
+        self._settings = StepSettings(
+            lease=options.get("lease", 1e6), patience=_TICK, interval=interval, settle=0.0
+        )
+        self.state = SharedState(self.windows, offset=0.0)
+        self.name = f"p{next(_names):06}"
+        self.number = 0
+        self.flying = 0
+
+    def step(self, now: float, *, i: int = 0, b: int = 0, answers: Any = ()) -> tuple[int, int]:
+        """Take a step; return the slots for interactive and bulk calls."""
+        reply = self.ask(now, i=i, b=b, answers=answers)
+        assert self.state.record(reply, asked_at=now, flying=self.flying)
+        got = [
+            sum(count for is_bulk, count in self.state.granted if is_bulk is which)
+            for which in (False, True)
+        ]
+        self.flying += sum(got)
+        return got[0], got[1]
+
+    def ask(self, now: float, *, i: int = 0, b: int = 0, answers: Any = ()) -> Any:
+        """Return what the script replies."""
+        self.number += 1
+        arguments = step_arguments(
+            self.state,
+            self._settings,
+            process=self.name,
+            number=self.number,
+            now=now,
+            flying=self.flying,
+            waiting=(i, b),
+            ended=[EndedRequest(self.number, at) for at in answers],
+        )
+        return self.run([round(now * 1e6), *arguments[1:]])
+
+    def run(self, arguments: Any) -> Any:
+        """Run the script."""
+        try:
+            return self._client.evalsha(STEP.digest, 3, *self._keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            return self._client.eval(STEP.text, 3, *self._keys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A synchronous client."""
+    if not redis_server.is_running:
+        redis_server.start()
+    with redis.Redis.from_url(redis_server.url) as made:
+        made.ping()
+        yield made
+
+
+_LIMITS = st.lists(
+    st.tuples(st.integers(1, 8), st.integers(1, 40)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda each: each[1],
+)
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["interactive", "bulk", "both", "answer", "return", "pass", "elsewhere"]),
+        st.integers(1, 8),
+        st.integers(0, 30 * 64),
+    ),
+    max_size=50,
+)
+
+
+@given(_LIMITS, _STEPS, st.integers(0, 3), st.booleans())
+def test_one_process_gets_what_it_would_get_alone(  # noqa: C901 - a branch for each kind of step
+    client: redis.Redis, limits: Any, steps: Any, reserve: int, even: bool
+) -> None:
+    """Any history: the same slots for the same priorities, and the same next instant."""
+    process = _Process(client, f"q{next(_names)}", limits, reserve=reserve, even=even)
+    windows = RollingWindows([RateLimit(*each) for each in limits], reserve=reserve)
+    scheduler = PriorityScheduler(windows, even=even)
+    now, waiting_i, waiting_b = 1000.0, 0, 0
+    for kind, count, ticks in steps:
+        now += _TICK
+        answers: list[float] = []
+        if kind in {"interactive", "both"}:
+            waiting_i += count
+        if kind in {"bulk", "both"}:
+            waiting_b += count
+        if kind == "pass":
+            now += ticks * _TICK
+        if kind == "answer":
+            answers = [now] * min(count, windows.in_flight)
+            process.flying -= len(answers)
+            windows.answered(now, len(answers))
+        if kind == "return":
+            gone = min(count, windows.in_flight)
+            process.flying -= gone
+            windows.returned(gone)
+        if kind == "elsewhere":
+            for each in (windows.windows[0], process.windows.windows[0]):
+                each.external, each.external_until = count, now + ticks * _TICK
+                each.probe_at = now + ticks * _TICK / 2
+        expected = [0, 0]
+        while (turn := scheduler.next(now, waiting_i > 0, waiting_b > 0)) is not None:
+            bulk = turn == "bulk"
+            waiting_i, waiting_b = waiting_i - (not bulk), waiting_b - bulk
+            expected[bulk] += 1
+            windows.sent()
+            scheduler.started(now, bulk=bulk, bulk_waits=waiting_b > 0)
+        asked = {"i": waiting_i + expected[0], "b": waiting_b + expected[1]}
+        assert process.step(now, **asked, answers=answers) == tuple(expected)
+        if waiting_i or waiting_b:
+            at = scheduler.next_at(now, waiting_i > 0, waiting_b > 0)
+            if at < math.inf:
+                assert process.state.wake == pytest.approx(at, abs=2e-6)
+            else:  # it depends on an answer, which then counts for a window
+                assert process.state.wake >= now + min(each[1] for each in limits)
+
+
+@given(
+    _LIMITS,
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from(["ask", "answer", "return", "die", "pass", "lost reply", "flush"]),
+            st.integers(1, 8),
+            st.integers(0, 12),
+        ),
+        max_size=60,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_no_server_ever_counts_too_many(  # noqa: C901, PLR0912 - a branch for each kind of step
+    client: redis.Redis, limits: Any, steps: Any, rng: random.Random
+) -> None:
+    """However processes ask, answer, die and lose replies, and the state is lost in between.
+
+    The server stamps each request at any time between its slot and its answer; one of a
+    process that died, until its lease ends.
+    """
+    quota = f"q{next(_names)}"
+    processes: dict[int, tuple[_Process, list[float]]] = {}
+    now, stamps = 10_000.0, []
+    for which, kind, count, seconds in steps:
+        if which not in processes:
+            processes[which] = _Process(client, quota, limits, lease=_LEASE), []
+        process, flying = processes[which]
+        target = now + (seconds if kind == "pass" else _TICK)
+        while now < target:  # all that live renew their leases
+            now = min(target, now + _LEASE / 3)
+            for living, _ in processes.values():
+                _retry(living, now)
+        if kind in {"ask", "lost reply"}:
+            before = process.flying
+            got, _ = _retry(process, now, i=count)
+            if kind == "ask":
+                flying += [now] * got
+            else:  # granted, and the process never knew
+                process.flying = before
+        elif kind == "answer" and flying:
+            answered = [flying.pop(0) for _ in range(min(count, len(flying)))]
+            now += _TICK
+            stamps += [rng.uniform(sent, now) for sent in answered]
+            process.flying -= len(answered)
+            _retry(process, now + _TICK, answers=[now] * len(answered))
+            now += _TICK
+        elif kind == "return" and flying:
+            flying.pop()
+            process.flying -= 1
+            _retry(process, now)
+        elif kind == "die":
+            stamps += [rng.uniform(sent, now) for sent in flying]
+            del processes[which]
+        elif kind == "flush":
+            for part in ("log", "state", "procs"):
+                client.delete(f"{{{quota}}}:{part}")
+            for living, _ in processes.values():  # each renews its lease before any slot
+                _retry(living, now)
+    stamps.sort()
+    for limit, period in limits:
+        pairs = zip(stamps, stamps[limit:], strict=False)
+        assert all(later - first >= period for first, later in pairs)
+
+
+def _retry(process: _Process, now: float, **asked: Any) -> tuple[int, int]:
+    """Take a step; if the server lost its state, one more, which restores it."""
+    reply = process.ask(now, **asked)
+    if not process.state.record(reply, asked_at=now, flying=process.flying):
+        assert process.state.is_lost
+        return process.step(now, **asked)
+    got = sum(count for _, count in process.state.granted)
+    process.flying += got
+    return got, 0
+
+
+def test_a_step_that_comes_late_changes_nothing(client: redis.Redis) -> None:
+    """A call that a later one of its process overtook has no effect, and says so."""
+    process = _Process(client, f"q{next(_names)}", [(3, 60)])
+    process.step(1000.0, i=1)
+    process.number += 1
+    process.step(1001.0, i=1)
+    state = {key: client.dump(key) for key in client.keys("{q*")}
+    process.number -= 2
+    assert process.ask(1002.0, i=1) == [b"late"]
+    assert {key: client.dump(key) for key in client.keys("{q*")} == state
+
+
+def test_an_answer_whose_report_was_lost_counts_once(client: redis.Redis) -> None:
+    """A report that was carried out, and whose reply was lost, is repeated without effect."""
+    process = _Process(client, f"q{next(_names)}", [(3, 60)])
+    process.step(1000.0, i=2)
+    process.flying -= 1
+    process.ask(1001.0, answers=[1001.0])
+    first = process.number
+    process.number += 1
+    arguments = step_arguments(
+        process.state,
+        process._settings,
+        process=process.name,
+        number=process.number,
+        now=1002.0,
+        flying=process.flying,
+        waiting=(5, 0),
+        ended=[EndedRequest(first, 1001.0)],
+    )
+    reply = process.run([round(1002e6), *arguments[1:]])
+    assert process.state.record(reply, asked_at=1002.0, flying=process.flying)
+    assert sum(count for _, count in process.state.granted) == 1
+    assert process.windows.count(0.0) == 1
+
+
+def test_a_dead_process_slots_count_until_its_lease_ends_and_a_window_more(
+    client: redis.Redis,
+) -> None:
+    """All that it had in flight counts as answered at the end of its lease."""
+    quota = f"q{next(_names)}"
+    dead = _Process(client, quota, [(3, 60)], lease=_LEASE)
+    alive = _Process(client, quota, [(3, 60)], lease=_LEASE)
+    assert dead.step(1000.0, i=3) == (3, 0)
+    assert alive.step(1000.0 + _LEASE, i=3) == (0, 0)
+    assert alive.step(1001.0 + _LEASE, i=3) == (0, 0)
+    assert alive.step(1059.9 + _LEASE, i=3) == (0, 0)
+    assert alive.step(1060.0 + _LEASE, i=3) == (3, 0)
+
+
+def test_slots_go_to_who_was_served_least(client: redis.Redis) -> None:
+    """Three processes that always want all get about a third each, in whatever order they come."""
+    quota, rng = f"q{next(_names)}", random.Random(3)
+    processes = [_Process(client, quota, [(6, 1)]) for _ in range(3)]
+    got, now = dict.fromkeys(range(3), 0), 1000.0
+    for _ in range(400):
+        now += 1 / 16
+        which = rng.randrange(3)
+        process = processes[which]
+        answers = [now] * process.flying
+        process.flying = 0
+        taken, _ = process.step(now, i=16, answers=answers)
+        got[which] += taken
+    assert sum(got.values()) > 100
+    assert max(got.values()) <= 1.5 * min(got.values())
+
+
+def test_a_clock_that_is_set_back_goes_on(client: redis.Redis) -> None:
+    """The server's clock may jump back: nothing is held longer for it."""
+    process = _Process(client, f"q{next(_names)}", [(1, 10)])
+    assert process.step(1000.0, i=1) == (1, 0)
+    process.flying = 0
+    assert process.step(1001.0, i=1, answers=[1001.0]) == (0, 0)
+    assert process.step(500.0, i=1) == (0, 0)
+    assert process.step(511.0, i=1) == (1, 0)
