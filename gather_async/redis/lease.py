@@ -20,9 +20,9 @@ __all__ = ["RedisLease"]
 
 _log = logging.getLogger("gather_async.redis")
 
-# Returns the milliseconds for which another holds the lease; -1 if it is ours now.
+# Returns the milliseconds for which another holds the lease, -1 for ever; nothing if it is ours.
 _ACQUIRE: Final = Script("""
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return -1 end
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
 return redis.call('PTTL', KEYS[1])
 """)
 _RENEW: Final = Script("""
@@ -157,9 +157,9 @@ class RedisLease:
             if isinstance(error, RedisError):
                 raise self._unreachable(error) from error
             raise
-        if left != -1:
+        if left is not None:
             await shared.give_back()
-            wait = max(left, 0) / 1000
+            wait = self._ttl if left < 0 else left / 1000
             raise LeaseHeldError(
                 f"Another process holds the lease {self._name!r}: try again when it has ended, "
                 f"or in {wait:.0f} s if it has died.",

@@ -38,6 +38,15 @@ async def test_one_holder_at_a_time(redis_url: str) -> None:
         assert first.is_held
 
 
+async def test_a_key_without_an_end(redis_url: str) -> None:
+    """A key of that name that never expires is another's: the lease is refused."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set(KEY, "not of ours")
+        with pytest.raises(LeaseHeldError):
+            await RedisLease(redis_url, "job").__aenter__()
+        assert await redis.get(KEY) == b"not of ours"
+
+
 async def test_racing_holders(redis_url: str) -> None:
     """Of many that begin at the same moment one gets the lease."""
     leases = [RedisLease(redis_url, "job") for _ in range(10)]
