@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,52 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gather_async import RateLimit
 from gather_async.bulk import StopReason
+from gather_async.clock import SystemClock
 from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
 from gather_async.redis import RedisLease
-from gather_async.testing import FakeGather, VirtualClock
+from gather_async.testing import FakeGather
 from tests.servers import RedisServer
 
 KEY = "gather:lease:job"
+
+
+class HandClock(SystemClock):
+    """A clock that moves when it is moved: time on the server passes by itself."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def monotonic(self) -> float:
+        """Return the seconds that it was moved."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once it was moved that far."""
+        sleeper = (self.now + seconds, asyncio.Event())
+        self.sleepers.append(sleeper)
+        try:
+            await sleeper[1].wait()
+        finally:
+            self.sleepers = [each for each in self.sleepers if each is not sleeper]
+
+    async def advance(self, seconds: float) -> None:
+        """Move it, and let those go on whose time has come."""
+        self.now += seconds
+        for at, over in self.sleepers:
+            if at <= self.now + 1e-9:
+                over.set()
+        while any(over.is_set() for _, over in self.sleepers):  # noqa: ASYNC110 - they go on
+            await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once a condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - it depends on a server
+            await asyncio.sleep(0.002)
 
 
 async def test_one_holder_at_a_time(redis_url: str) -> None:
@@ -58,28 +98,30 @@ async def test_racing_holders(redis_url: str) -> None:
 
 async def test_a_living_holder_renews(redis_url: str) -> None:
     """The lease outlives its time to live by far, and is gone at the end."""
-    clock = VirtualClock()
+    clock = HandClock()
     async with Redis.from_url(redis_url) as redis:
         async with RedisLease(redis_url, "job", ttl=30, clock=clock) as lease:
             for _ in range(20):
                 await redis.pexpire(KEY, 15_000)
-                await clock.sleep(11)
+                await clock.advance(10)
+                await until(lambda: clock.sleepers)
                 assert await redis.pttl(KEY) > 25_000
-            assert not lease.lost.is_set()
+            assert lease.is_held
         assert await redis.exists(KEY) == 0
 
 
 @pytest.mark.parametrize("how", ["forgotten", "taken"])
 async def test_a_lease_that_is_not_ours_any_more_is_lost(redis_url: str, how: str) -> None:
     """A server that forgot the lease, or gave it to another, ends it; the other's stays."""
-    clock = VirtualClock()
+    clock = HandClock()
     async with Redis.from_url(redis_url) as redis:
         async with RedisLease(redis_url, "job", clock=clock) as lease:
             await redis.delete(KEY)
             if how == "taken":
                 await redis.set(KEY, "another")
-            await clock.sleep(11)
-            assert lease.lost.is_set()
+            await clock.advance(10)
+            async with asyncio.timeout(10):
+                await lease.lost.wait()
             assert not lease.is_held
         assert await redis.get(KEY) == (b"another" if how == "taken" else None)
 
@@ -88,28 +130,34 @@ async def test_a_holder_without_the_server_gives_up_in_time(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     """A holder that can't renew knows that it lost the lease before the server gives it away."""
-    clock = VirtualClock()
+    clock = HandClock()
     async with RedisLease(redis_url, "job", clock=clock) as lease:
         redis_server.stop()
-        await clock.sleep(26.9)
-        assert not lease.lost.is_set()
-        await clock.sleep(0.2)
-        assert lease.lost.is_set()
+        while clock.monotonic() < 26.9:
+            assert not lease.lost.is_set()
+            await until(lambda: clock.sleepers)
+            await clock.advance(min(clock.sleepers)[0] - clock.monotonic())
+        async with asyncio.timeout(10):
+            await lease.lost.wait()
+        assert clock.monotonic() == pytest.approx(27)
     redis_server.start()
 
 
 async def test_a_short_outage_costs_nothing(redis_server: RedisServer, redis_url: str) -> None:
     """A renewal that fails is tried again soon."""
-    clock = VirtualClock()
+    clock = HandClock()
     async with RedisLease(redis_url, "job", clock=clock) as lease:
         token = await _value(redis_url)
         redis_server.stop()
-        await clock.sleep(15)
+        await clock.advance(10)
+        await until(lambda: clock.sleepers)
         redis_server.start()
         async with Redis.from_url(redis_url) as redis:
-            await redis.set(KEY, token)  # as a server with persistence has it
-        await clock.sleep(15)
-        assert not lease.lost.is_set()
+            await redis.set(KEY, token, px=15_000)  # as a server with persistence has it
+            await clock.advance(0.6)
+            await until(lambda: clock.sleepers)
+            assert await redis.pttl(KEY) > 25_000
+        assert lease.is_held
 
 
 async def _value(url: str) -> Any:
@@ -218,16 +266,14 @@ async def test_a_dead_holder_is_succeeded(redis_url: str) -> None:
 
 async def test_a_bulk_invite_stops_when_its_lease_is_lost(redis_url: str, tmp_path: Path) -> None:
     """One machine runs the job; what is left after a loss is done by the next, each once."""
-    clock = VirtualClock()
-    async with FakeGather(clock=clock) as fake:
-        gather = fake.client(clock=clock)
+    clock = HandClock()
+    async with FakeGather() as fake, fake.client(rate_limits=[RateLimit(9_999, per=60)]) as gather:
         question = await gather.questions.create(
             title="q", question_script="s", user_id=fake.user_id, audio_url="https://e.com/a.mp3"
         )
         interview = await gather.interviews.create(
             title="i", display_name="i", question_ids=[question.id]
         )
-        fake.set_latency(1.0, 1.0)
 
         def job() -> Any:
             return gather.bulk_invite(
@@ -246,16 +292,18 @@ async def test_a_bulk_invite_stops_when_its_lease_is_lost(redis_url: str, tmp_pa
                 lease=RedisLease(redis_url, "campaign", clock=clock),
             )
 
+        fake.set_latency(0.1, 0.1)
         running = asyncio.ensure_future(job())
-        await clock.sleep(25)
+        await until(lambda: len(fake.invites_by_person) > 2)
         with pytest.raises(LeaseHeldError):
             await job()
         async with Redis.from_url(redis_url) as redis:
             await redis.delete("gather:lease:campaign")
+        await clock.advance(10)
         report = await running
         assert report.stopped is StopReason.LEASE_LOST
         assert 0 < report.invited < 60
+        fake.set_latency(0.0, 0.0)
         report = await job()
         assert (report.invited, report.stopped) == (60, None)
         assert set(fake.invites_by_person.values()) == {1}
-        await gather.aclose()
