@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import builtins
 import inspect
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import pytest
 from sybil import Sybil
 from sybil.example import Example
@@ -320,3 +322,13 @@ def test_every_block_is_run_or_inert() -> None:
         for language in re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert languages - {*LANGUAGES} == inert | elsewhere
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_names_on_a_page_exist(page: Path) -> None:
+    """Each class that the text names is one of ours, of Python or of aiohttp."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]*)[`(.]", text))
+    ours = {name for _, name in _public_names()}
+    known = ours.union(dir(builtins), dir(asyncio), dir(aiohttp))
+    assert named - known == set()
