@@ -31,7 +31,7 @@ Sleep = Callable[[float], Awaitable[object]]
 Law = Callable[[Inbox, Inbox, Sleep], Awaitable[None]]
 
 # Seconds: a lease that a law waits for, and one that lasts longer than any law.
-_LEASE: Final = 0.3
+_LEASE: Final = 0.75
 _LONG: Final = 60.0
 _ALL: Final = frozenset({"*"})
 _PARAMETERS: Final = ["inbox", "other", "sleep"]
