@@ -7,7 +7,6 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from html import unescape
 from importlib import import_module
 from importlib.util import find_spec
@@ -97,17 +96,27 @@ def parse_json(body: bytes, *, is_write: bool) -> Any:
         raise _decode_error("$", problem, body, is_write=is_write) from None
 
 
+_DECODER = json.JSONDecoder()
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def _loads(body: bytes) -> Any:
     if _fast is not None:
-        # It refuses what a JavaScript server may send, such as lone surrogates.
-        with suppress(ValueError):
+        try:
             return _fast(body)
+        except ValueError:
+            pass  # it refuses what a JavaScript server may send, such as lone surrogates
     # RFC 8259, section 8.1: always UTF-8. A parser may ignore a byte order mark, and some
     # servers write one; only then does the standard library detect the encoding.
-    return json.loads(body if body.startswith(_MARKS) else str(body, "utf-8"))
+    if body.startswith(_MARKS):
+        return json.loads(body)
+    text = str(body, "utf-8")
+    try:
+        payload, end = _DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    # White space before or after it is rare: `loads` looks for it in any case.
+    return payload if end == len(text) else json.loads(text)
 
 
 def find_object(payload: Any, singular: str, model: type) -> tuple[Any, str]:

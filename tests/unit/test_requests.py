@@ -13,6 +13,7 @@ from yarl import URL
 from gather_async.errors import InvalidRequestError
 from gather_async.models.candidate import Candidate
 from gather_async.models.enums import CandidateInterviewStatus
+from gather_async.protocol import requests
 from gather_async.protocol.requests import (
     PREFIX,
     Lookup,
@@ -217,6 +218,30 @@ def test_a_body_that_is_no_json_is_refused_by_its_place(body: Any, problem: str)
     """The message names the place and the kind of what can't be sent, never its value."""
     with pytest.raises(InvalidRequestError, match=problem):
         encode_body(body)
+
+
+_plain = st.none() | st.booleans() | st.integers() | any_text | st.floats()
+
+
+@given(st.dictionaries(any_text | st.integers(), _plain, max_size=4))
+@example({"a": 2**64})
+@example({"a": float("inf")})
+@example({"a": "\ud800"})
+@example({CandidateInterviewStatus.HIRED: "x"})
+@example({"a": CandidateInterviewStatus.HIRED})
+@example({"a": '\x00\x1f\x7f\u2028"\\/\U0001f600'})
+def test_both_encoders_write_alike(body: dict[Any, Any]) -> None:
+    """With orjson and without, a body is the same bytes, or is refused with the same words."""
+    written: list[Any] = []
+    assert requests._fast is not None
+    for fast in (requests._fast, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(requests, "_fast", fast)
+            try:
+                written.append(encode_body(body))
+            except InvalidRequestError as error:
+                written.append(str(error))
+    assert written[0] == written[1]
 
 
 def test_a_cycle_is_refused() -> None:
