@@ -29,7 +29,7 @@ _LONGEST_PAUSE = 16.0
 """Seconds: with doubling, seven look-ups fit into the default `RetryPolicy.in_flight_timeout`."""
 
 
-@frozen
+@define(eq=False)
 class Result:
     """A response's JSON and its headers. Its ``repr`` shows neither."""
 

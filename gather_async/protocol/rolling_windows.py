@@ -257,7 +257,12 @@ class RollingWindows:
             window.external = 0
         log, size, head, period = self._log, self._size, self._head, window.period
         oldest = max(window.oldest, head - size)
-        while oldest < head and expiry(log[oldest % size], period) <= now:
+        # An expiry is never before the plain sum, which costs no call.
+        while (
+            oldest < head
+            and (at := log[oldest % size]) + period <= now
+            and expiry(at, period) <= now
+        ):
             oldest += 1
         window.oldest = oldest
 

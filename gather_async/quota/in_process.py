@@ -88,7 +88,7 @@ class InProcessLimiter(QueuedLimiter):
             ConfigurationError: There is no such priority.
         """
         bulk = priority == "bulk"
-        if not bulk:
+        if not bulk and priority != "interactive":
             PRIORITY.check("priority", priority)
         with self._lock:
             now = self._clock.monotonic()
