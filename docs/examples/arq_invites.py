@@ -1,9 +1,27 @@
 """Bulk invites of many tenants as arq jobs, each in slices of some minutes.
 
-    pip install 'gather-async[redis]' arq
-    REDIS_URL=redis://... arq arq_invites.WorkerSettings
+In one terminal, beside a Redis server:
 
-and, where a campaign begins, ``await arq.enqueue_job("invite", "acme", interview_id)``.
+    gather-async fake-server --port 8800 --api-key qapi_acme
+
+In another (`pip install 'gather-async[cli,redis]' arq`), a tenant of 20 people:
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 REDIS_URL=redis://localhost:6379/0
+    mkdir -p campaigns
+    echo '{"acme": "qapi_acme"}' > keys.json
+    (echo first_name,last_name,email,phone,external_id
+     for n in $(seq 100 119); do echo "P,$n,p$n@example.com,+12025550$n,crm-$n"; done
+    ) > campaigns/acme.csv
+    arq arq_invites.WorkerSettings
+
+In a third, where a campaign begins:
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 REDIS_URL=redis://localhost:6379/0
+    export GATHER_API_KEY=qapi_acme
+    interview=$(gather-async create interview --title Engineer)
+    python arq_invites.py acme $interview
+    until [ $(gather-async list candidate-interviews | grep -c invite_sent) = 20 ]; do sleep 1; done
+    echo 20 invited
 
 arq cancels a job after its timeout, and runs a job of a dead worker again after it. A bulk invite
 of thousands takes hours, so it runs in slices: after 4 minutes it stops in good order, and
@@ -17,10 +35,11 @@ The folder must be one that every worker reaches, on a disk on which SQLite's lo
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from arq.connections import RedisSettings
+from arq.connections import RedisSettings, create_pool
 from arq.worker import func
 
 from gather_async import GatherPool, LeaseHeldError
@@ -87,3 +106,14 @@ class WorkerSettings:
     on_shutdown = shutdown
     max_jobs = 300
     redis_settings = RedisSettings.from_dsn(os.environ.get("REDIS_URL", "redis://localhost"))
+
+
+async def begin(tenant: str, interview_id: str) -> None:
+    """Begin a campaign, from any process."""
+    redis = await create_pool(WorkerSettings.redis_settings)
+    await redis.enqueue_job("invite", tenant, interview_id)
+    await redis.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(begin(*sys.argv[1:]))

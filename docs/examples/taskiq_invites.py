@@ -1,9 +1,27 @@
 """Bulk invites of many tenants as taskiq jobs, each in slices of some minutes.
 
-    pip install 'gather-async[redis]' taskiq taskiq-redis
-    REDIS_URL=redis://... taskiq worker --max-async-tasks 300 taskiq_invites:broker
+In one terminal, beside a Redis server:
 
-and, where a campaign begins, ``await campaigns.invite.kiq("acme", interview_id)``.
+    gather-async fake-server --port 8800 --api-key qapi_acme
+
+In another (`pip install 'gather-async[cli,redis]' taskiq taskiq-redis`), a tenant of 20 people:
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 REDIS_URL=redis://localhost:6379/0
+    mkdir -p campaigns
+    echo '{"acme": "qapi_acme"}' > keys.json
+    (echo first_name,last_name,email,phone,external_id
+     for n in $(seq 100 119); do echo "P,$n,p$n@example.com,+12025550$n,crm-$n"; done
+    ) > campaigns/acme.csv
+    taskiq worker --workers 1 --max-async-tasks 300 taskiq_invites:broker
+
+In a third, where a campaign begins:
+
+    export GATHER_BASE_URL=http://127.0.0.1:8800 REDIS_URL=redis://localhost:6379/0
+    export GATHER_API_KEY=qapi_acme
+    interview=$(gather-async create interview --title Engineer)
+    python taskiq_invites.py acme $interview
+    until [ $(gather-async list candidate-interviews | grep -c invite_sent) = 20 ]; do sleep 1; done
+    echo 20 invited
 
 A broker delivers a message again that no worker has confirmed in time (here 10 minutes), as its
 worker may be dead. A bulk invite of thousands takes hours, so it runs in slices: after 4 minutes
@@ -17,6 +35,7 @@ The folder must be one that every worker reaches, on a disk on which SQLite's lo
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,17 +98,28 @@ class Campaigns:
         return "goes on"
 
 
-def make_broker() -> AsyncBroker:
-    """Return the broker that the worker runs."""
+def make_campaigns() -> tuple[AsyncBroker, Campaigns]:
+    """Return the broker that the worker runs, and its jobs."""
     url = os.environ["REDIS_URL"]
     broker = RedisStreamBroker(url, idle_timeout=600_000)  # milliseconds
     keys = json.loads(Path("keys.json").read_text(encoding="utf-8"))
-    Campaigns(broker, url, Path("campaigns"), keys)
-    return broker
+    return broker, Campaigns(broker, url, Path("campaigns"), keys)
+
+
+async def begin(tenant: str, interview_id: str) -> None:
+    """Begin a campaign, from any process."""
+    broker, campaigns = make_campaigns()
+    await broker.startup()
+    await campaigns.invite.kiq(tenant, interview_id)
+    await broker.shutdown()
 
 
 def __getattr__(name: str) -> AsyncBroker:
     """Make the broker when the worker asks for it, so that tests can import this file."""
     if name == "broker":
-        return make_broker()
+        return make_campaigns()[0]
     raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    asyncio.run(begin(*sys.argv[1:]))

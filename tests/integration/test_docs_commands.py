@@ -29,10 +29,12 @@ PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != "cli.md" and block
 # What each program prints at last.
 PROGRAMS = {
     "aiohttp_service": ".mp3",
+    "arq_invites": "20 invited",
     "background_task": '"ready"',
     "bulk_job": "500 invited, 0 rejected, 0 failed,\n0 unfinished; 0 requests\n",
     "django_view": '{"narrators": [{"id": ',
     "fastapi_service": '"summary_status":"complete"',
+    "taskiq_invites": "20 invited",
     "taskiq_job": ".mp3\n",
     "test_fastapi_service": "6 passed",
 }
@@ -43,6 +45,7 @@ Bob,Doe,bob@example.com,+12025550124
 """
 # Commands that serve until they are stopped: the next block is of another terminal.
 SERVERS = (
+    "arq ",
     "gather-async fake-server",
     "gather-async webhooks listen",
     "python -m aiohttp.web",
@@ -139,6 +142,8 @@ def test_a_program_runs_as_its_first_lines_say(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Each example runs against the fake server, every part a process of its own."""
+    if name.startswith("arq"):
+        pytest.importorskip("arq", reason="arq is not installed")
     _copy_examples(tmp_path)
     blocks = [with_servers(each, request) for each in _header(EXAMPLES / f"{name}.py")]
     assert blocks
