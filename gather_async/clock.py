@@ -59,8 +59,8 @@ class SystemClock:
     """The machine's own clock and the running loop's timers."""
 
     # The functions themselves: several calls a request are worth no frame each.
-    monotonic: Callable[[], float] = staticmethod(time.monotonic)
-    wall: Callable[[], float] = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep in the running loop."""

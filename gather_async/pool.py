@@ -180,8 +180,9 @@ class GatherPool:
         async with AsyncExitStack() as closing:
             if self._make_limiter is not None:
                 for limiter in {id(each.limiter): each.limiter for each in clients}.values():
-                    if hasattr(limiter, "aclose"):
-                        closing.push_async_callback(limiter.aclose)
+                    close = getattr(limiter, "aclose", None)
+                    if close is not None:
+                        closing.push_async_callback(close)
             closing.push_async_callback(self._owner.aclose)
             for client in clients:
                 closing.push_async_callback(client.close_for_good)

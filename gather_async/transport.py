@@ -164,7 +164,7 @@ class Transport:
             session = await self._open(part)
         room, total, ends = part.room, timeout.total, None
         await room.acquire()
-        mark, task = _SENDING.set(state), asyncio.current_task()
+        mark, task, cancels = _SENDING.set(state), asyncio.current_task(), 0
         if task is not None and total is not None and total > timeout.ceil_threshold:
             cancels, ends = task.cancelling(), part.deadlines.add(task, total)
         try:

@@ -145,7 +145,7 @@ class _RequestLog:
 
     _fake: FakeGather
     _output: Output
-    _is_quiet: bool
+    _is_quiet: bool = field(alias="is_quiet")
     _printed: set[int] = field(factory=set, init=False)
 
     def print_answered(self) -> None:

@@ -114,7 +114,7 @@ def _loads(body: bytes) -> Any:
     try:
         payload, end = _DECODER.raw_decode(text)
     except ValueError:
-        end = -1
+        payload, end = None, -1
     # White space before or after it is rare: `loads` looks for it in any case.
     return payload if end == len(text) else json.loads(text)
 

@@ -32,8 +32,8 @@ class _Page(HTMLParser):
         self._is_in_body = False
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = dict(attributes)
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
         self._is_in_body |= tag == "article"
         self.anchors.update(filter(None, [values.get("id"), values.get("name")]))
         link = values.get("href") if tag in {"a", "link"} else values.get("src")

@@ -10,6 +10,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import NoScriptError
 
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
 from gather_async.quota.priority_queue import PriorityScheduler
@@ -68,7 +69,7 @@ class _Process:
         """Run the script."""
         try:
             return self._client.evalsha(STEP.digest, 3, *self._keys, *arguments)
-        except redis.exceptions.NoScriptError:
+        except NoScriptError:
             return self._client.eval(STEP.text, 3, *self._keys, *arguments)
 
 
