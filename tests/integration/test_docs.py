@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -60,11 +61,16 @@ Bob,Doe,bob@example.com,12
 
 def blocks_of(page: Path, language: str) -> list[Example]:
     """Return the blocks of a language, those in comments included and skipped ones left out."""
+    return _blocks(page)[language]
+
+
+@cache
+def _blocks(page: Path) -> dict[str, list[Example]]:
     found: dict[str, list[Example]] = {name: [] for name in LANGUAGES}
     parsers: list[Parser] = [CodeBlockParser(name, found[name].append) for name in LANGUAGES]
     for example in Sybil([*parsers, SkipParser()]).parse(page).examples():
         example.evaluate()
-    return found[language]
+    return found
 
 
 def _programs(page: Path) -> list[Example]:
