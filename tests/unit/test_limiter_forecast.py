@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from gather_async.errors import ConfigurationError
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.quota import InProcessLimiter, Priority
+from gather_async.quota import InProcessLimiter, Priority, Slot
 from gather_async.testing.clock import VirtualClock
 
 _DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
@@ -61,3 +62,39 @@ def test_a_senseless_number_is_refused(requests: Any) -> None:
     limiter = InProcessLimiter(_DOCUMENTED, clock=VirtualClock())
     with pytest.raises(ConfigurationError, match="requests"):
         limiter.estimate(requests, priority="interactive")
+
+
+@pytest.mark.parametrize("pace", ["burst", "even"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_burst_is_forecast_as_if_each_call_were_alone(pace: Any, seed: int) -> None:
+    """A call that goes on from the forecast before it is given the time of a whole forecast."""
+    clock, rng = VirtualClock(), random.Random(seed)
+    limits = (RateLimit(7, per=60), RateLimit(40, per=3600))
+    limiter = InProcessLimiter(limits, reserve=2, clock=clock, pace=pace)
+
+    def ask(priority: Priority) -> Coroutine[Any, Any, Slot]:
+        return limiter.acquire(priority=priority, max_wait=None)
+
+    slots = [await ask("interactive") for _ in range(7)]
+    joined: list[asyncio.Task[Slot]] = []
+    for _ in range(250):
+        match rng.randrange(12):
+            case 0 if slots:
+                slots.pop().answered(None)
+            case 1:
+                limiter.restore([clock.wall() - 5.0])
+            case 2:
+                limiter.hold(clock.wall() + rng.uniform(0.0, 100.0))
+            case 3 if joined:
+                joined.pop(rng.randrange(len(joined))).cancel()
+                await asyncio.sleep(0)
+        priority: Priority = rng.choice(["interactive", "bulk", "bulk", "bulk"])
+        now, bulk = clock.monotonic(), priority == "bulk"
+        alone = limiter._forecast(now, bulk=bulk, count=1)
+        assert limiter._next_start(now, bulk=bulk) == pytest.approx(alone, abs=1e-3)
+        if rng.random() < 0.9:  # the rest was refused
+            joined.append(asyncio.create_task(ask(priority)))
+            await asyncio.sleep(0)
+    for task in joined:
+        task.cancel()
+    await asyncio.gather(*joined, return_exceptions=True)
