@@ -217,6 +217,7 @@ class Worker:
         older = self._held.get(claimed.event.key)
         if older is not None:  # a loop that was blocked lost its lease, and got it again
             older.claimed, older.valid_until, older.is_lost = claimed, valid_until, False
+            older.ended |= claimed.ended  # in another process
             return None
         wanted = wanted_here(self.handlers, claimed.event.name, claimed.ended)
         held = HeldEvent(claimed, valid_until, ended=set(claimed.ended))
@@ -284,27 +285,8 @@ class Worker:
     async def _run(self, held: HeldEvent, name: str) -> None:
         """Run one handler, and record what came of it."""
         try:
-            failure = await run_handler(
-                self.handlers[name],
-                held.claimed,
-                failures=held.failures_of(name),
-                timeout=self.policy.timeout,
-                clock=self.clock,
-                on_end=self.run_events,
-            )
-            if failure is None:
-                held.record_success(name)
-                if len(held.running) > 1 or held.lined_up:
-                    await self._repeat(lambda: self.inbox.complete(held.claimed, name))
-                    held.done.discard(name)
-            else:
-                pause = self.policy.pause(held.failures_of(name) + 1, self.rng.random())
-                now = self.clock.monotonic()
-                held.record_failure(name, failure, pause, now)
-                if pause is not None and (len(held.running) > 1 or held.lined_up):
-                    # Others still run: it needn't wait for them.
-                    retry = self.clock.call_later(pause, lambda: self._line_up(held, name))
-                    held.timers[name] = retry
+            if name not in held.ended:  # by another process, while it waited for a slot
+                await self._attempt(held, name)
             if len(held.running) == 1 and not held.lined_up:
                 await self._end(held)
         finally:
@@ -312,6 +294,28 @@ class Worker:
             self._active[name] -= 1
             self._begin(name)
             self.wake()
+
+    async def _attempt(self, held: HeldEvent, name: str) -> None:
+        failure = await run_handler(
+            self.handlers[name],
+            held.claimed,
+            failures=held.failures_of(name),
+            timeout=self.policy.timeout,
+            clock=self.clock,
+            on_end=self.run_events,
+        )
+        # Others still run, or are about to: it needn't wait for them.
+        is_last = len(held.running) == 1 and not held.lined_up
+        if failure is None:
+            held.record_success(name)
+            if not is_last:
+                await self._repeat(lambda: self.inbox.complete(held.claimed, name))
+                held.done.discard(name)
+            return
+        pause = self.policy.pause(held.failures_of(name) + 1, self.rng.random())
+        held.record_failure(name, failure, pause, self.clock.monotonic())
+        if pause is not None and not is_last:
+            held.timers[name] = self.clock.call_later(pause, lambda: self._line_up(held, name))
 
     async def _end(self, held: HeldEvent) -> None:
         """Report an event whose last handler has ended here."""
@@ -376,12 +380,11 @@ class Worker:
         if self._position is not None and now < self._next_published:
             return
         self._next_published = now + _PUBLISHED_EVERY
-        is_more = True
-        while is_more:
-            found = await self.inbox.published(self._position)
-            self._position, is_more = found.position, bool(found.events)
+        while (found := await self.inbox.published(self._position)).events:
+            self._position = found.position
             for event in found.events:
                 self.on_published(event)
+        self._position = found.position
 
     async def _pause(self, due_at: float | None) -> None:
         """Wait until something is due or `wake` is called."""

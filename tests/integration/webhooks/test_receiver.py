@@ -21,6 +21,7 @@ from gather_async.protocol import signatures
 from gather_async.testing import VirtualClock
 from gather_async.webhooks import (
     CandidateInterviewCompleted,
+    ClaimReport,
     EventState,
     HandlerPolicy,
     MemoryInbox,
@@ -802,3 +803,46 @@ def test_loop_that_died(tmp_path: Path) -> None:
     asyncio.run(start_only())
     asyncio.run(again())
     assert seen == ["x"]
+
+
+async def test_what_another_process_completed_meanwhile_is_not_begun(
+    clock: VirtualClock, tmp_path: Path
+) -> None:
+    """A handler that waits for a slot doesn't run if it succeeded elsewhere after a lost lease."""
+
+    class Ahead(VirtualClock):
+        def wall(self) -> float:
+            return clock.wall() + 3600.0
+
+    path = tmp_path / "i.db"
+    handling = HandlerPolicy(concurrency=2)
+    hooks = receiver(clock, inbox=SQLiteInbox(path, clock=clock), handling=handling)
+    begun, quick_ones = list[int](), list[int]()
+    going_on = asyncio.Event()
+
+    @hooks.on("*", name="slow")
+    async def slow(event: WebhookEvent) -> None:
+        begun.append(event.data["n"])
+        await going_on.wait()
+
+    @hooks.on("*", name="quick")
+    async def quick(event: WebhookEvent) -> None:
+        quick_ones.append(event.data["n"])
+
+    elsewhere = SQLiteInbox(path, clock=Ahead())
+    async with hooks:
+        for n in range(2):
+            assert (await deliver(hooks, clock, n=n)).status == 200
+        await until(lambda: len(quick_ones) == 2)
+        # To a process whose lease is over by its clock, both events are free.
+        claims = (await elsewhere.claim(hooks.name, (), limit=9, lease=60.0)).events
+        (second,) = (each for each in claims if each.event.decode().data["n"] == 1)
+        await elsewhere.complete(second, "slow")
+        await elsewhere.report([ClaimReport(claimed=second, due_in=0.0)])
+        await clock.sleep(15.0)
+        going_on.set()
+        await clock.sleep(5.0)
+        assert begun == [0]
+        # The first waits for the end of its other lease, and is over then.
+        assert await elsewhere.counts() == {EventState.WAITING: 1, EventState.DONE: 1}
+    await elsewhere.aclose()
