@@ -32,7 +32,10 @@ class _Process:
         self.windows = RollingWindows([RateLimit(*each) for each in limits], reserve=reserve)
         interval = PriorityScheduler(self.windows, even=even).interval
         self._settings = StepSettings(
-            lease=options.get("lease", 1e6), patience=_TICK, interval=interval, settle=0.0
+            lease=options.get("lease", 1e6),
+            patience=options.get("patience", _TICK),
+            interval=interval,
+            settle=0.0,
         )
         self.state = SharedState(self.windows, offset=0.0)
         self.name = f"p{next(_names):06}"
@@ -287,6 +290,32 @@ def test_slots_go_to_who_was_served_least(client: redis.Redis) -> None:
         got[which] += taken
     assert sum(got.values()) > 100
     assert max(got.values()) <= 1.5 * min(got.values())
+
+
+@pytest.mark.parametrize("limit", [(20, 10), (100, 60)])
+def test_bulk_gets_as_much_of_other_processes_as_of_its_own(
+    client: redis.Redis, limit: tuple[int, float]
+) -> None:
+    """Under endless interactive load elsewhere bulk work gets what it would get in one process."""
+
+    def bulk_share(*asked: dict[str, int]) -> float:
+        quota, rng = f"q{next(_names)}", random.Random(7)
+        options = {"reserve": 5, "patience": 0.3}  # they come every quarter of a second
+        processes = [(_Process(client, quota, [limit], **options), each) for each in asked]
+        got, now = [0, 0], 1000.0
+        while sum(got) < 1000:
+            now += 1 / 4
+            rng.shuffle(processes)
+            for process, waiting in processes:
+                answers = [now] * process.flying
+                process.flying = 0
+                for index, count in enumerate(process.step(now, **waiting, answers=answers)):
+                    got[index] += count
+        return got[1] / sum(got)
+
+    alone = bulk_share({"i": 300, "b": 300})
+    assert 0.01 < alone < 0.25  # endless: no process ever has all that it wants
+    assert bulk_share({"i": 300}, {"b": 300}) == pytest.approx(alone, abs=0.05)
 
 
 def test_a_clock_that_is_set_back_goes_on(client: redis.Redis) -> None:
