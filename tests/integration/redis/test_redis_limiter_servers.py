@@ -1,4 +1,4 @@
-"""The shared quota on the kinds of servers there are: a cluster, one with TLS, one behind Sentinel."""
+"""The shared quota on a cluster, behind Sentinel, and by TLS."""
 
 import asyncio
 import socket
@@ -76,7 +76,7 @@ async def test_a_cluster_keeps_the_quota() -> None:
 async def test_sentinel_names_the_server(tmp_path: Path) -> None:
     """The client that Sentinel's ``master_for`` returns is used as it is."""
     with _running(RedisServer()) as server, _running(_sentinel(server)) as watcher:
-        sentinel = Sentinel([("127.0.0.1", watcher.port)])
+        sentinel = Sentinel([("127.0.0.1", watcher.port)])  # type: ignore[no-untyped-call]
         lent = sentinel.master_for("quota")
         await _use(lent)
         await lent.aclose()
@@ -102,34 +102,12 @@ def _sentinel(server: RedisServer) -> RedisServer:
 async def test_tls_by_its_url() -> None:
     """``rediss://`` verifies the server's certificate, by the authority that the URL names."""
     server = _Variant()
-    made = subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        ],
-        cwd=server.folder,
-        capture_output=True,
-        check=False,
-    )
+    made = await asyncio.to_thread(_certify, server.folder)
     assert made.returncode == 0, made.stderr
     (server.folder / "key.pem").chmod(0o644)
     files = {"cert": "cert.pem", "key": "key.pem", "ca-cert": "cert.pem"}
     options = [part for name, file in files.items() for part in (f"--tls-{name}-file", file)]
-    port = _free_port_beside(server)
+    port = _free_port()
     server.options = ("--tls-port", str(port), "--tls-auth-clients", "no", *options)
     with _running(server):
         url = f"rediss://127.0.0.1:{port}/0"
@@ -139,7 +117,16 @@ async def test_tls_by_its_url() -> None:
                 await stranger.acquire(priority="interactive", max_wait=None)
 
 
-def _free_port_beside(server: RedisServer) -> int:
+def _certify(folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Make a key and a certificate for loopback."""
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2"
+        " -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+    )
+    return subprocess.run(command.split(), cwd=folder, capture_output=True, check=False)
+
+
+def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port
