@@ -135,6 +135,11 @@ class RedisConnection:
         """Whether `aclose` was called."""
         return self._is_closed
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the running loop is about to end: no call can be made in it any more."""
+        return self._clients.here().is_over and self._clients.here().owner.is_here
+
     async def client(self) -> RedisClient:
         """Return the running loop's client, for what `call` can't do, such as subscribing.
 
@@ -226,7 +231,7 @@ class RedisConnection:
             yield
         finally:
             if part.lifetime is not None:  # else `aclose` ends it
-                part.is_over = True
+                part.is_over, part.client = True, None
                 # What was begun after the loop's tasks were cancelled would never end.
                 for task in part.calling:
                     task.cancel()

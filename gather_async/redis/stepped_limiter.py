@@ -221,6 +221,8 @@ class SteppedLimiter(QueuedLimiter):
             return
         at = self._next_at(now)
         loop = running_loop()
+        if at <= now and self._connection.is_ending:  # another loop, or the next one, goes on
+            at = now + self._settings.patience
         if at <= now and loop is not None:
             self._take_step(now, loop)
         else:
