@@ -409,8 +409,12 @@ async def test_an_export_shows_each_person_that_was_read(
     monkeypatch.setattr(Stream, "isatty", lambda _: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
+    counts = list[str]()
+    # What is drawn is what came last when the line is drawn anew, which time decides.
+    monkeypatch.setattr("rich.status.Status.update", lambda _, text: counts.append(text))
     shown = await run(*command)
-    assert "3 of 3 read" in shown.out + shown.err
+    assert "reading the first page" in shown.out + shown.err
+    assert counts == ["1 of 3 read", "2 of 3 read", "3 of 3 read"]
 
 
 @pytest.mark.usefixtures("finished")

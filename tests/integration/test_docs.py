@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.myst import CodeBlockParser, SkipParser
@@ -250,7 +251,7 @@ def _troubles() -> list[tuple[str, str, str]]:
 async def _serve_tls() -> AsyncIterator[str]:
     """Serve TLS with a certificate that no authority has signed."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(ROOT / "tests" / "data" / "localhost.pem")
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server = await asyncio.start_server(
         lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
     )
