@@ -96,6 +96,11 @@ class UndecidedCall:
     position: int = field(default=0)
     """Calls of its priority in the queue when it joined, itself included."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has a slot, or left."""
+        return self.waiter.slot is not None or self.waiter.has_left
+
 
 def microseconds(at: float) -> int:
     """Return seconds as whole microseconds."""

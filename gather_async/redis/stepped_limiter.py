@@ -28,11 +28,7 @@ from gather_async.redis.step import (
     step_arguments,
 )
 
-__all__ = [
-    "SETTLE",
-    "SteppedLimiter",
-]
-
+__all__ = ["SETTLE", "SteppedLimiter"]
 
 # The part of a lease for which nothing starts on a server that lost its state: more than the third
 # in which each process renews its own.
@@ -124,8 +120,8 @@ class SteppedLimiter(QueuedLimiter):
         if max_wait is not None:
             self._is_urgent = True
             deadline = self._clock.monotonic() + max_wait
-            queue = self._queues.bulk if bulk else self._queues.interactive
-            position = queue.waiting
+            queues = self._queues
+            position = (queues.bulk if bulk else queues.interactive).waiting
             self._undecided.append(UndecidedCall(waiter, deadline, max_wait, bulk, position))
 
     def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
@@ -305,6 +301,10 @@ class SteppedLimiter(QueuedLimiter):
     def _fail(self, step: StepInFlight, error: Exception) -> None:
         """Record that a step failed."""
         now = self._clock.monotonic()
+        # An outage may last for days: what no step can use any more is dropped.
+        most = max(each.limit for each in self._windows.windows)
+        self._ended, self._seen = self._ended[-most:], self._seen[-most:]
+        self._undecided = [each for each in self._undecided if not each.is_over]
         is_waited_for = not self._queues.is_empty
         self._outage.failed(error, asked_at=step.asked_at, now=now, is_waited_for=is_waited_for)
         if now >= self._outage.limit:
@@ -387,7 +387,7 @@ class SteppedLimiter(QueuedLimiter):
         undecided, self._undecided = self._undecided, []
         queues = self._queues.status()
         for each in undecided:
-            if each.waiter.slot is not None or each.waiter.has_left:
+            if each.is_over:
                 continue
             waiting = queues.bulk if each.bulk else queues.interactive
             count = min(0, each.position - waiting)

@@ -343,6 +343,19 @@ async def test_without_the_server_a_process_uses_its_share(
     assert len(lines) == 4
 
 
+async def test_a_long_outage_holds_no_memory(redis_url: str, redis_server: RedisServer) -> None:
+    """Without the server a process keeps no more answers to report than the server would."""
+    options: dict[str, Any] = {"on_outage": "local", "outage_wait": 0}
+    async with _limiter(redis_url, rate_limits=(RateLimit(5, per=0.05),), **options) as limiter:
+        redis_server.stop()
+        for number in range(80):
+            slot = await limiter.acquire(priority="interactive", max_wait=5.0)
+            slot.answered(ServerQuota(5, max(0, 4 - number), None))
+        assert len(limiter._ended) < 50
+        assert len(limiter._seen) < 50
+        assert len(limiter._undecided) < 50
+
+
 @pytest.mark.parametrize("how", ["restart", "flush"])
 async def test_lost_state_is_restored(redis_url: str, redis_server: RedisServer, how: str) -> None:
     """After an empty restart or FLUSHALL, the processes' memory is the server's again."""
