@@ -32,7 +32,7 @@ from gather_async.waiting.conditions import audio_ready
 from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.pacing import PollBudget
 
-__all__ = ["figures"]
+__all__ = ["TimedSelector", "figures"]
 
 _COUNTS = (1, 10, 100, 1000)
 _SHORTEST, _LONGEST = 5.0, 90.0  # seconds of audio generation
@@ -148,13 +148,14 @@ def _figures(count: int, *, page_size: int, webhooks: bool) -> Iterator[Figure]:
             yield Figure(f"{count} waits, plain poller: quota it needs", f"{hours + 1:.0f} hours'")
 
 
-class _TimedSelector(selectors.DefaultSelector):
+class TimedSelector(selectors.DefaultSelector):
     """A selector that knows how long its event loop was busy between two selects."""
 
     longest = 0.0
     _began: float | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Note how long it is since the last one ended."""
         if self._began is not None:
             self.longest = max(self.longest, time.thread_time() - self._began)
         try:
@@ -163,7 +164,7 @@ class _TimedSelector(selectors.DefaultSelector):
             self._began = time.thread_time()
 
 
-async def _wait_from_memory(count: int, selector: _TimedSelector) -> float:
+async def _wait_from_memory(count: int, selector: TimedSelector) -> float:
     """Wait for that many questions whose pages are at hand; return the CPU of each."""
     clock, rng = VirtualClock(), random.Random(1)
     ids = [f"q{number}" for number in range(count)]
@@ -211,7 +212,7 @@ def _growth() -> Iterator[Figure]:
     each: dict[int, float] = {}
     held: dict[int, float] = {}
     for count in (1_000, 10_000):
-        selector = _TimedSelector()
+        selector = TimedSelector()
         with asyncio.Runner(loop_factory=partial(asyncio.SelectorEventLoop, selector)) as runner:
             each[count] = runner.run(_wait_from_memory(count, selector))
             held[count] = selector.longest

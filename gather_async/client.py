@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from os import PathLike
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from attrs import evolve
 
-from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress, JobLease
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
@@ -50,15 +49,18 @@ from gather_async.validators import Number, Secret
 from gather_async.version import __version__
 from gather_async.waiting import Signals, Waits
 
+if TYPE_CHECKING:
+    from gather_async.bulk import BulkCandidates, BulkInvite, InviteProgress, JobLease
+
 __all__ = ["GatherClient"]
 
 
 class GatherClient(Resources):
     """The Gather API, for one API key.
 
-    It opens its HTTP session on first use, in the running loop. Other loops, later or at
-    the same time in threads, get sessions of their own, and the quota's history
-    survives. Use it as an async context manager, or call `aclose` at the end.
+    It opens its HTTP session on first use, in the running loop. Other loops, later or at the
+    same time in threads, get sessions of their own, and the quota's history survives. Use
+    it as an async context manager, or call `aclose` at the end.
     """
 
     def __init__(
@@ -287,8 +289,7 @@ class GatherClient(Resources):
     ) -> Self:
         """Return a view of this client with other options.
 
-        A view is cheap and shares the session, the limiter and the waits: closing
-        one closes all.
+        A view is cheap and shares session, limiter and waits: closing one closes all.
 
         Args:
             timeout: For each attempt, as for the client.
@@ -311,21 +312,17 @@ class GatherClient(Resources):
             "priority": validate_priority(priority),
             "max_wait": validate_max_wait(max_wait),
         }
-        defaults = {
-            "phone_policy": phone_policy,
-            "default_region": default_region,
-            "user_id": user_id,
-        }
+        given = {"phone_policy": phone_policy, "default_region": default_region, "user_id": user_id}
         view = copy(self)  # a subclass keeps what it has of its own
         view._wire(  # noqa: SLF001 - it is of this class
             self._session.with_options(evolve(options, **without_unset(changed)), limiter),
-            evolve(self._defaults, **without_unset(defaults)),
+            evolve(self._defaults, **without_unset(given)),
         )
         return view
 
     def bulk_invite(
         self,
-        candidates: BulkCandidates,
+        candidates: "BulkCandidates",
         *,
         interview_id: str,
         delivery_types: Iterable[DeliveryType | str] = ("email",),
@@ -333,7 +330,7 @@ class GatherClient(Resources):
         external_redirect_uri: str | None = None,
         journal: str | PathLike[str] | None = None,
         concurrency: int = 16,
-        on_progress: Callable[[InviteProgress], object] | None = None,
+        on_progress: "Callable[[InviteProgress], object] | None" = None,
         dry_run: bool = False,
         on_existing: Literal["reuse", "skip", "error"] = "reuse",
         total: int | None = None,
@@ -343,14 +340,16 @@ class GatherClient(Resources):
         other_key: bool = False,
         grace: float = 10.0,
         keep_candidates: bool = True,
-        lease: JobLease | None = None,
-    ) -> BulkInvite:
+        lease: "JobLease | None" = None,
+    ) -> "BulkInvite":
         """Return a `BulkInvite`, which invites everyone once and describes the arguments.
 
         Raises:
             ConfigurationError: An argument can't work.
             InviteNotDeliverableError: There is no delivery type.
         """
+        from gather_async.bulk import BulkInvite  # noqa: PLC0415 - a seventh of the import
+
         return BulkInvite(
             self,
             candidates,
@@ -379,8 +378,8 @@ class GatherClient(Resources):
     async def aclose(self) -> None:
         """Close the client and all its views; harmless to repeat.
 
-        Calls that wait end with `ClientClosedError`; those whose request is under way fail as
-        if its connection had broken. A borrowed session stays open.
+        Calls that wait end with `ClientClosedError`, requests under way as if their connection
+        had broken. A borrowed session stays open.
         """
         await self._waits.close()
         self._session.cancel_scope.close()
