@@ -267,6 +267,8 @@ class _Connector:
         )
         try:
             connection.execute(self.begin)
+            # To read a catalog is to see what another made while this waited for the lock.
+            connection.execute("SELECT count(*) FROM pg_catalog.pg_namespace")
             self._migrate(connection)
             connection.execute("COMMIT")
         except BaseException:
@@ -284,7 +286,8 @@ class _Connector:
             # Not IF NOT EXISTS, which asks for the right to make one even if it exists.
             if connection.execute(f"SELECT to_regnamespace('{self.schema}')").fetchone()[0] is None:
                 connection.execute(f"CREATE SCHEMA {self.schema}")
-            connection.execute(_SCHEMA)
+            # Anew: a path that was looked up before the schema was there goes without it.
+            connection.execute(f"SET LOCAL search_path = {self.schema}; {_SCHEMA}")
         (version,) = connection.execute("SELECT version FROM version").fetchone()
         if version > _SCHEMA_VERSION:
             raise ConfigurationError(
