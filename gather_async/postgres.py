@@ -1,8 +1,11 @@
 """An inbox in a PostgreSQL database, shared by processes of any number of machines."""
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
@@ -179,10 +182,12 @@ class PostgresInbox(SQLInbox):
         Raises:
             AlreadyHandledError: Only with ``connection``: the success was recorded before,
                 so the caller's transaction must be rolled back; leave the handler by this error.
+            ConfigurationError: The connection is in autocommit mode, and in no transaction.
         """
         if connection is None:
             await super().complete(claimed, handler)
             return
+        _require_transaction(connection)
         # A second run waits here for the first one's commit, and then changes nothing.
         statement = COMPLETION.format(schema=f"{self._connector.schema}.")
         cursor = connection.execute(
@@ -198,10 +203,16 @@ class PostgresInbox(SQLInbox):
             )
 
     async def aclose(self) -> None:
-        """Finish what was asked for, and disconnect; the next use connects again."""
-        store, self._store = self._store, None
-        if store is not None:
+        """Finish, within 10 seconds, and disconnect; the next use connects again."""
+        if (store := self._store) is None:
+            return
+        self._store = None
+        later = asyncio.get_running_loop().call_later
+        timer = later(_ANSWER_TIMEOUT, lambda: _break_off(store.connection))
+        try:
             await store.aclose()
+        finally:
+            timer.cancel()
 
     def leave_in_child(self) -> None:
         """Leave the connection, and its thread, to the parent of a fork."""
@@ -250,7 +261,10 @@ class _Connector:
     def begin(self) -> str:
         """Statements of one round trip, whose settings end with the transaction."""
         return (
-            f"BEGIN; SET LOCAL search_path = {self.schema}, pg_catalog;"
+            # Whatever the role's default is: others read rows before they have the lock.
+            "BEGIN ISOLATION LEVEL READ COMMITTED;"
+            # Unless named, pg_temp goes first: behind PgBouncer with others' temporary tables.
+            f" SET LOCAL search_path = {self.schema}, pg_catalog, pg_temp;"
             f" SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';"
             f" SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT}';"
             # Where the database may lose what it has confirmed, this must not.
@@ -282,18 +296,19 @@ class _Connector:
 
     def _migrate(self, connection: "_Connection") -> None:
         """Make the tables if they are absent."""
-        if connection.execute("SELECT to_regclass('version')").fetchone()[0] is None:
+        if connection.execute(f"SELECT to_regclass('{self.schema}.version')").fetchone()[0] is None:
             # Not IF NOT EXISTS, which asks for the right to make one even if it exists.
             if connection.execute(f"SELECT to_regnamespace('{self.schema}')").fetchone()[0] is None:
                 connection.execute(f"CREATE SCHEMA {self.schema}")
             # Anew: a path that was looked up before the schema was there goes without it.
-            connection.execute(f"SET LOCAL search_path = {self.schema}; {_SCHEMA}")
+            connection.execute(f"SET LOCAL search_path = {self.schema}, pg_temp; {_SCHEMA}")
         (version,) = connection.execute("SELECT version FROM version").fetchone()
         if version > _SCHEMA_VERSION:
             raise ConfigurationError(
                 f"The schema {self.schema} has version {version}, this program knows "
                 f"{_SCHEMA_VERSION}: install the newer gather-async, or use another schema."
             )
+        connection.execute("DELETE FROM waiting WHERE false")  # raises where only reading works
 
 
 @frozen
@@ -316,7 +331,11 @@ class _Connection:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Carry out a statement, or without parameters several."""
         values = [_storable(value) for value in parameters] or None
-        return self._connection.execute(_in_psycopg(sql) if values else sql.encode(), values)
+        try:
+            return self._connection.execute(_in_psycopg(sql) if values else sql.encode(), values)
+        except psycopg.errors.UndefinedTable:  # dropped meanwhile: the next connection makes it
+            self._connection.close()
+            raise
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
         """Carry out a statement with each of the parameters, in one round trip."""
@@ -324,9 +343,31 @@ class _Connection:
         with self._connection.cursor() as cursor:
             cursor.executemany(_in_psycopg(sql), rows)
 
+    def shut_down(self) -> None:
+        """End the server's answer; called from another thread."""
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()
+
+
+def _require_transaction(connection: Any) -> None:
+    """Refuse a connection that commits each statement by itself."""
+    whole = getattr(connection, "connection", connection)  # a cursor has one
+    if getattr(whole, "autocommit", False) and not whole.info.transaction_status:  # idle
+        raise ConfigurationError(
+            "complete(connection=...) needs a transaction, but this connection is in autocommit "
+            "mode: call it within `async with connection.transaction():`, with your changes."
+        )
+
+
+def _break_off(connection: _Connection | None) -> None:
+    """Let the thread that waits for the server's answer fail."""
+    with suppress(psycopg.Error, OSError):
+        if connection is not None:
+            connection.shut_down()
 
 
 def _in_psycopg(sql: str) -> bytes:

@@ -77,6 +77,11 @@ class DatabaseStore(Generic[D]):
         """
         return cast("T", await self._submit(work, writes=False))
 
+    @property
+    def connection(self) -> D | None:
+        """The open connection; only the thread may use it."""
+        return cast("D | None", self._worker.connection)
+
     async def aclose(self) -> None:
         """Finish what was asked for, close the file and end the thread; harmless to repeat.
 

@@ -241,7 +241,7 @@ class DatabaseThread:
     _queue: "SimpleQueue[Job | None]" = field(factory=SimpleQueue)
     _lock: threading.Lock = field(factory=threading.Lock)
     _thread: threading.Thread | None = None
-    _connection: Any = None
+    connection: Any = None
     _last: Job | None = None
     is_stopped: bool = False
 
@@ -311,33 +311,33 @@ class DatabaseThread:
         _resolve_all(group)
 
     def _connected(self) -> Any:
-        if self._connection is None:
-            self._connection = self._opening.connect()
-        return self._connection
+        if self.connection is None:
+            self.connection = self._opening.connect()
+        return self.connection
 
     def _begun(self) -> Any:
         """Begin a transaction; on a new connection, if the old one was lost while it was idle."""
         try:
             self._connected().execute(self._opening.begin)
         except Exception:
-            _roll_back(self._connection)
+            _roll_back(self.connection)
             if not self._drop_if_broken():
                 raise
             self._connected().execute(self._opening.begin)
-        return self._connection
+        return self.connection
 
     def _drop_if_broken(self) -> bool:
-        if self._connection is None or not self._opening.is_broken(self._connection):
+        if self.connection is None or not self._opening.is_broken(self.connection):
             return False
         self._close()
         return True
 
     def _close(self) -> None:
-        if self._connection is not None:
+        if self.connection is not None:
             # A full disk can fail the last checkpoint; what was committed is in the WAL.
             with contextlib.suppress(Exception):
-                self._connection.close()
-            self._connection = None
+                self.connection.close()
+            self.connection = None
 
 
 def _write(connection: Database, group: Iterable[Job], lost: type[Exception]) -> None:

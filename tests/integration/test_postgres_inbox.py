@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -359,3 +360,96 @@ async def test_a_killed_worker_costs_nothing_and_repeats_nothing(
             if each.returncode is None:
                 each.kill()
             await each.communicate()
+
+
+async def test_a_role_with_serializable_transactions(
+    postgres_url: str, connection: Connection
+) -> None:
+    """Two processes store events at once, whatever isolation the role has by default."""
+    await connection.execute("ALTER ROLE postgres SET default_transaction_isolation = serializable")
+    await connection.commit()
+    boxes = [PostgresInbox(postgres_url) for _ in range(2)]
+    try:
+        puts = [each.put(event(f"k{number}")) for number in range(20) for each in boxes]
+        results = Counter(await asyncio.gather(*puts))
+    finally:
+        await connection.execute("ALTER ROLE postgres RESET default_transaction_isolation")
+        await connection.commit()
+        await asyncio.gather(*(each.aclose() for each in boxes))
+    assert results == {PutResult.NEW: 20, PutResult.DUPLICATE: 20}
+
+
+async def test_temporary_tables_of_others_behind_a_pooler(
+    inbox: PostgresInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend in which another client made tables of the same names is used all the same."""
+    connect = psycopg.connect
+
+    def with_tables(*arguments: Any, **options: Any) -> Any:
+        connection = connect(*arguments, **options)
+        connection.execute("CREATE TEMP TABLE events (n int); CREATE TEMP TABLE version (n int)")
+        return connection
+
+    monkeypatch.setattr(psycopg, "connect", with_tables)
+    assert await inbox.put(event()) is PutResult.NEW
+    assert await inbox.counts() == {EventState.WAITING: 1}
+
+
+async def test_a_completion_needs_a_transaction(
+    inbox: PostgresInbox, connection: Connection
+) -> None:
+    """A connection in autocommit mode is refused, unless it is in a transaction."""
+    await inbox.put(event())
+    claimed = await _claim(inbox, lease=0.01)
+    await connection.set_autocommit(True)
+    for refused in (connection, connection.cursor()):
+        with pytest.raises(ConfigurationError, match="autocommit"):
+            await inbox.complete(claimed, "h", connection=refused)
+    async with connection.transaction():
+        await inbox.complete(claimed, "h", connection=connection)
+    await asyncio.sleep(0.02)
+    assert (await _claim(inbox)).ended == {"h"}
+
+
+async def test_a_user_who_may_only_read(postgres_url: str, inbox: PostgresInbox) -> None:
+    """It is refused at the start, whether it may read the tables or not even that."""
+    await inbox.put(event())
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as admin:
+        await admin.execute("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN")
+        reader = PostgresInbox(postgres_url.replace("postgres@", "reader@"))
+        with pytest.raises(ConfigurationError, match="permission denied for schema gather_inbox"):
+            await reader.open()
+        await admin.execute("GRANT USAGE ON SCHEMA gather_inbox TO reader")
+        await admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA gather_inbox TO reader")
+        with pytest.raises(ConfigurationError, match="permission denied for table"):
+            await reader.open()
+        await reader.aclose()
+        await admin.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
+async def test_tables_that_are_dropped_under_a_running_receiver(
+    inbox: PostgresInbox, connection: Connection
+) -> None:
+    """The next event is refused, rather than lost, and those after it are stored in new tables."""
+    await inbox.put(event())
+    await connection.execute("DROP SCHEMA gather_inbox CASCADE")
+    await connection.commit()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await inbox.put(event())
+    assert await inbox.put(event()) is PutResult.NEW
+
+
+async def test_closing_ends_though_the_server_says_nothing(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the server's answer is broken off, and its thread ends."""
+    inbox = PostgresInbox(postgres_url)
+    await inbox.open()
+    (thread,) = (each for each in threading.enumerate() if each.name == "gather-async-postgres")
+    monkeypatch.setattr("gather_async.postgres._ANSWER_TIMEOUT", 0.1)
+    with pytest.raises(TimeoutError):
+        await inbox._run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
+    async with asyncio.timeout(5):
+        await inbox.aclose()
+    thread.join(5)
+    assert not thread.is_alive()
