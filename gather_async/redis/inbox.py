@@ -40,6 +40,7 @@ _SCRIPT: Final = Script(
     files("gather_async.redis").joinpath("inbox.lua").read_text(encoding="utf-8")
 )
 _CALL: Final = 3.0  # seconds; the sender gives up after 5. Source: /api-reference/webhooks
+_CLAIMS_AT_ONCE: Final = 1000  # renewed by one call, in some milliseconds
 _LETTERS_AT_ONCE: Final = 100  # dead letters read by one call, each with its text
 _HORIZON: Final = 7200.0  # seconds; as in the script
 _META: Final = (
@@ -105,10 +106,12 @@ class RedisInbox:
         """
         try:
             await self._check_server()
+            await self.renew((), lease=0.0)  # a replica, or a user of few rights, refuses
         except RedisError as error:
             raise ConfigurationError(
                 f"The webhook inbox can't be opened: {self._place} failed "
-                f"({type(error).__name__}). Start the server, or correct the URL."
+                f"({type(error).__name__}). Start the server, or correct the URL: "
+                "it must be one that may write."
             ) from error
 
     async def put(self, event: StoredEvent) -> PutResult:
@@ -159,8 +162,12 @@ class RedisInbox:
 
     async def renew(self, claims: Collection[ClaimedEvent], *, lease: float) -> Collection[str]:
         """Make leases last longer; see `Inbox.renew`."""
-        tokens = [part for each in claims for part in (each.event.key, each.token)]
-        return set(map(decoded, await self._run("renew", _milliseconds(lease), *tokens)))
+        tokens, kept = [part for each in claims for part in (each.event.key, each.token)], set()
+        # Lua takes 8000 arguments at most.
+        for first in range(0, len(tokens) or 1, 2 * _CLAIMS_AT_ONCE):
+            part = tokens[first : first + 2 * _CLAIMS_AT_ONCE]
+            kept |= set(map(decoded, await self._run("renew", _milliseconds(lease), *part)))
+        return kept
 
     async def complete(self, claimed: ClaimedEvent, handler: str) -> None:
         """Record that a handler succeeded; see `Inbox.complete`."""
@@ -270,14 +277,14 @@ class RedisInbox:
         self._is_checked = True
         if info.get("aof_enabled") == 0 and saves.get("save") == "":
             _log.warning(
-                "The webhook inbox's %s keeps nothing on disk: a restart loses events that were "
+                "The webhook inbox on %s keeps nothing on disk: a restart loses events that were "
                 "answered with 200. Set appendonly yes.",
                 self._place,
             )
         policy = str(info.get("maxmemory_policy", ""))
         if info.get("maxmemory") and policy.startswith("allkeys"):
             _log.warning(
-                "The webhook inbox's %s drops events when its memory is full (%s). "
+                "The webhook inbox on %s drops events when its memory is full (%s). "
                 "Set maxmemory-policy noeviction.",
                 self._place,
                 policy,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from redis.asyncio import Redis, RedisCluster
 
 from gather_async.errors import ConfigurationError
@@ -292,6 +293,36 @@ async def test_a_server_that_is_away(redis_server: RedisServer, redis_url: str) 
     assert await plain.put(event()) is PutResult.NEW
     for each in (inbox, plain):
         await each.aclose()
+
+
+async def test_a_server_that_refuses_to_write(redis: Redis, redis_url: str) -> None:
+    """It is refused at the start: by a user who may only read, and by a replica."""
+    execute: Any = redis.execute_command
+    rights = ("on", ">hunter2", "~*", "+@read", "+info", "+eval", "+evalsha")
+    await execute("ACL", "SETUSER", "reader", *rights)
+    reader = RedisInbox(redis_url.replace("redis://", "redis://reader:hunter2@"))
+    replica = RedisInbox(redis_url)
+    try:
+        with pytest.raises(ConfigurationError, match="may write") as failed:
+            await reader.open()
+        assert "hunter2" not in str(failed.value)
+        await execute("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(ConfigurationError, match="ReadOnlyError"):
+            await replica.open()
+    finally:
+        await execute("REPLICAOF", "NO", "ONE")
+        await redis.acl_deluser("reader")
+        await reader.aclose()
+        await replica.aclose()
+
+
+async def test_more_claims_are_renewed_than_a_script_takes(inbox: RedisInbox) -> None:
+    """Thousands of claims are kept, and of one that was lost that is said."""
+    await inbox.put(event("k"))
+    (held,) = (await inbox.claim("", (), limit=1, lease=60)).events
+    lost = [evolve(held, token=str(number)) for number in range(4500)]
+    assert await inbox.renew([*lost, held], lease=60) == {"k"}
+    assert await inbox.renew(lost, lease=60) == set()
 
 
 async def test_lists_go_through_all_events(inbox: RedisInbox) -> None:
