@@ -18,7 +18,7 @@ _APART = {
     "test_jitter_of_many_refusals_does_not_add_up",
     # It names the class.
     "test_status_and_repr_show_the_windows_the_queue_and_the_next_slot",
-    # A socket to the server dies with its loop, which leaves a warning; see test_redis_limiter.
+    # A socket to the server dies with its loop, which leaves a warning.
     "test_a_waiter_of_a_paused_loop_is_reported",
     "test_waiters_of_a_dead_loop_are_forgotten",
 }
