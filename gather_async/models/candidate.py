@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import Model, check_email, wire
+from gather_async.models.fields import Model, check_email, repr_of_what_is_set, wire
 from gather_async.phone import to_e164
 
 __all__ = ["Candidate", "NewCandidate"]
@@ -64,3 +64,5 @@ class NewCandidate:
     """An IANA name, such as ``America/New_York``."""
     sms_opt_in: bool | None = None
     """True if the person agreed to text messages; needed for SMS invites."""
+
+    __repr__ = repr_of_what_is_set

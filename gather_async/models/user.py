@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import Model, check_email, id_tuple, wire
+from gather_async.models.fields import Model, check_email, id_tuple, repr_of_what_is_set, wire
 from gather_async.phone import to_e164
 
 __all__ = ["NewUser", "User"]
@@ -48,3 +48,5 @@ class NewUser:
     phone: str | None = field(default=None, repr=False, converter=_optional_phone)
     create_auth0_account: bool | None = None
     """True makes a regular user; otherwise an API user without dashboard access."""
+
+    __repr__ = repr_of_what_is_set
