@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 from attrs import define, field
@@ -58,9 +58,19 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock and the running loop's timers."""
 
-    # The functions themselves: several calls a request are worth no frame each.
-    monotonic = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
+    if TYPE_CHECKING:
+
+        def monotonic(self) -> float:
+            """Return the seconds of a clock that never goes back."""
+            ...
+
+        def wall(self) -> float:
+            """Return Unix seconds."""
+            ...
+    else:
+        # The functions themselves: several calls a request are worth no frame each.
+        monotonic = staticmethod(time.monotonic)
+        wall = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep in the running loop."""
