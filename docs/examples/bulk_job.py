@@ -15,7 +15,7 @@ In another (`pip install 'gather-async[cli]'`), 500 people who don't exist:
     python bulk_job.py people.csv $interview --per-minute 100000
 
 The last line shows that a second run sends nothing. The real API allows 100 requests a minute,
-which is the default, and 500 people take 50 minutes; Ctrl-C stops the job, and the same command
+which is the default, and 500 people take an hour; Ctrl-C stops the job, and the same command
 resumes it.
 """
 
