@@ -1,7 +1,7 @@
 """What a client shows of itself: the events of its calls, and its log.
 
 Nothing here holds an id of the API, a body or a person: a path becomes its route template,
-an error its class.
+an error the name of its class.
 """
 
 import asyncio

@@ -111,7 +111,9 @@ def _run(options: argparse.Namespace, output: Output) -> int:
         output.json({"rows": count, "failed": failed, "output": str(path)})
     else:
         say = output.info if path is None else output.print
-        say(f"{count} candidate interviews, {failed} of them not readable: {path or '-'}")
+        many = "candidate interview" if count == 1 else "candidate interviews"
+        unread = f", {failed} of them could not be read" if failed else ""
+        say(f"{count} {many}{unread}: {path or 'standard output'}")
     return ExitStatus.FAILURE if failed else ExitStatus.OK
 
 
