@@ -293,7 +293,8 @@ def _from_national(text: str, region: str | None) -> str:
         _refuse("not possible in its country")
     if _CELL.fullmatch(text) and digits[0] != "0":
         _require_one_reading(digits, region, parsed)
-    return _require_possible(number)
+    # Refuses what begins with a national prefix even so, such as ten zeros.
+    return _without_prefix(_require_possible(number))
 
 
 def _require_one_reading(digits: str, region: str, national: "PhoneNumber") -> None:

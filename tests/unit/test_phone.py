@@ -388,6 +388,7 @@ def test_anything_gives_e164_or_the_error(
 
 
 @given(raw=any_text, region=regions, policy=policies, other=regions)
+@example(raw="0000000000", region="US", policy=PhonePolicy.E164, other=None)
 def test_the_guard_is_idempotent(
     raw: str, region: str | None, policy: PhonePolicy, other: str | None
 ) -> None:

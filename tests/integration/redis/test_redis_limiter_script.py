@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.exceptions import NoScriptError
 
@@ -103,6 +103,20 @@ _STEPS = st.lists(
 
 
 @given(_LIMITS, _STEPS, st.integers(0, 3), st.booleans())
+@example(
+    # Interactive calls are paused, and bulk waits for an answer.
+    limits=[(3, 1)],
+    steps=[
+        *(("interactive", count, 0) for count in (1, 6)),
+        ("both", 1, 0),
+        ("answer", 3, 0),
+        ("pass", 1, 640),
+        *[("answer", 1, 0)] * 2,
+        ("pass", 1, 63),
+    ],
+    reserve=0,
+    even=False,
+)
 def test_one_process_gets_what_it_would_get_alone(  # noqa: C901 - a branch for each kind of step
     client: redis.Redis, limits: Any, steps: Any, reserve: int, even: bool
 ) -> None:
@@ -143,10 +157,12 @@ def test_one_process_gets_what_it_would_get_alone(  # noqa: C901 - a branch for 
         assert process.step(now, **asked, answers=answers) == tuple(expected)
         if waiting_i or waiting_b:
             at = scheduler.next_at(now, waiting_i > 0, waiting_b > 0)
-            if at < math.inf:
+            free_at = [windows.free_at(now, bulk=bulk) for bulk in (False, True)]
+            if math.inf not in (free_at[0] if waiting_i else 0.0, free_at[1] if waiting_b else 0.0):
                 assert process.state.wake == pytest.approx(at, abs=2e-6)
-            else:  # it depends on an answer, which then counts for a window
-                assert process.state.wake >= now + min(each[1] for each in limits)
+            else:  # it depends on an answer, too, which then counts for a window
+                earliest = now + min(each[1] for each in limits)
+                assert min(at, earliest) - 2e-6 <= process.state.wake <= at + 2e-6
 
 
 @given(
