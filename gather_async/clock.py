@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
@@ -265,8 +266,10 @@ class PerLoop(Generic[T]):
             if loop is here:
                 await close(part)
             elif loop is not None and loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(close(part), loop)
-                elsewhere.append(asyncio.wrap_future(closing))
+                closing: Future[None] = Future()
+                with suppress(RuntimeError):  # it has been closed since
+                    loop.call_soon_threadsafe(_start_closing, closing, close, part)
+                    elsewhere.append(asyncio.wrap_future(closing))
         if elsewhere:
             await asyncio.wait(elsewhere, timeout=_CLOSING)
 
@@ -276,6 +279,26 @@ class PerLoop(Generic[T]):
         self._start()
 
 
+def _start_closing(
+    closing: "Future[None]", close: Callable[[T], Coroutine[Any, Any, object]], part: T
+) -> None:
+    """Begin to close a part; called in its loop, which may end before, and nothing is begun."""
+
+    def end(task: "asyncio.Task[object]") -> None:
+        _CLOSING_TASKS.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "a part can't be closed", "exception": task.exception()}
+            )
+        if not closing.done():
+            closing.set_result(None)
+
+    task = asyncio.get_running_loop().create_task(close(part))
+    _CLOSING_TASKS.add(task)  # a loop holds its tasks weakly
+    task.add_done_callback(end)
+
+
+_CLOSING_TASKS: "set[asyncio.Task[object]]" = set()
 _PARTED: "WeakSet[PerLoop[Any]]" = WeakSet()
 _INHERITED: list[object] = []
 

@@ -1,12 +1,13 @@
 """Sleeps that an event ends, and the loop that an object works in."""
 
 import asyncio
+import gc
 import math
 import threading
 
 import pytest
 
-from gather_async.clock import LoopOwner, SystemClock, running_loop, wait
+from gather_async.clock import LoopOwner, PerLoop, SystemClock, running_loop, wait
 from gather_async.errors import ClientClosedError
 from gather_async.testing import VirtualClock
 
@@ -128,3 +129,37 @@ async def test_a_call_from_another_thread_runs_in_the_loop() -> None:
 async def test_the_machines_clock_ends_a_wait_as_well() -> None:
     """The running loop's own timers do."""
     assert not await wait(SystemClock(), asyncio.Event(), 1e-6)
+
+
+def test_a_loop_that_ends_meanwhile_is_not_closed_in() -> None:
+    """A part whose loop stops before it can close it costs no coroutine that is never awaited."""
+    parts: PerLoop[object] = PerLoop(object)
+    stopping = threading.Event()
+    entered, closed = threading.Event(), list[object]()
+
+    async def hold() -> None:
+        parts.here()
+        entered.set()
+        stopping.wait(20)  # blocks its loop, which ends without looking at its callbacks again
+
+    async def close(part: object) -> None:
+        closed.append(part)
+
+    async def close_all() -> None:
+        parts.here()
+        closing = asyncio.ensure_future(parts.close(close))
+        while len(closed) < 1:  # noqa: ASYNC110 - the own part is closed in its turn
+            await asyncio.sleep(0)
+        stopping.set()
+        closing.cancel()
+        await asyncio.wait({closing})
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
+    thread.start()
+    assert entered.wait(20)
+    asyncio.run(close_all())
+    thread.join()
+    loop.close()
+    gc.collect()
+    assert len(closed) >= 1
