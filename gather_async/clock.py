@@ -18,6 +18,7 @@ from gather_async.errors import ClientClosedError
 __all__ = [
     "CancelScope",
     "Clock",
+    "Deadline",
     "Deadlines",
     "LoopOwner",
     "PerLoop",
@@ -193,12 +194,8 @@ class Deadlines:
     def __init__(self) -> None:
         self._tasks: dict[int, set[asyncio.Task[Any]]] = {}
 
-    def add(self, task: "asyncio.Task[Any]", seconds: float) -> "set[asyncio.Task[Any]]":
-        """Cancel a task of the running loop after so many seconds, rounded up.
-
-        Returns:
-            The tasks with the same end: the task that discards itself there is not cancelled.
-        """
+    def begin(self, task: "asyncio.Task[Any]", seconds: float) -> "Deadline":
+        """Cancel a task of the running loop after so many seconds, rounded up, unless it ends."""
         loop = task.get_loop()
         end = math.ceil(loop.time() + seconds)
         tasks = self._tasks.get(end)
@@ -206,12 +203,40 @@ class Deadlines:
             tasks = self._tasks[end] = set()
             loop.call_at(end, self._cancel, end)
         tasks.add(task)
-        return tasks
+        return Deadline(task, tasks, task.cancelling())
 
     def _cancel(self, end: int) -> None:
         tasks = self._tasks.pop(end)
         while tasks:
             tasks.pop().cancel()
+
+
+@define(eq=False)
+class Deadline:
+    """The end of what one task may take."""
+
+    _task: "asyncio.Task[Any]"
+    _waiting: "set[asyncio.Task[Any]]"
+    """The tasks of this end that are not cancelled yet."""
+    _cancels: int
+    """Cancellations of the task from before."""
+    _is_over: bool = False
+
+    def is_sole_cause(self) -> bool:
+        """Return whether a cancellation of the task is this deadline's alone; ends it."""
+        is_mine = self._task not in self._waiting
+        self.end()
+        return is_mine and self._task.cancelling() <= self._cancels
+
+    def end(self) -> None:
+        """Cancel no more, and take an own cancellation back, whatever became of it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._task in self._waiting:
+            self._waiting.discard(self._task)
+        else:
+            self._task.uncancel()
 
 
 T = TypeVar("T")

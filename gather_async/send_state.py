@@ -1,4 +1,4 @@
-"""Whether a request was sent, and the error that its failure then is."""
+"""State of a request on its way, and the error that its failure then is."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from attrs import define, field
 
 from gather_async.errors import GatherConnectionError, GatherTimeoutError
 
-__all__ = ["SendState", "broken", "connection_reason", "publishable", "timed_out"]
+__all__ = ["SendState", "broken", "chainable", "connection_reason", "timed_out"]
 
 
 @define(eq=False)
@@ -52,7 +52,7 @@ class SendState:
             self._connection.close()
 
 
-def publishable(error: Exception) -> Exception | None:
+def chainable(error: Exception) -> Exception | None:
     """Return the error if it can be chained: a ClientResponseError's request has the key."""
     return None if isinstance(error, aiohttp.ClientResponseError) else error
 

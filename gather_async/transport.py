@@ -20,7 +20,7 @@ from gather_async.errors import (
 )
 from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
-from gather_async.send_state import SendState, broken, publishable, timed_out
+from gather_async.send_state import SendState, broken, chainable, timed_out
 from gather_async.validators import Number
 
 __all__ = [
@@ -162,11 +162,11 @@ class Transport:
         session = part.session
         if session is None or self._is_closed or not part.owner.is_here or session.closed:
             session = await self._open(part)
-        room, total, ends = part.room, timeout.total, None
+        room, total, deadline = part.room, timeout.total, None
         await room.acquire()
-        mark, task, cancels = _SENDING.set(state), asyncio.current_task(), 0
+        mark, task = _SENDING.set(state), asyncio.current_task()
         if task is not None and total is not None and total > timeout.ceil_threshold:
-            cancels, ends = task.cancelling(), part.deadlines.add(task, total)
+            deadline = part.deadlines.begin(task, total)
         try:
             # What a lent session has as its own defaults is said here, so that it changes nothing.
             response = await session.request(
@@ -175,7 +175,7 @@ class Transport:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=timeout if ends is None else _without_total(timeout),
+                timeout=timeout if deadline is None else _without_total(timeout),
                 raise_for_status=False,
                 auto_decompress=False,
                 proxy=self._proxy,
@@ -194,15 +194,15 @@ class Transport:
                 whole = await self._read(response, method)
                 return Response(response.status, response.headers, whole)
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError, ValueError) as error:
-            raise self._mapped(error, method, state, timeout) from publishable(error)
+            raise self._mapped(error, method, state, timeout) from chainable(error)
         except asyncio.CancelledError:
             # Only the deadline's cancellation becomes an error; the caller's may have come, too.
-            if task is None or ends is None or task in ends or task.uncancel() > cancels:
+            if deadline is None or not deadline.is_sole_cause():
                 raise
             raise timed_out(method, self._host, state, timeout) from None
         finally:
-            if task is not None and ends is not None:
-                ends.discard(task)
+            if deadline is not None:
+                deadline.end()
             _SENDING.reset(mark)
             room.release()
 

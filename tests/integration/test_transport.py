@@ -748,6 +748,29 @@ async def test_deadline_of_a_finished_request_ends_nothing(
     assert answer.status == 200
 
 
+async def test_deadline_that_becomes_another_error_is_taken_back(
+    rung: dict[float, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that answers the deadline with an error of its own leaves no cancellation."""
+
+    async def swallow(*_: object, **__: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise aiohttp.ClientConnectionError("gone") from None
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", swallow)
+    async with transport_to("http://127.0.0.1:1") as transport:
+        task = asyncio.create_task(exchange(transport, timeout=client_timeout(30.0)))
+        await asyncio.sleep(0)
+        assert rung
+        for ring in rung.values():
+            ring()
+        with pytest.raises(GatherConnectionError):
+            await task
+        assert task.cancelling() == 0
+
+
 async def test_cancellation_at_the_deadline_stays_one(
     rung: dict[float, Callable[[], None]],
 ) -> None:
