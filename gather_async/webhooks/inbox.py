@@ -103,7 +103,8 @@ class StoredEvent:
         return cls(
             key=key,
             aliases=tuple(aliases),
-            name=event.event,
+            # A lone surrogate, which JSON can spell, is text that no database takes.
+            name=event.event.encode("utf-8", "backslashreplace").decode(),
             text=text,
             received_at=received_at,
             receiver=receivers[0],

@@ -383,6 +383,22 @@ async def test_full_inbox_is_503(clock: VirtualClock) -> None:
         assert (await deliver(hooks, clock, n=2)).status == 200
 
 
+@pytest.mark.parametrize("name", [r"a\ud800", r"a\u0000b", "e" * 5000])
+async def test_an_odd_name_is_stored(name: str, clock: VirtualClock, tmp_path: Path) -> None:
+    """A trusted event of any name that JSON can spell is taken, and handled."""
+    hooks, seen = receiver(clock, inbox=SQLiteInbox(tmp_path / "i.db", clock=clock)), list[str]()
+
+    @hooks.on("*")
+    async def note(event: WebhookEvent) -> None:
+        seen.append(event.event)
+
+    body = f'{{"event":"{name}","data":{{}}}}'.encode()
+    header = sign(body, secret=SECRET, timestamp=clock.wall())
+    async with hooks:
+        assert (await hooks.receive(body, {"X-Qualifi-Signature": header})).status == 200
+    assert seen == [json.loads(body)["event"]]
+
+
 async def test_unwritable_inbox_is_503(clock: VirtualClock, tmp_path: Path) -> None:
     """An inbox that can't be opened fails at the start, with its path, and is 503 until it can."""
     path = tmp_path / "i.db"
