@@ -38,7 +38,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """What the package knows of time. `SystemClock` is the default."""
+    """Source of time for the package. `SystemClock` is the default."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back; only differences mean anything."""
@@ -233,10 +233,9 @@ class Deadline:
         if self._is_over:
             return
         self._is_over = True
-        if self._task in self._waiting:
-            self._waiting.discard(self._task)
-        else:
+        if self._task not in self._waiting:
             self._task.uncancel()
+        self._waiting.discard(self._task)
 
 
 T = TypeVar("T")

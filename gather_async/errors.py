@@ -371,7 +371,7 @@ class AudioTimeoutError(GatherError, TimeoutError):
 
 
 class WebhookFailure(StrEnum):
-    """Why a webhook delivery was not trusted."""
+    """The check for which a webhook delivery was not trusted."""
 
     MISSING_HEADER = "missing_header"
     MALFORMED_HEADER = "malformed_header"

@@ -1,4 +1,4 @@
-"""What a client shows of itself: the events of its calls, and its log.
+"""Events of calls, and the log.
 
 Nothing here holds an id of the API, a body or a person: a path becomes its route template,
 an error the name of its class.
@@ -49,7 +49,7 @@ _NOTABLE_WAIT: Final = 0.01  # seconds; less is what asking costs, such as a jou
 
 @frozen(kw_only=True)
 class ClientEvent:
-    """What happened in one call: of a method, of a poll, or of a look-up after a lost response.
+    """An event in one call: of a method, of a poll, or of a look-up after a lost response.
 
     A call's events come in order, in the task that makes it, and their last one is
     `CallSucceeded` or `CallFailed`.

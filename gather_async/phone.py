@@ -25,7 +25,7 @@ __all__ = ["PhonePolicy", "known_region", "to_e164"]
 
 
 class PhonePolicy(StrEnum):
-    """How much must be true of a phone number before it is sent.
+    """Strictness of the check of a phone number before it is sent.
 
     Each policy demands what the one before it demands, and more.
     """

@@ -243,7 +243,7 @@ class PostgresInbox(SQLInbox):
 
 @frozen
 class _Connector:
-    """How a connection to the schema comes to be."""
+    """Maker of connections to the schema."""
 
     url: str = field(repr=False)
     schema: str

@@ -13,7 +13,7 @@ __all__ = ["SendState", "broken", "chainable", "connection_reason", "timed_out"]
 
 @define(eq=False)
 class SendState:
-    """What is known of one exchange under way."""
+    """State of one exchange under way."""
 
     on_resent: Callable[[], None]
     """Called when aiohttp sends the request once more on its own."""

@@ -55,7 +55,7 @@ def _as_it_is(payload: Any) -> Any:
 
 @frozen(kw_only=True)
 class Options:
-    """What a caller can choose per call or per view of a client."""
+    """Options of a call, or of a view of a client."""
 
     timeout: ClientTimeout
     """For each attempt."""

@@ -422,3 +422,13 @@ def test_the_words_are_those_of_the_field(path: Path) -> None:
     """Docstrings and names use the field's nouns, not persons who say or hear something."""
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if RIDDLES.search(line)] == []
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=_relative)
+def test_docstrings_open_with_a_noun(path: Path) -> None:
+    """No module or class is introduced by the question that it answers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    described = [each for each in ast.walk(tree) if isinstance(each, ast.Module | ast.ClassDef)]
+    opening = [(ast.get_docstring(each) or "").partition(" ")[0] for each in described]
+    questions = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}
+    assert [word for word in opening if word in questions] == []

@@ -58,7 +58,7 @@ _SHOWN = 40
 
 @frozen(kw_only=True)
 class FileDescription:
-    """How a file is read. Its text is safe to publish: of the rows it shows shapes only."""
+    """The way a file is read. Its text is safe to publish: of the rows it shows shapes only."""
 
     format: Format
     encoding: str
@@ -95,7 +95,7 @@ def _shape(value: object) -> str:
 
 @define(eq=False)
 class _Reading:
-    """What is known of a file once it was read."""
+    """Facts of a file, once it was read."""
 
     description: FileDescription | None = None
     is_spent: bool = False

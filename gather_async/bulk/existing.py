@@ -21,7 +21,7 @@ __all__ = [
 
 
 class LookupStrategy(StrEnum):
-    """How people who are there already are found."""
+    """The way in which people who are there already are found."""
 
     NONE = "none"
     """No person of the source can be there: the server has none yet, or those who are
@@ -36,7 +36,7 @@ class LookupStrategy(StrEnum):
 
 @frozen
 class KeysLeft:
-    """How many keys are still to come, as far as known."""
+    """Number of keys still to come, as far as known."""
 
     own: int | None
     """Those that others may have given too; None if unknown."""
@@ -51,7 +51,7 @@ class KeysLeft:
 
 @frozen(kw_only=True)
 class LookupCosts:
-    """What is known when choosing."""
+    """Facts known when choosing."""
 
     looked: int
     """Single look-ups made so far."""

@@ -1,4 +1,4 @@
-"""What a failed request means for a row, and for the job."""
+"""Consequences of a failed request for a row, and for the job."""
 
 import json
 import re

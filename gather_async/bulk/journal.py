@@ -1,4 +1,4 @@
-"""What a job remembers, so that it can go on after any crash."""
+"""The memory of a job, from which it goes on after any crash."""
 
 import asyncio
 import sqlite3
@@ -59,7 +59,7 @@ _SEALED_EVERY = 256
 
 @frozen(kw_only=True)
 class JournalScope:
-    """What a journal is for; another job's journal is refused by it."""
+    """The purpose of a journal; another job's journal is refused by it."""
 
     interview_id: str
     server: str
@@ -74,7 +74,7 @@ class JournalScope:
 
 @define(eq=False)
 class Journal:
-    """Where each row of a job stands, on disk before anything happens.
+    """The state of each row of a job, on disk before anything happens.
 
     Every method that writes returns when the change is committed. Cancelling one
     leaves open whether it is, which is why a row is looked up rather than believed.

@@ -137,7 +137,7 @@ _FIELD_DIGEST = 6
 
 @frozen(kw_only=True)
 class JournalIdentity:
-    """Which journal this is, and which run of it."""
+    """Identity of a journal, and of a run of it."""
 
     journal_id: str
     interview_id: str

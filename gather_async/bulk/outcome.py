@@ -1,4 +1,4 @@
-"""How one row of a bulk invite ended."""
+"""The end of one row of a bulk invite."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ __all__ = [
 
 
 class InviteStatus(StrEnum):
-    """How a row ended, or stands."""
+    """The end or the present state of a row."""
 
     INVITED = "invited"
     """The server made the candidate interview, and was asked to send the invite."""
@@ -42,7 +42,7 @@ class InviteStatus(StrEnum):
 
 @frozen(kw_only=True)
 class InviteOutcome:
-    """How one row ended. Its ``repr`` shows no personal data but the external id."""
+    """The end of one row. Its ``repr`` shows no personal data but the external id."""
 
     row: int
     """The row's number in the source, from 1; a file's header line doesn't count."""

@@ -1,4 +1,4 @@
-"""How far a job is."""
+"""Progress of a job."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ __all__ = [
 
 @frozen(kw_only=True)
 class InvitePlan:
-    """What is still to be sent, as far as known when asked."""
+    """The requests still to be sent, as far as known when asked."""
 
     rows: int
     """Rows read so far; in a dry run's report, all of them."""
@@ -182,7 +182,7 @@ _INTERVAL = 0.1  # seconds: ten calls a second are as many as can be seen
 
 @frozen(kw_only=True)
 class InviteProgress:
-    """How far a bulk invite is."""
+    """Progress of a bulk invite."""
 
     done: int
     """Rows that ended, however they did, in this run or an earlier one."""

@@ -1,4 +1,4 @@
-"""What a job has done, read back from its journal when asked."""
+"""Report of a job, read back from its journal when asked."""
 
 import csv
 import json
@@ -115,7 +115,7 @@ _HEADER = (
 
 
 class StopReason(StrEnum):
-    """Why a job ended before its last row."""
+    """The reason why a job ended before its last row."""
 
     ASKED = "asked"
     """`BulkInvite.stop` was called."""
@@ -154,7 +154,7 @@ class Outcomes:
 
 @frozen(kw_only=True)
 class InviteReport:
-    """What came of a bulk invite: all of it, earlier runs with the same journal included."""
+    """The result of a bulk invite, earlier runs with the same journal included."""
 
     counts: Mapping[InviteStatus, int]
     """Rows by how they ended."""

@@ -1,4 +1,4 @@
-"""Whether a row of the source can be sent: decided before anything else happens to it."""
+"""Check of a row of the source, before anything else happens to it."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""How far a row has come, and what may come next: pure, so that every crash can be tried.
+"""State of a row, and what may come next: pure, so that every crash can be tried.
 
 ::
 
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class RowState(StrEnum):
-    """What the journal knows of a row."""
+    """State of a row, as the journal knows it."""
 
     SEEN = "seen"
     CANDIDATE_PENDING = "candidate_pending"
@@ -54,7 +54,7 @@ class RowState(StrEnum):
 
 
 class Action(StrEnum):
-    """What to do next for a row."""
+    """The next step of a row."""
 
     CHECK_PERSON = auto()
     """Ask whether a person has the row's external id, before anything is sent."""
@@ -90,7 +90,7 @@ _REQUESTS_LEFT = {
 
 @frozen(kw_only=True)
 class RowRecord:
-    """What the journal knows of one row."""
+    """Record of one row in the journal."""
 
     row: int
     """Where it stands in the source, from 1."""

@@ -45,7 +45,7 @@ _FIRST_LOOK = 0.1
 
 @frozen(kw_only=True)
 class RowContext:
-    """What taking rows to their end needs; the same for all rows of a job."""
+    """Dependencies of row tasks; the same for all rows of a job."""
 
     invitation: InviteOptions
     journal: Journal

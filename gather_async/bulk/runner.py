@@ -86,7 +86,7 @@ _MOST_POSTPONED = 10_000
 
 @define(eq=False)
 class StopSignal:
-    """Whether the job is to end early, and why."""
+    """The signal that ends a job early, with the reason."""
 
     reason: StopReason | None = None
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""What a caller asks of a job, checked before anything happens."""
+"""Settings of a job, checked before anything happens."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -91,7 +91,7 @@ def _rows(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class InviteOptions:
-    """What every row of a job is invited to, and how."""
+    """The invitation that every row of a job gets."""
 
     interview_id: str = field(validator=_text)
     delivery_types: tuple[str, ...] = field(converter=_delivery)
@@ -118,7 +118,7 @@ class InviteOptions:
 
 @frozen(kw_only=True)
 class JobLimits:
-    """How much a job does at once, and how long it bears with what goes wrong."""
+    """Limits of what a job does at once, and of how long it bears with what goes wrong."""
 
     concurrency: int = field(validator=_COUNT)
     max_consecutive_failures: int = field(validator=_COUNT)
@@ -129,7 +129,7 @@ class JobLimits:
 
 @frozen(kw_only=True)
 class Settings:
-    """What the caller asked for."""
+    """Settings of a job, as the caller gave them."""
 
     candidates: CandidateSource = field(validator=_rows)
     invitation: InviteOptions

@@ -18,7 +18,7 @@ __all__ = ["RequestLog", "Restorable", "TrackedLimiter"]
 
 
 class RequestLog(Protocol):
-    """Where the times of requests are kept for the next process."""
+    """Store of the times of requests, for the next process."""
 
     async def request_started(self, at: Instant) -> int:
         """Write down a request before it is sent; return its number."""

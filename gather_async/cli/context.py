@@ -1,4 +1,4 @@
-"""What commands share: their arguments, their client, and the words for its errors."""
+"""Arguments, client and words for errors that commands share."""
 
 import argparse
 import contextlib

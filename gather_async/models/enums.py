@@ -63,7 +63,7 @@ class InterviewStatus(OpenEnum):
 
 
 class CandidateInterviewStatus(OpenEnum):
-    """How far a candidate is. Source: /api-reference/candidate-interviews."""
+    """Progress of a candidate. Source: /api-reference/candidate-interviews."""
 
     INVITE_SENT = "invite_sent"
     NEW_RESPONSE = "new_response"
@@ -88,7 +88,7 @@ _FINISHED = frozenset(
 
 
 class DeliveryType(OpenEnum):
-    """How an invite travels. Source: /guides/sending-invites."""
+    """Channel of an invite. Source: /guides/sending-invites."""
 
     EMAIL = "email"
     SMS = "sms"
@@ -104,7 +104,7 @@ class SummaryStatus(OpenEnum):
 
 
 class EvaluationType(OpenEnum):
-    """Who evaluated. Source: /api-reference/candidate-interviews."""
+    """Kind of evaluator. Source: /api-reference/candidate-interviews."""
 
     AI_GENERATED = "ai_generated"
     MANUAL = "manual"

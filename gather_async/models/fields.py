@@ -1,4 +1,4 @@
-"""What the models' fields have in common: wire names, each copied and never derived; checks."""
+"""Fields of the models: wire names, each copied and never derived; checks."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -51,7 +51,7 @@ class Interview(Model):
 
 @frozen(kw_only=True)
 class BulkUpdateResult(Model):
-    """What a bulk update did. Source: /api-reference/interviews-bulk-update."""
+    """Result of a bulk update. Source: /api-reference/interviews-bulk-update."""
 
     success: bool | None = None
     """None if the server's word for it can't be read."""

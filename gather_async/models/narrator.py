@@ -24,7 +24,7 @@ class Voice(Model):
 
 @frozen(kw_only=True)
 class Narrator(Model):
-    """Who speaks a question's script."""
+    """The voice that speaks a question's script."""
 
     id: str
     name: str | None = None

@@ -21,7 +21,7 @@ FAILED_WORDS = frozenset({"cancelled", "canceled", "error", "errored", "failed",
 
 
 class AudioState(StrEnum):
-    """Where the generation of a question's audio stands."""
+    """State of the generation of a question's audio."""
 
     PROCESSING = "processing"
     READY = "ready"

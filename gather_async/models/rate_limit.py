@@ -36,7 +36,7 @@ class WindowStatus(Model):
 
 @attrs.frozen(kw_only=True)
 class QueueStatus(Model):
-    """How many calls wait for a slot, by priority."""
+    """Numbers of calls that wait for a slot, by priority."""
 
     interactive: int = 0
     bulk: int = 0
@@ -44,7 +44,7 @@ class QueueStatus(Model):
 
 @attrs.frozen(kw_only=True)
 class RateLimitStatus(Model):
-    """What is known of the key's quota at one instant. Immutable; ask again for news.
+    """The key's quota at one instant, as far as known. Immutable; ask again for news.
 
     Attributes:
         windows: Every window in force, shortest period first; learned ones last.

@@ -1,1 +1,1 @@
-"""What the wire means: decided from arguments alone, without waiting."""
+"""Meaning of the wire, decided from arguments alone, without waiting."""

@@ -1,4 +1,4 @@
-"""Which page comes next, if any, and whether a reading got the whole list.
+"""The page that comes next, if any, and whether a reading got the whole list.
 
 The documentation shows counts for one list and paging for three, each with its
 own size parameter, and no order of any list. So nothing is taken for granted: pages
@@ -24,7 +24,7 @@ _MOST_REPEATED = 1
 
 @frozen
 class Paging:
-    """How one list is paged."""
+    """Paging of one list."""
 
     size_parameter: str | None = None
     """The list's own name for the page size; None if none is documented."""
@@ -41,7 +41,7 @@ class Paging:
 
 @frozen(kw_only=True)
 class PageCounts:
-    """What a response says of its place in the list; None where it doesn't say."""
+    """Counts that a response has of its place in the list; None where it has none."""
 
     page: int | None = None
     total: int | None = None
@@ -51,7 +51,7 @@ class PageCounts:
 
 @frozen(kw_only=True)
 class Progress:
-    """How far one reading of a list has come, its latest page included."""
+    """Progress of one reading of a list, its latest page included."""
 
     page: int = 0
     """The latest page's number; the reading goes on with the one after it."""

@@ -1,4 +1,4 @@
-"""What look-ups prove of a write whose fate is unknown: carried out, absent, or neither."""
+"""Proof by look-ups of a write of unknown fate: carried out, absent, or neither."""
 
 from collections.abc import Container, Mapping
 from datetime import datetime
@@ -29,7 +29,7 @@ _DATES = ("createdAt", "inviteSentAt", "updatedAt")
 
 
 class Verdict(Enum):
-    """What a look-up proves."""
+    """The proof that a look-up gives."""
 
     FOUND = auto()
     ABSENT = auto()
@@ -41,7 +41,7 @@ class Verdict(Enum):
 
 @frozen
 class LookupResult:
-    """What one look-up shows."""
+    """Result of one look-up."""
 
     verdict: Verdict
     item: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -51,7 +51,7 @@ class LookupResult:
 
 
 class _Is(Enum):
-    """Which write made a listed object."""
+    """Origin of a listed object."""
 
     OURS = auto()
     OTHERS = auto()

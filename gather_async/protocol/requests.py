@@ -39,7 +39,7 @@ _UNSAFE = frozenset("/\\?#%;")
 
 @frozen(kw_only=True)
 class Lookup:
-    """Where the object that a lost write may have made would be found.
+    """The place in which the object of a lost write would be found.
 
     Its ``repr`` shows no personal data.
     """

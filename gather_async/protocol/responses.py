@@ -45,7 +45,7 @@ _SHORTEST_SECRET = 8  # a shorter one is no key, and may be a part of any word
 
 @frozen
 class Response:
-    """What the server sent. Its ``repr`` shows neither headers nor body."""
+    """A response of the server. Its ``repr`` shows neither headers nor body."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)

@@ -27,7 +27,7 @@ _SECONDS_OR_NONE: Any = optional(_SECONDS)
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How failed requests are tried again.
+    """Policy for trying failed requests again.
 
     The pause before attempt n + 1 is drawn evenly from 0 to
     ``min(cap, base * 2 ** (n - 1))`` seconds (full jitter).
@@ -59,7 +59,7 @@ class RetryPolicy:
 
 @frozen(kw_only=True)
 class Failure:
-    """What went wrong with one attempt."""
+    """Failure of one attempt."""
 
     was_sent: bool
     """Whether the request left, so that the server may have carried it out."""

@@ -44,7 +44,7 @@ _FIRST_MILLISECOND = 1e11
 
 @frozen
 class VerifiedPayload:
-    """What a valid signature vouches for."""
+    """The payload that a valid signature vouches for."""
 
     text: str
     """The JSON text that was signed; not always the text that was sent."""

@@ -1,4 +1,4 @@
-"""Who may send now, under the rolling windows of one API key."""
+"""Permission to send, under the rolling windows of one API key."""
 
 from gather_async.quota.in_process import InProcessLimiter
 from gather_async.quota.limiter import Limiter, Priority, Slot

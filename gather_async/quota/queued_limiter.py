@@ -1,4 +1,4 @@
-"""What every limiter of our own shares: calls that wait in order, and what is known meanwhile."""
+"""Base of every limiter of our own: calls that wait in order, and what is known meanwhile."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""What the server's headers add to our own count of the quota.
+"""The server's view of the quota, added to our own count.
 
 Each response says how many requests the server counted when it stamped this one.
 How many of them can have been ours is known within bounds; the rest is the

@@ -1,4 +1,4 @@
-"""What processes and machines share through a Redis server. Extra: ``gather-async[redis]``."""
+"""State that processes and machines share through Redis. Extra: ``gather-async[redis]``."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What a shared limiter does while its server can't be asked."""
+"""Conduct of a shared limiter while its server can't be asked."""
 
 import logging
 import math

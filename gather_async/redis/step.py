@@ -46,7 +46,7 @@ class EndedRequest:
 
 @frozen(kw_only=True)
 class StepSettings:
-    """What is the same in each step of a process, in seconds."""
+    """Settings of all steps of a process, in seconds."""
 
     lease: float
     """How long what it has in flight is kept for a process that reports nothing more."""
@@ -61,7 +61,7 @@ class StepSettings:
 
 @define(eq=False)
 class SeenQuota:
-    """What the headers of one response said, until the step that reports the response."""
+    """Quota in the headers of one response, until the step that reports the response."""
 
     quota: ServerQuota
     sent_at: float
@@ -114,7 +114,7 @@ def seconds(reply: Any) -> float:
 
 @define(eq=False)
 class SharedState:
-    """What a process knows of the shared state, as of its last step.
+    """The shared state as a process knows it, as of its last step.
 
     Instants are those of the server's clock, in seconds.
     """

@@ -1,4 +1,4 @@
-"""What a user calls: one class for each resource of the API."""
+"""Methods that a user calls: one class for each resource of the API."""
 
 from typing import Any, cast
 

@@ -71,7 +71,7 @@ class Database(Protocol):
 
 
 class Connector(Protocol):
-    """How a connection comes to be."""
+    """Maker of connections to a database."""
 
     @property
     def thread_name(self) -> str:
@@ -111,7 +111,7 @@ _LASTING: Final = frozenset(
 
 @frozen
 class SQLiteConnector:
-    """How a connection to an SQLite file comes to be."""
+    """Maker of connections to an SQLite file."""
 
     path: str
     schema_version: int

@@ -310,7 +310,7 @@ class _Timer:
 
 
 class _Timers:
-    """What is pending in one loop: a heap, and a listener while it isn't empty."""
+    """Pending timers of one loop: a heap, and a listener while it isn't empty."""
 
     def __init__(self, on_idle: Callable[[asyncio.AbstractEventLoop], bool], grace: float) -> None:
         self._on_idle = on_idle

@@ -1,4 +1,4 @@
-"""What can be awaited, how each condition is read and judged, and what announces it."""
+"""Conditions to wait for: how each is read and judged, and what announces it."""
 
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -77,7 +77,7 @@ def subscribe_weakly(signals: Signals, listener: Listener) -> Callable[[], objec
 
 @frozen(kw_only=True)
 class Condition(Generic[T]):
-    """What a wait waits for.
+    """The condition that a wait waits for.
 
     Attributes:
         noun: What is awaited, in the plural, for task names and messages.

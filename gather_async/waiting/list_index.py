@@ -1,4 +1,4 @@
-"""Where in the list the targets are, and whether the list can be relied on.
+"""Places of the targets in the list, and whether the list can be relied on.
 
 The list of questions is known from one sample call. Its page size is the server's own,
 new items may come first or last, ``page`` may be ignored, items may be missing or say
@@ -45,7 +45,7 @@ class Poll:
 
 
 class ListIndex(Generic[T]):
-    """What is known of one condition's list. It outlives the waits.
+    """Index of one condition's list. It outlives the waits.
 
     Attributes:
         pages: How many pages there are; None while unknown.

@@ -1,4 +1,4 @@
-"""What polls may use of the quota, and which failures they endure.
+"""Share of the quota that polls may use, and the failures that they endure.
 
 Single reads may use the share of a window of a
 minute or less, pages of a list twice that, as far as earlier minutes left it unused: a

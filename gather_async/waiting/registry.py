@@ -1,4 +1,4 @@
-"""Who waits for what, and when each target is due.
+"""Waiting calls by target, and when each target is due.
 
 Targets that are due stand in queues, the others in a heap of times, so that the next
 poll is found without going through all of them.

@@ -113,7 +113,7 @@ def _lambda_body(event: Mapping[str, Any]) -> bytes | None:
 
 
 class LambdaReply(dict[str, Any]):
-    """What a Lambda function returns; also reads like a `WebhookReply`."""
+    """Reply of a Lambda function; also reads like a `WebhookReply`."""
 
     def __init__(self, reply: WebhookReply) -> None:
         super().__init__(statusCode=reply.status, headers=dict(reply.headers), body=reply.body)

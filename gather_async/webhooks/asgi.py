@@ -25,7 +25,7 @@ _DRAIN_LIMIT: Final = 64  # of the largest body
 
 
 class Receiver(Protocol):
-    """What an adapter needs of a receiver."""
+    """The part of a receiver that an adapter needs."""
 
     async def receive(
         self, body: bytes, headers: Any, *, path: str | None = None, tenant: str | None = None

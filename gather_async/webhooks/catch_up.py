@@ -28,7 +28,7 @@ class _CandidateInterviews(Protocol):
 
 
 class CatchUpClient(Protocol):
-    """What a sweep needs of a client; `GatherClient` fits."""
+    """The part of a client that a sweep needs; `GatherClient` fits."""
 
     @property
     def candidate_interviews(self) -> Any:

@@ -42,7 +42,7 @@ _ID_ENDINGS = ("Id", "ID", "_id", "Ids", "IDs", "_ids")
 
 @frozen(kw_only=True)
 class WebhookEvent:
-    """What all events have. Its ``repr`` shows no data."""
+    """Base of all events. Its ``repr`` shows no data."""
 
     NAME: ClassVar[str | None] = None
     """The wire name of this class of events; None if it stands for any."""

@@ -228,7 +228,7 @@ class Published:
 
 
 class Inbox(Protocol):
-    """Where events wait. `MemoryInbox`, `SQLiteInbox` and `PostgresInbox` are three.
+    """Store of waiting events: `MemoryInbox`, `SQLiteInbox`, `PostgresInbox` and `RedisInbox`.
 
     Times are durations in seconds, measured by one clock, that of the storage, so that no
     clocks of two machines are compared. A claimed event is invisible until its lease ends; a

@@ -150,7 +150,7 @@ def _text(value: Any) -> str:
 
 @define(eq=False)
 class Ingest:
-    """What stands between the network and the inbox."""
+    """The way of events from the network into the inbox."""
 
     secrets: Secrets
     unsigned_token: str | None = field(repr=False)

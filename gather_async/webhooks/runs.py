@@ -1,4 +1,4 @@
-"""How handlers run: the policy, one run, and the events that are held meanwhile."""
+"""Runs of handlers: the policy, one run, and the events that are held meanwhile."""
 
 import asyncio
 import contextvars
@@ -47,7 +47,7 @@ _AT_MOST_AN_HOUR: Final = Number(above=0, most=_LONGEST, unit="seconds", owner="
 
 @frozen(kw_only=True)
 class HandlerPolicy:
-    """How handlers are run.
+    """Policy for running handlers.
 
     Raises:
         ConfigurationError: A number is out of range.

@@ -108,7 +108,7 @@ def _timestamp_text(timestamp: float | str | datetime | None) -> str:
 
 @frozen
 class SignedSample:
-    """What a delivery consists of."""
+    """Parts of a delivery."""
 
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)

@@ -1,4 +1,4 @@
-"""What the inboxes in SQL databases have in common."""
+"""Base of the inboxes in SQL databases."""
 
 import math
 import os

@@ -20,7 +20,7 @@ _SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
 class ScenarioMethods:
-    """What happens at the server without a request of the client."""
+    """Events at the server that no request of the client causes."""
 
     _world: ServerState
     _webhooks: Webhooks

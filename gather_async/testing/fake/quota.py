@@ -43,7 +43,7 @@ class _Window:
 
 @frozen
 class QuotaDecision:
-    """What the windows say to one request.
+    """Decision of the windows on one request.
 
     Attributes:
         accepted: Whether every window had room.

@@ -1,4 +1,4 @@
-"""Which operation a method and a path mean. The internal credentials operations are left out."""
+"""Operation of a method and a path. The internal credentials operations are left out."""
 
 from collections.abc import Callable
 from urllib.parse import unquote

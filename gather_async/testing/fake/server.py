@@ -101,7 +101,7 @@ class _Cut(Exception):  # noqa: N818 - a signal, not an error
 
 @define(eq=False)
 class _Answer:
-    """What will be sent."""
+    """The response that will be sent."""
 
     status: int
     body: bytes

@@ -1,4 +1,4 @@
-"""What FakeGather accepts: every documented field and parameter, and nothing else.
+"""Fields and parameters that FakeGather accepts: the documented ones, and no others.
 
 Refusing the undocumented keeps a client from drifting away from the contract.
 Required fields are partly inferred; see each operation's rule.
