@@ -67,8 +67,8 @@ def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
         raise ConfigurationError("base_url is not a URL.") from None
     if url.scheme not in {"http", "https"} or not host or not _PLAIN.fullmatch(raw):
         raise ConfigurationError(
-            "base_url must start with https:// and name a host, in ASCII without spaces or "
-            "backslashes; an international name goes in its xn-- form."
+            "base_url must start with https:// (or, on loopback, http://) and name a host, in "
+            "ASCII without spaces or backslashes; an international name goes in its xn-- form."
         )
     if url.query or url.fragment or "?" in raw or "#" in raw:
         raise ConfigurationError("base_url can't have a query or a fragment.")

@@ -46,7 +46,7 @@ def show_plan(report: InviteReport, output: Output) -> None:
         output.print(f"The file was read as {plan.source}.")
     finish = plan.finish_at.astimezone().strftime("%a %d %b %H:%M")
     output.print(
-        f"Nothing was sent. It would take {plan.requests} requests ({plan.writes} writes,"
+        f"Nothing was sent. It would take at most {plan.requests} requests ({plan.writes} writes,"
         f" {plan.lookup_requests} look-ups) and {_duration(plan.duration)}, until {finish}."
     )
 

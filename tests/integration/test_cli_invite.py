@@ -89,7 +89,7 @@ async def test_a_dry_run_sends_nothing(
     options = ["--interview", interview, "--region", "us", "--dry-run"]
     assert await _invite(file, *options) == 0
     shown = capsys.readouterr().out
-    assert "Nothing was sent. It would take 7 requests" in shown
+    assert "Nothing was sent. It would take at most 7 requests" in shown
     assert "3  ready" in shown
     assert len(fake_gather.requests) == before
 
