@@ -265,6 +265,7 @@ class JobExecution:
             monotonic=self._gather.clock.monotonic,
             in_flight_until={run: now.monotonic + timeout - age for run, age in ages.items()},
             is_stopping=lambda: self.stop_signal.is_asked,
+            requests_sent=self._tracked.requests_sent,
             on_change=self.statistics.change,
         )
 

@@ -1,7 +1,9 @@
 """One row, taken from where the journal shows it to its end."""
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from attrs import define, evolve, field, frozen
 
@@ -38,6 +40,7 @@ from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = ["RowContext", "RowTask"]
 
+T = TypeVar("T")
 # The part of the time after which most of what is carried out is listed: the first of two
 # look-ups for a lost request. `benchmarks.bulk` has what they cost.
 _FIRST_LOOK = 0.1
@@ -58,6 +61,8 @@ class RowContext:
     """Until when, by `monotonic`, requests of an earlier run may still be carried out, by
     run; a run that isn't there has none."""
     is_stopping: Callable[[], bool]
+    requests_sent: Callable[[], int]
+    """How many requests the running task has sent so far, or is sending."""
     on_change: Callable[[RowRecord, RowRecord], None]
     """Called with the old and the new record of a row, once the new one is committed."""
 
@@ -174,13 +179,24 @@ class RowTask:
             return False
         return True
 
+    async def _write(self, request: Awaitable[T], before: RowRecord) -> T:
+        """Send what was announced; take that back if the job stops before anything is sent."""
+        sent = self._context.requests_sent()
+        try:
+            return await request
+        except asyncio.CancelledError:
+            # It waited for the quota. The next run would look for it until its time is over.
+            if self._context.is_stopping() and self._context.requests_sent() == sent:
+                await self.save(before)
+            raise
+
     async def _create_candidate(self) -> None:
-        context = self._context
-        if not await self._announce(to_candidate_pending(self.record), self.record):
+        context, before = self._context, self.record
+        if not await self._announce(to_candidate_pending(before), before):
             return
         candidate = with_external_id(self.candidate, _known(self.record.external_id))
         try:
-            created = await context.candidates.create(candidate)
+            created = await self._write(context.candidates.create(candidate), before)
         except GatherError as error:
             if not is_rejection(error):
                 self._postpone(error)
@@ -242,7 +258,7 @@ class RowTask:
         if not await self._announce(to_invite_pending(before), before):
             return
         try:
-            invite: CandidateInterview = await context.candidate_interviews.create(
+            request = context.candidate_interviews.create(
                 candidate_id=_known(self.record.candidate_id),
                 interview_id=invitation.interview_id,
                 send_invite=True,
@@ -250,6 +266,7 @@ class RowTask:
                 expiry_days=invitation.expiry_days,
                 external_redirect_uri=invitation.external_redirect_uri,
             )
+            invite: CandidateInterview = await self._write(request, before)
         except GatherError as error:
             if not is_rejection(error):
                 self._postpone(error)

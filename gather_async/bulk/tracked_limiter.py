@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from attrs import define, field, frozen
 
@@ -54,6 +55,8 @@ class TrackedLimiter:
     busy: asyncio.Event = field(factory=asyncio.Event)
     """Set while a request may be in flight."""
     _in_flight: Counter[int] = field(factory=Counter)
+    _sent: "WeakKeyDictionary[asyncio.Task[Any], int]" = field(factory=WeakKeyDictionary)
+    """Requests of each task that were sent, or are being sent."""
 
     async def acquire(self, *, priority: Priority, max_wait: float | None, **options: Any) -> Slot:
         """Return a slot of the client's limiter, once that is written down.
@@ -72,10 +75,17 @@ class TrackedLimiter:
             slot.returned()
             raise
         self.requests += 1
-        task = id(asyncio.current_task())
-        self._in_flight[task] += 1
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - coroutines run in tasks
+        self._sent[task] = self._sent.get(task, 0) + 1
+        self._in_flight[id(task)] += 1
         self.busy.set()
         return _TrackedSlot(self, slot, task, number)
+
+    def requests_sent(self) -> int:
+        """Return how many requests the running task has sent, or is sending."""
+        task = asyncio.current_task()
+        return 0 if task is None else self._sent.get(task, 0)
 
     def now(self) -> Instant:
         """Return this moment."""
@@ -97,13 +107,14 @@ class TrackedLimiter:
         """Return how long until that many more requests could have been sent."""
         return self._limiter.estimate(requests, priority=priority)
 
-    def end(self, task: int, number: int, *, was_sent: bool) -> None:
+    def end(self, task: "asyncio.Task[Any]", number: int, *, was_sent: bool) -> None:
         """Note that a request is over."""
         if not was_sent:
             self.requests -= 1
-        self._in_flight[task] -= 1
-        if not self._in_flight[task]:
-            del self._in_flight[task]
+            self._sent[task] -= 1
+        self._in_flight[id(task)] -= 1
+        if not self._in_flight[id(task)]:
+            del self._in_flight[id(task)]
         if not self._in_flight:
             self.busy.clear()
         if self.log is not None:
@@ -114,7 +125,7 @@ class TrackedLimiter:
 class _TrackedSlot:
     _tracked: TrackedLimiter
     _slot: Slot
-    _task: int
+    _task: "asyncio.Task[Any]"
     _number: int
 
     def resent(self) -> None:

@@ -249,6 +249,7 @@ class Process:
             monotonic=lambda: world.now,
             in_flight_until={run: at + _IN_FLIGHT for run, at in world.alive.items()},
             is_stopping=lambda: False,
+            requests_sent=lambda: len(world.wire),
             on_change=lambda before, after: None,
             **fakes,
         )

@@ -166,17 +166,23 @@ async def test_a_journal_without_its_last_changes_is_refused(
 
 
 async def _late(
-    server: LateServer, clock: VirtualClock, journal: Path, *, stop_at: float | None = None
+    server: LateServer,
+    clock: VirtualClock,
+    journal: Path,
+    *,
+    stop_at: float | None = None,
+    rate_limit: RateLimit = RateLimit(1_000_000, per=60),  # noqa: B008 - frozen
+    rows: int = 3,
 ) -> InviteReport:
-    """Run a job of three rows in a process of its own, as far as clocks can show."""
+    """Run a job in a process of its own, as far as clocks can show."""
     async with GatherClient(
         "key",
         base_url=server.base_url,
         clock=clock,
         rng=random.Random(1),
-        rate_limits=[RateLimit(1_000_000, per=60)],
+        rate_limits=[rate_limit],
     ) as gather:
-        job = BulkInvite(gather, people(3), interview_id="interview", journal=journal)
+        job = BulkInvite(gather, people(rows), interview_id="interview", journal=journal)
         if stop_at is not None:
             clock.call_later(stop_at, job.stop)
         return await job
@@ -205,6 +211,23 @@ async def test_the_wall_clock_may_be_set_between_runs(journal: Path, step: float
         await clock.sleep(200.0)  # for what would still arrive
         assert sorted(server.invites.values()) == [1, 1, 1]
         assert sorted(server.candidates.values()) == [1, 1, 1]
+
+
+async def test_what_waited_for_the_quota_is_not_looked_for(journal: Path) -> None:
+    """A row that a stop finds in the queue was not sent, so the next run sends it at once."""
+    clock = VirtualClock()
+    server = LateServer(clock, random.Random(2), faults=0.0)
+    limit = RateLimit(14, per=600)  # five of them are kept for interactive calls
+    async with server:
+        report = await _late(server, clock, journal, stop_at=1.0, rate_limit=limit, rows=10)
+        assert report.unfinished >= 6
+        with closing(sqlite3.connect(journal)) as connection:
+            states = {state for (state,) in connection.execute("SELECT state FROM rows")}
+        assert not {each for each in states if "pending" in each}
+        began = clock.monotonic()
+        assert (await _late(server, clock, journal, rows=10)).invited == 10
+        assert clock.monotonic() == began
+        assert sorted(server.invites.values()) == [1] * 10
 
 
 async def test_a_restart_finds_early_what_was_under_way(journal: Path) -> None:
