@@ -235,7 +235,18 @@ class RedisLease:
         return True
 
     async def _release(self, shared: _SharedConnection, token: str) -> None:
-        """Let another have the lease; it ends by itself if the server can't be reached."""
+        """Let another have the lease, whatever is cancelled meanwhile.
+
+        It ends by itself if the server can't be reached within the time of a call.
+        """
+        ending = asyncio.create_task(self._give_back(shared, token), name=f"end of {self._name}")
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending})
+            raise
+
+    async def _give_back(self, shared: _SharedConnection, token: str) -> None:
         try:
             with suppress(RedisError):
                 await shared.connection.run(_RELEASE, [self._key], [token])

@@ -232,6 +232,31 @@ async def test_a_cancelled_holder_gives_the_lease_back(redis_url: str) -> None:
         assert await _value(redis_url) is None
 
 
+@pytest.mark.parametrize("steps", range(2, 9))
+async def test_a_second_cancellation_keeps_no_lease(steps: int, redis_url: str) -> None:
+    """Those whose release waits for its turn, and is cancelled again, give the lease back, too."""
+
+    async def hold(name: str) -> None:
+        async with RedisLease(redis_url, name):
+            held.add(name)
+            await asyncio.sleep(3600)
+
+    held = set[str]()
+    names = [f"job {n}" for n in range(60)]
+    tasks = [asyncio.create_task(hold(name)) for name in names]
+    while len(held) < len(names):  # noqa: ASYNC110 - of all of them
+        await asyncio.sleep(0)
+    for _ in range(2):
+        for task in tasks:
+            task.cancel()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {asyncio.CancelledError}
+    async with Redis.from_url(redis_url) as client:
+        assert await client.keys("gather:lease:*") == []
+
+
 HOLDER = """
 import asyncio, sys
 from gather_async.redis import RedisLease
