@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs import define, field, frozen
 
-from gather_async.clock import CancelScope, Clock
+from gather_async.clock import Clock
 from gather_async.errors import (
     GatherAPIError,
     GatherConnectionError,
@@ -19,6 +19,7 @@ from gather_async.errors import (
     QuotaWaitError,
     ResponseDecodeError,
 )
+from gather_async.loops import CancelScope
 from gather_async.observability import CallEvents, CallRecord, log_fields, without_frames
 from gather_async.protocol.api_errors import api_error, server_time
 from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after

@@ -13,11 +13,11 @@ from attrs import define, evolve, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from gather_async.clock import Deadlines, LoopOwner, PerLoop
 from gather_async.errors import (
     ClientClosedError,
     ResponseDecodeError,
 )
+from gather_async.loops import Deadlines, LoopOwner, PerLoop, end_lifetime
 from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
 from gather_async.send_state import SendState, broken, chainable, timed_out
@@ -104,8 +104,7 @@ class _LoopSession:
     async def close(self) -> None:
         """Close the session, in its own loop."""
         lifetime, self.session, self.lifetime = self.lifetime, None, None
-        if lifetime is not None:
-            await lifetime.aclose()
+        await end_lifetime(lifetime)
 
 
 @define(eq=False, repr=False)

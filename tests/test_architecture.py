@@ -368,9 +368,9 @@ def _methods_called(path: Path) -> set[str]:
 
 
 def test_whose_loop_it_is_is_asked_in_one_place() -> None:
-    """`clock.LoopOwner` does; only the quota, which serves all loops at once, asks by itself."""
+    """`loops.LoopOwner` does; only the quota, which serves all loops at once, asks by itself."""
     homes = {_relative(path) for path in SOURCES if "is_running" in _methods_called(path)}
-    assert homes == {"gather_async/clock.py", "gather_async/quota/call_queue.py"}
+    assert homes == {"gather_async/loops.py", "gather_async/quota/call_queue.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)

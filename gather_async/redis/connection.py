@@ -13,8 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gather_async.clock import LoopOwner, PerLoop
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.loops import LoopOwner, PerLoop, close_surely, end_lifetime
 from gather_async.validators import Number, Secret, revealed
 
 __all__ = [
@@ -89,8 +89,7 @@ class _LoopClient:
     async def close(self) -> None:
         """Close the client in its own loop, unless it was lent."""
         lifetime, self.client, self.lifetime = self.lifetime, None, None
-        if lifetime is not None:
-            await lifetime.aclose()
+        await end_lifetime(lifetime)
 
 
 class RedisConnection:
@@ -237,7 +236,7 @@ class RedisConnection:
                     task.cancel()
                 if part.calling:
                     await asyncio.wait(set(part.calling))
-            await client.aclose()
+            await close_surely(client.aclose)
 
     def __repr__(self) -> str:
         return f"<RedisConnection {self.place}{' closed' * self._is_closed}>"

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-from gather_async.clock import Clock, SystemClock, running_loop
+from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.loops import running_loop
 from gather_async.protocol.rolling_windows import (
     DEFAULT_RATE_LIMITS,
     RateLimit,

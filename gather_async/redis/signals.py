@@ -15,8 +15,9 @@ from typing import Any, Final, Self
 from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
 
-from gather_async.clock import Clock, LoopOwner, SystemClock
+from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.loops import LoopOwner
 from gather_async.protocol.retry import backoff
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, decoded
 from gather_async.validators import Number, Secret

@@ -8,8 +8,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from gather_async.clock import Clock, running_loop
+from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError
+from gather_async.loops import running_loop
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
 from gather_async.quota.call_queue import CallWaiter, LimiterSlot

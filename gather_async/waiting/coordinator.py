@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from attrs import evolve
 
-from gather_async.clock import Clock, LoopOwner, PerLoop, wait
+from gather_async.clock import Clock, wait
 from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import (
     AudioGenerationError,
@@ -17,6 +17,7 @@ from gather_async.errors import (
     GatherError,
     InvalidRequestError,
 )
+from gather_async.loops import LoopOwner, PerLoop
 from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
 from gather_async.models.question import Question
 from gather_async.protocol.polling import PollPolicy
@@ -318,8 +319,7 @@ class Waits:
 
     Each event loop has coordinators of its own; what one learned of a list is handed to the
     next loop when its own has ended. Polls retry nothing, as the next is soon enough, and wait
-    for the quota as long as it takes. Where the limiter doesn't say the limits, ``rate_limits``
-    are assumed.
+    for the quota as long as it takes. ``rate_limits`` stand in for those of a silent limiter.
     """
 
     def __init__(

@@ -16,8 +16,9 @@ from collections.abc import (
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from gather_async.clock import Clock, LoopOwner, SystemClock
+from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.loops import LoopOwner
 from gather_async.observability import EventListeners, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number
@@ -350,9 +351,8 @@ class WebhookReceiver(Handlers):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call a listener at once for each new event: its name, and the ids in its data.
 
-        ``GatherClient(signals=hooks)`` uses it; any number of clients may.
-
-        The function that it returns ends the subscription.
+        ``GatherClient(signals=hooks)`` uses it; any number of clients may. The function that it
+        returns ends the subscription.
         """
         return self._ingest.listeners.subscribe(listener)
 

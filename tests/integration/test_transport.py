@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gather_async.clock import Deadlines
 from gather_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -24,6 +23,7 @@ from gather_async.errors import (
     GatherTimeoutError,
     ResponseDecodeError,
 )
+from gather_async.loops import Deadlines
 from gather_async.protocol.responses import Response
 from gather_async.transport import SendState, Transport, client_timeout
 

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import math
 import threading
+from collections.abc import AsyncGenerator
 
 import pytest
 
-from gather_async.clock import LoopOwner, PerLoop, SystemClock, running_loop, wait
+from gather_async.clock import SystemClock, wait
 from gather_async.errors import ClientClosedError
+from gather_async.loops import LoopOwner, PerLoop, close_surely, end_lifetime, running_loop
 from gather_async.testing import VirtualClock
 
 
@@ -163,3 +165,42 @@ def test_a_loop_that_ends_meanwhile_is_not_closed_in() -> None:
     loop.close()
     gc.collect()
     assert len(closed) >= 1
+
+
+async def test_what_the_end_of_a_loop_cancels_is_closed_all_the_same() -> None:
+    """The second attempt goes to its end, and the cancellation goes on."""
+    attempts = list[str]()
+
+    async def close() -> None:
+        attempts.append("begun")
+        await asyncio.sleep(0)
+        attempts.append("ended")
+
+    task = asyncio.create_task(close_surely(close))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert attempts == ["begun", "begun", "ended"]
+
+
+async def test_a_lifetime_that_is_ending_is_not_ended_twice() -> None:
+    """What a loop's end is closing already is left to it."""
+    goes_on, ended = asyncio.Event(), list[bool]()
+
+    async def keep() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await goes_on.wait()
+            ended.append(True)
+
+    lifetime = keep()
+    await anext(lifetime)
+    first = asyncio.create_task(end_lifetime(lifetime))
+    await asyncio.sleep(0)
+    await end_lifetime(lifetime)
+    await end_lifetime(None)
+    goes_on.set()
+    await first
+    assert ended == [True]
