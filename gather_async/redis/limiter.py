@@ -53,8 +53,9 @@ class RedisLimiter(SteppedLimiter):
 
     The server keeps when requests were answered, and what each process has in flight. A
     process that dies has its requests in flight counted as answered when its lease ends. If
-    the server loses its state, the processes restore it from what each remembers. Nothing on
-    the server is named by the API key but by a digest of it, and everything there expires.
+    the server loses its state, the processes restore it from what each remembers: all but what
+    one that died less than a lease before had in flight. Nothing on the server is named by the
+    API key but by a digest of it, and everything there expires.
 
     It may be used in any number of event loops and threads, and after a fork. Use it as an
     async context manager, or call `aclose`: a client doesn't close a limiter that it was given.

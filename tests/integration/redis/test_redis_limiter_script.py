@@ -184,11 +184,13 @@ def test_no_server_ever_counts_too_many(  # noqa: C901, PLR0912 - a branch for e
     """However processes ask, answer, die and lose replies, and the state is lost in between.
 
     The server stamps each request at any time between its slot and its answer; one of a
-    process that died, until its lease ends.
+    process that died, until its lease ends. What such a process had in flight is unknown to
+    all others if the state is lost before that.
     """
     quota = f"q{next(_names)}"
     processes: dict[int, tuple[_Process, list[float]]] = {}
     now, stamps = 10_000.0, []
+    dead: list[tuple[float, list[float]]] = []  # when a process died, and its requests
     for which, kind, count, seconds in steps:
         if which not in processes:
             processes[which] = _Process(client, quota, limits, lease=_LEASE), []
@@ -217,14 +219,15 @@ def test_no_server_ever_counts_too_many(  # noqa: C901, PLR0912 - a branch for e
             process.flying -= 1
             _retry(process, now)
         elif kind == "die":
-            stamps += [rng.uniform(sent, now) for sent in flying]
+            dead.append((now, [rng.uniform(sent, now) for sent in flying]))
             del processes[which]
         elif kind == "flush":
+            dead = [(died_at, sent) for died_at, sent in dead if died_at <= now - _LEASE]
             for part in ("log", "state", "procs"):
                 client.delete(f"{{{quota}}}:{part}")
             for living, _ in processes.values():  # each renews its lease before any slot
                 _retry(living, now)
-    stamps.sort()
+    stamps = sorted(stamps + [at for _, sent in dead for at in sent])
     for limit, period in limits:
         pairs = zip(stamps, stamps[limit:], strict=False)
         assert all(later - first >= period for first, later in pairs)
