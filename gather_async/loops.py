@@ -4,9 +4,10 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -22,8 +23,13 @@ __all__ = [
     "PerLoop",
     "close_surely",
     "end_lifetime",
+    "has_outside_work",
+    "outside_work",
     "running_loop",
 ]
+
+_outside: Counter[asyncio.AbstractEventLoop] = Counter()
+"""How many works are done outside for each loop; each loop changes its own number only."""
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -32,6 +38,28 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+@contextmanager
+def outside_work() -> Iterator[None]:
+    """Count a work that is done for the running loop elsewhere, such as on a thread of ours.
+
+    Virtual time stands still meanwhile, though the loop and the thread may look idle: SQLite
+    sleeps while another connection holds the file.
+    """
+    loop = asyncio.get_running_loop()
+    _outside[loop] += 1
+    try:
+        yield
+    finally:
+        _outside[loop] -= 1
+        if not _outside[loop]:
+            del _outside[loop]
+
+
+def has_outside_work(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Return whether a work for that loop is being done elsewhere."""
+    return loop in _outside
 
 
 @define(eq=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from gather_async.errors import ConfigurationError
+from gather_async.loops import outside_work
 from gather_async.storage.worker import (
     Connector,
     DatabaseThread,
@@ -90,7 +91,8 @@ class DatabaseStore(Generic[D]):
         self._finalizer.detach()
         end = Job.of(bool, writes=False)
         if self._worker.stop(end):
-            await end.future
+            with outside_work():
+                await end.future
 
     def close(self) -> None:
         """Do what `aclose` does, and block until then: for a process that is about to fork."""
@@ -101,7 +103,8 @@ class DatabaseStore(Generic[D]):
     async def _submit(self, work: Work, *, writes: bool) -> Any:
         job = Job.of(work, writes=writes)
         self._worker.submit(job)
-        return await job.future
+        with outside_work():
+            return await job.future
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self._worker.is_stopped else 'open'}>"

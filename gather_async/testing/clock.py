@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from gather_async.loops import has_outside_work
+
 __all__ = ["IdleLoop", "VirtualClock"]
 
 _YIELD = 0.00005  # real seconds in which a packet on loopback arrives, were it late
@@ -30,8 +32,8 @@ _watched: "WeakKeyDictionary[asyncio.AbstractEventLoop, IdleLoop]" = WeakKeyDict
 class IdleLoop:
     """One loop, watched while it has listeners.
 
-    Idle means: no callback is ready, no socket is, no executor job runs, and no
-    other Python thread works. Real timers of the loop don't count.
+    Idle means: no callback is ready, no socket is, no job of the executor or of a database
+    runs, and no other Python thread works. Real timers of the loop don't count.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, selector: Any) -> None:
@@ -41,6 +43,8 @@ class IdleLoop:
         self._listeners: dict[OnIdle, float] = {}
         # What threads had done when they last were idle: one that has worked since differs.
         self._quiet: list[object] | None = None
+        # Since when threads have worked without an end, across the loop's own timers.
+        self._stalled_since: float | None = None
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "IdleLoop":
@@ -82,8 +86,8 @@ class IdleLoop:
             return self._select(timeout)
         loop = self._loop()
         events = self._select(0) or self._settle(timeout, loop)
-        if events or loop is None:
-            return events
+        if events is not None or loop is None:
+            return events or []
         gave_work = [on_idle(loop) for on_idle in tuple(self._listeners)]
         return [] if any(gave_work) else self._select(timeout)
 
@@ -93,34 +97,46 @@ class IdleLoop:
             return False
         if threading.active_count() == 1:
             return True
-        works, idle_threads = _executor(loop)
+        works, idle_threads = _works_outside(loop)
         return not works and _activity(idle_threads) in ([], self._quiet)
 
     def _settle(self, timeout: float | None, loop: asyncio.AbstractEventLoop | None) -> Any:
-        """Wait for what is on its way; return the events it brings, none if all is quiet."""
+        """Wait for what is on its way; return the events it brings, or None if all is quiet.
+
+        A real timer that is due meanwhile brings no event: the list is empty then.
+        """
         if self._nothing_can_arrive(loop):
-            return []
+            return None
         time.sleep(_YIELD)
         events = self._select(max(self._listeners.values()))
-        ends = time.monotonic() + min(_LONGEST_STALL, timeout or _LONGEST_STALL)
+        begun = time.monotonic()
+        timer_at = math.inf if timeout is None else begun + timeout
+        stalled_since, self._stalled_since = self._stalled_since or begun, None
         seen = self._quiet
-        while not events and threading.active_count() > 1 and time.monotonic() < ends:
-            works, idle_threads = _executor(loop)
+        while not events and threading.active_count() > 1:
+            now = time.monotonic()
+            works, idle_threads = _works_outside(loop)
             before, seen = seen, _activity(idle_threads)
             if not works and (not seen or seen == before):
                 # Without what the scheduler counts, each wait has to give threads their time.
                 self._quiet = seen if _TASKS.exists() else None
                 break
+            if now >= stalled_since + _LONGEST_STALL:
+                break
+            if now >= timer_at:
+                self._stalled_since = stalled_since
+                return []
             events = self._select(_POLL)  # lets go of the interpreter's lock meanwhile
-        return events
+        return events or None
 
 
-def _executor(loop: asyncio.AbstractEventLoop | None) -> tuple[bool, Collection[Any]]:
-    """Return whether ``asyncio.to_thread``'s executor has a job, and which threads are its own."""
+def _works_outside(loop: asyncio.AbstractEventLoop | None) -> tuple[bool, Collection[Any]]:
+    """Return whether a thread has a job of this loop, and which threads ``to_thread`` uses."""
+    works = has_outside_work(loop)
     executor = getattr(loop, "_default_executor", None)
     threads = getattr(executor, "_threads", ())
     idle = getattr(getattr(executor, "_idle_semaphore", None), "_value", None)
-    return (False, ()) if idle is None else (len(threads) > idle, threads)
+    return (works, ()) if idle is None else (works or len(threads) > idle, threads)
 
 
 def _activity(known: Collection[Any]) -> list[object]:

@@ -3,12 +3,15 @@
 import asyncio
 import math
 import queue
+import sqlite3
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from gather_async.storage import SQLiteStore
 from gather_async.testing.clock import VirtualClock
 
 
@@ -120,6 +123,23 @@ async def test_time_stands_still_while_a_thread_that_was_idle_works() -> None:
         await nap
     work.put(None)
     worker.join()
+
+
+async def test_time_stands_still_while_a_database_is_locked(tmp_path: Path) -> None:
+    """A thread that sleeps until another connection lets go of the file still works."""
+    clock, path = VirtualClock(), tmp_path / "s.db"
+    store = SQLiteStore(path, schema_version=1, migrate=lambda _connection, _version: None)
+    await store.run(bool)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = clock.monotonic()
+    nap = asyncio.create_task(clock.sleep(5.0))
+    asyncio.get_running_loop().call_later(0.05, other.execute, "ROLLBACK")  # in real time
+    assert await store.run(lambda _connection: clock.monotonic()) == began
+    assert not nap.done()
+    await nap
+    other.close()
+    await store.aclose()
 
 
 async def test_busy_holds_time_still() -> None:
