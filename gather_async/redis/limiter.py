@@ -20,11 +20,7 @@ from gather_async.quota.limiter import PRIORITY, Priority, Slot
 from gather_async.quota.queued_limiter import Pace
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError
 from gather_async.redis.outage import LocalQuota, OnOutage, Outage
-from gather_async.redis.step import (
-    STEP,
-    EndedRequest,
-    step_arguments,
-)
+from gather_async.redis.step import STEP, EndedRequest, WaitingCalls, step_arguments
 from gather_async.redis.stepped_limiter import SteppedLimiter
 from gather_async.validators import Choice, Number, Secret, revealed
 
@@ -209,7 +205,7 @@ class RedisLimiter(SteppedLimiter):
                 number=self._number,
                 now=now,
                 flying=0,
-                waiting=(0, 0),
+                waiting=WaitingCalls(),
                 ended=ended,
                 is_last=True,
             )

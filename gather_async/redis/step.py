@@ -22,6 +22,7 @@ __all__ = [
     "StepInFlight",
     "StepSettings",
     "UndecidedCall",
+    "WaitingCalls",
     "microseconds",
     "seconds",
     "step_arguments",
@@ -69,6 +70,25 @@ class SeenQuota:
     reset_in: float | None
 
 
+@frozen
+class WaitingCalls:
+    """Numbers of a process' calls that wait, as the server knows them."""
+
+    interactive: int = 0
+    bulk: int = 0
+
+    def without(self, granted: Iterable[tuple[bool, int]]) -> "WaitingCalls":
+        """Return those that still wait after some got slots."""
+        interactive, bulk = self.interactive, self.bulk
+        for is_bulk, count in granted:
+            interactive, bulk = interactive - count * (not is_bulk), bulk - count * is_bulk
+        return WaitingCalls(interactive, bulk)
+
+    def cover(self, *, bulk: bool) -> bool:
+        """Return whether the server will say when a call of that priority may go, or one before."""
+        return self.interactive > 0 or (bulk and self.bulk > 0)
+
+
 @define(eq=False)
 class StepInFlight:
     """A step in flight."""
@@ -77,7 +97,7 @@ class StepInFlight:
     asked_at: float
     ends: float
     """When it is given up, should its loop be blocked."""
-    waiting: tuple[int, int]
+    waiting: WaitingCalls
     flying: int
     ended: list[EndedRequest]
     seen: list[SeenQuota]
@@ -200,7 +220,7 @@ def step_arguments(
     number: int,
     now: float,
     flying: int,
-    waiting: tuple[int, int],
+    waiting: WaitingCalls,
     ended: Sequence[EndedRequest],
     is_last: bool = False,
 ) -> list[Argument]:
@@ -213,7 +233,7 @@ def step_arguments(
         number: Greater in each step of the process.
         now: The present on the monotonic clock.
         flying: What the process has in flight.
-        waiting: Its calls that wait, interactive and bulk.
+        waiting: Its calls that wait.
         ended: What it reports.
         is_last: Whether the process leaves.
     """
@@ -226,7 +246,8 @@ def step_arguments(
         state.epoch,
         state.head,
         flying,
-        *waiting,
+        waiting.interactive,
+        waiting.bulk,
         max(0, microseconds(state.hold - now - state.offset)) if state.is_hold_news else 0,
         microseconds(settings.patience),
         microseconds(settings.settle),

@@ -26,6 +26,7 @@ from gather_async.redis.step import (
     StepInFlight,
     StepSettings,
     UndecidedCall,
+    WaitingCalls,
     step_arguments,
 )
 
@@ -91,7 +92,7 @@ class SteppedLimiter(QueuedLimiter):
         self._seen: list[SeenQuota] = []
         self._undecided: list[UndecidedCall] = []
         self._step: StepInFlight | None = None
-        self._left = (0, 0)  # calls that the server knows to wait
+        self._left = WaitingCalls()
         self._is_urgent = False
         self._due = self._report_at = math.inf
         self._good_until = -math.inf
@@ -115,9 +116,7 @@ class SteppedLimiter(QueuedLimiter):
 
     def _joined(self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool) -> None:
         self._outage.hurry(self._clock.monotonic())
-        interactive_left, bulk_left = self._left
-        if not (interactive_left or (bulk and bulk_left)):
-            self._is_urgent = True  # else it can't be served before those that wait
+        self._is_urgent |= not self._left.cover(bulk=bulk)
         if max_wait is not None:
             self._is_urgent = True
             deadline = self._clock.monotonic() + max_wait
@@ -238,7 +237,7 @@ class SteppedLimiter(QueuedLimiter):
             home=self._calls.home(loop),
             asked_at=now,
             ends=now + 2 * self._timeout,
-            waiting=(waiting.interactive, waiting.bulk),
+            waiting=WaitingCalls(waiting.interactive, waiting.bulk),
             flying=self._in_flight,
             ended=self._ended,
             seen=self._seen,
@@ -337,10 +336,7 @@ class SteppedLimiter(QueuedLimiter):
         self._hold.until = state.hold
         self._scheduler.next_bulk = state.next_bulk
         self._good_until = step.asked_at + self._settings.lease
-        interactive, bulk = step.waiting
-        for is_bulk, count in state.granted:
-            interactive, bulk = interactive - count * (not is_bulk), bulk - count * is_bulk
-        self._left = interactive, bulk
+        self._left = step.waiting.without(state.granted)
         self._due = state.wake - state.offset
         if self._ended:
             self._report_at = now + self._settings.patience
@@ -353,6 +349,9 @@ class SteppedLimiter(QueuedLimiter):
             self._report_at = math.inf
         self._is_urgent |= is_changed and not self._queues.is_empty
         self._decide(now)
+        # Those that joined meanwhile may have counted on others that have left.
+        for bulk, queue in ((False, self._queues.interactive), (True, self._queues.bulk)):
+            self._is_urgent |= queue.waiting > 0 and not self._left.cover(bulk=bulk)
         return True
 
     def _grant(self, granted: Sequence[tuple[bool, int]], now: float) -> None:

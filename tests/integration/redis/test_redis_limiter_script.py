@@ -14,7 +14,14 @@ from redis.exceptions import NoScriptError
 
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
 from gather_async.quota.priority_queue import PriorityScheduler
-from gather_async.redis.step import STEP, EndedRequest, SharedState, StepSettings, step_arguments
+from gather_async.redis.step import (
+    STEP,
+    EndedRequest,
+    SharedState,
+    StepSettings,
+    WaitingCalls,
+    step_arguments,
+)
 from tests.servers import RedisServer
 
 _TICK = 1 / 64  # seconds: whole microseconds, and exact in floats
@@ -63,7 +70,7 @@ class _Process:
             number=self.number,
             now=now,
             flying=self.flying,
-            waiting=(i, b),
+            waiting=WaitingCalls(i, b),
             ended=[EndedRequest(self.number, at) for at in answers],
         )
         return self.run([round(now * 1e6), *arguments[1:]])
@@ -271,7 +278,7 @@ def test_an_answer_whose_report_was_lost_counts_once(client: redis.Redis) -> Non
         number=process.number,
         now=1002.0,
         flying=process.flying,
-        waiting=(5, 0),
+        waiting=WaitingCalls(5, 0),
         ended=[EndedRequest(first, 1001.0)],
     )
     reply = process.run([round(1002e6), *arguments[1:]])
