@@ -93,7 +93,8 @@ class GatherClient(Resources):
         Args:
             api_key: The key, sent as it is; None takes ``GATHER_API_KEY``.
             base_url: None takes ``GATHER_BASE_URL``, else the production server.
-            session: An aiohttp session to use; it is never closed here.
+            session: An aiohttp session to use; it is never closed here. What it sends by
+                default must suit any request: no ``Content-Encoding``, no ``Range``.
             timeout: For each attempt: seconds in all, or aiohttp's ``ClientTimeout``.
             retry: How failures are tried again.
             rate_limits: The rolling windows of the key.

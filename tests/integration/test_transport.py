@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gather_async import GatherClient
 from gather_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -354,6 +355,14 @@ async def test_lent_session_gives_the_same_results() -> None:
     assert (response.status, response.body) == (404, b"{}")
     assert b"x-api-key: qapi_secret" in heads[0]
     assert b"theirs" not in heads[0]
+
+
+@pytest.mark.parametrize("name", ["content-encoding", "Content-Length", "Expect", "Range"])
+async def test_lent_session_that_describes_one_request_is_refused(name: str) -> None:
+    """Default headers that fit one body or condition one request would spoil every request."""
+    async with aiohttp.ClientSession(headers={name: "x", "X-Own": "y"}) as session:
+        with pytest.raises(ConfigurationError, match=f"(?i)sends {name} with every request"):
+            GatherClient("qapi_secret", session=session)
 
 
 async def test_closing_from_several_tasks_at_once_is_harmless() -> None:
