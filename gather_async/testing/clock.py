@@ -22,6 +22,7 @@ __all__ = ["IdleLoop", "VirtualClock"]
 _YIELD = 0.00005  # real seconds in which a packet on loopback arrives, were it late
 _POLL = 0.001  # real seconds between two looks at a working thread
 _LONGEST_STALL = 5.0  # real seconds a thread that works all the time can stop virtual time
+_LONGEST_JOB = 20.0  # real seconds a work of ours can, of which it is known that it isn't over
 _TASKS = Path("/proc/self/task")
 
 OnIdle = Callable[[asyncio.AbstractEventLoop], bool]
@@ -85,7 +86,10 @@ class IdleLoop:
         if timeout is not None and timeout <= 0.0:
             return self._select(timeout)
         loop = self._loop()
-        events = self._select(0) or self._settle(timeout, loop)
+        if events := self._select(0):
+            self._stalled_since = None
+            return events
+        events = self._settle(timeout, loop)
         if events is not None or loop is None:
             return events or []
         gave_work = [on_idle(loop) for on_idle in tuple(self._listeners)]
@@ -121,7 +125,8 @@ class IdleLoop:
                 # Without what the scheduler counts, each wait has to give threads their time.
                 self._quiet = seen if _TASKS.exists() else None
                 break
-            if now >= stalled_since + _LONGEST_STALL:
+            longest = _LONGEST_JOB if has_outside_work(loop) else _LONGEST_STALL
+            if now >= stalled_since + longest:
                 break
             if now >= timer_at:
                 self._stalled_since = stalled_since
