@@ -1,10 +1,7 @@
 """The one check of a phone number, made before a candidate exists.
 
-The API wants E.164, and says nothing when it gets something else: the invite
-simply never arrives. So a number is refused here, while a person can still
-correct it.
-
-Source: /guides/best-practices
+The API wants E.164, and says nothing to anything else: the invite never arrives. So a
+number is refused here, while a person can still correct it. Source: /guides/best-practices
 """
 
 import re
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from attrs import frozen
 
 from gather_async.errors import ConfigurationError, InvalidPhoneNumberError
+from gather_async.validators import hide_arguments
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
@@ -107,6 +105,7 @@ _LONGEST: Final = 16
 _LONGEST_TEXT: Final = 64
 
 
+@hide_arguments
 def to_e164(raw: object, region: str | None = None, policy: PhonePolicy = PhonePolicy.E164) -> str:
     """Return the phone number as E.164: ``+`` and 7 to 15 digits.
 

@@ -6,15 +6,29 @@ round, and an ``int`` may be too large for a ``float``. Each is refused here.
 
 import math
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from attrs import Attribute, frozen
 
 from gather_async.errors import ConfigurationError, GatherError
 
-__all__ = ["Choice", "Number", "Secret", "is_number", "is_whole", "revealed"]
+__all__ = [
+    "Choice",
+    "Number",
+    "Secret",
+    "hide_arguments",
+    "is_number",
+    "is_whole",
+    "private_init",
+    "revealed",
+]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_M = TypeVar("_M")
 _MOST = sys.float_info.max  # a larger int would overflow in the arithmetic
 
 
@@ -121,6 +135,31 @@ class Choice:
     def __str__(self) -> str:
         *first, last = (f'"{one}"' if isinstance(one, str) else repr(one) for one in self.values)
         return f"{', '.join(first)} or {last}"
+
+
+def hide_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function's errors come without its frames, whose locals are what it was given.
+
+    Error reporters store the locals of frames; an email address or a phone number that was
+    refused is in them.
+    """
+
+    @wraps(function)
+    def hidden(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            problem = error.with_traceback(None)
+        del args, kwargs
+        raise problem
+
+    return hidden
+
+
+def private_init(model: type[_M]) -> type[_M]:
+    """Let a class that is made of personal data hide the arguments it refuses; a decorator."""
+    model.__init__ = hide_arguments(model.__init__)  # type: ignore[method-assign]
+    return model
 
 
 class Secret(Protocol):

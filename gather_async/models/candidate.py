@@ -6,8 +6,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import Model, check_email, repr_of_what_is_set, wire
+from gather_async.models.fields import Model, check_email, wire
 from gather_async.phone import to_e164
+from gather_async.validators import private_init
 
 __all__ = ["Candidate", "NewCandidate"]
 
@@ -40,6 +41,11 @@ class Candidate(Model):
     """Fields that this class doesn't name, as sent."""
 
 
+def _phone(raw: str) -> str:  # mypy's plugin takes no decorated function as a converter
+    return to_e164(raw)
+
+
+@private_init
 @frozen
 class NewCandidate:
     """A candidate to create, checked. Its ``repr`` shows no personal data.
@@ -57,12 +63,10 @@ class NewCandidate:
     first_name: str = field(repr=False)
     last_name: str = field(repr=False)
     email: str = field(repr=False, converter=check_email)
-    phone: str = field(repr=False, converter=to_e164)
+    phone: str = field(repr=False, converter=_phone)
     external_id: str | None = None
     """The caller's own reference; lets a lost response be looked up. Recommended."""
     timezone: str | None = None
     """An IANA name, such as ``America/New_York``."""
     sms_opt_in: bool | None = None
     """True if the person agreed to text messages; needed for SMS invites."""
-
-    __repr__ = repr_of_what_is_set

@@ -20,7 +20,6 @@ __all__ = [
     "check_email",
     "id_tuple",
     "optional_id_tuple",
-    "repr_of_what_is_set",
     "wire",
     "with_request_id",
 ]
@@ -311,16 +310,3 @@ def _pydantic(kind: Any, core: Any, handler: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, OpenEnum):
         return core.str_schema(metadata={"pydantic_js_extra": {"examples": [*map(str, kind)]}})
     return handler.generate_schema(kind)
-
-
-def repr_of_what_is_set(self: Any) -> str:
-    """Stand in for the ``__repr__`` of an attrs class whose checks may fail half-way.
-
-    Error reporters show the object as a local variable of its ``__init__``.
-    """
-    shown = (
-        f"{each.name}={getattr(self, each.name)!r}"
-        for each in fields(type(self))
-        if each.repr and hasattr(self, each.name)
-    )
-    return f"{type(self).__name__}({', '.join(shown)})"

@@ -5,8 +5,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import Model, check_email, id_tuple, repr_of_what_is_set, wire
+from gather_async.models.fields import Model, check_email, id_tuple, wire
 from gather_async.phone import to_e164
+from gather_async.validators import private_init
 
 __all__ = ["NewUser", "User"]
 
@@ -30,6 +31,7 @@ def _optional_phone(raw: object) -> str | None:
     return None if raw is None else to_e164(raw)
 
 
+@private_init
 @frozen
 class NewUser:
     """A user to create, checked. Its ``repr`` shows no personal data.
@@ -48,5 +50,3 @@ class NewUser:
     phone: str | None = field(default=None, repr=False, converter=_optional_phone)
     create_auth0_account: bool | None = None
     """True makes a regular user; otherwise an API user without dashboard access."""
-
-    __repr__ = repr_of_what_is_set
