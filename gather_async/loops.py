@@ -184,13 +184,16 @@ class Deadline:
 
 
 T = TypeVar("T")
+_RESTING = 32  # loops that keep their parts though they don't run: more than threads end at once
 _CLOSING = 5.0  # seconds; a loop that runs takes milliseconds, a blocked one must not block others
 
 
 class PerLoop(Generic[T]):
     """The parts of an object, one for each event loop that uses it at the same time.
 
-    A part whose loop ended is handed to the next loop that comes, with what it learned. A
+    A part whose loop was closed is handed to the next loop that comes, with what it learned.
+    One that only rests keeps its part: the thread of `asyncio.run` may be about to close it, and
+    with it what the part holds. Of loops that are never closed only the latest do. A
     forked child begins without parts: it must use none of its parent's connections.
 
     Args:
@@ -215,11 +218,17 @@ class PerLoop(Generic[T]):
             return latest[1]
         with self._lock:
             if loop not in self._parts:
-                idle = [each for each in self._parts if each is None or not each.is_running()]
+                idle = self._idle()
                 self._parts[loop] = self._parts.pop(idle[0]) if idle else self._make()
             part = self._parts[loop]
             self._latest = loop, part
         return part
+
+    def _idle(self) -> list[asyncio.AbstractEventLoop | None]:
+        """Return the loops that need their parts no more, the longest known first."""
+        over = [each for each in self._parts if each is None or each.is_closed()]
+        resting = [each for each in self._parts if each is not None and not each.is_running()]
+        return over or resting[:-_RESTING]
 
     def all(self) -> list[T]:
         """Return all parts."""

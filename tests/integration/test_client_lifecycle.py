@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import logging
 import math
 from collections.abc import Callable
@@ -353,6 +354,30 @@ async def test_a_loop_for_each_call_of_each_thread_works(fake_gather: FakeGather
     await gather.aclose()
     with pytest.raises(ClientClosedError):
         await asyncio.to_thread(view)
+
+
+async def test_a_loop_that_is_about_to_end_keeps_its_session(
+    fake_gather: FakeGather, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call of another loop, between a loop's last run and its close, takes nothing from it."""
+    gather = fake_gather.client()
+
+    def work() -> list[bool]:
+        async def read() -> None:
+            await gather.teams.list()
+
+        with asyncio.Runner() as ending:
+            ending.run(read())
+            first = gather._session.transport._sessions.all()[0].session
+            asyncio.run(read())
+            gc.collect()
+            is_kept = first is not None and not first.closed
+        gc.collect()
+        return [is_kept, first is not None and first.closed]
+
+    assert await asyncio.to_thread(work) == [True, True]
+    assert not caplog.records
+    await gather.aclose()
 
 
 async def test_closing_ends_calls_of_other_loops() -> None:

@@ -167,6 +167,38 @@ def test_a_loop_that_ends_meanwhile_is_not_closed_in() -> None:
     assert len(closed) >= 1
 
 
+def test_a_loop_that_rests_keeps_its_part() -> None:
+    """Another loop gets the part only once its own is closed."""
+    parts: PerLoop[object] = PerLoop(object)
+
+    async def here() -> object:
+        return parts.here()
+
+    with asyncio.Runner() as resting:
+        first = resting.run(here())
+        second = asyncio.run(here())
+        assert second is not first
+        assert resting.run(here()) is first
+        assert asyncio.run(here()) is second
+    assert {asyncio.run(here()), asyncio.run(here())} <= {first, second}
+    assert len(parts.all()) == 2
+
+
+def test_loops_that_are_never_closed_dont_gather() -> None:
+    """The longest known of them loses its part, so that the number of parts is bounded."""
+    parts: PerLoop[object] = PerLoop(object)
+    loops = [asyncio.new_event_loop() for _ in range(100)]
+
+    async def here() -> object:
+        return parts.here()
+
+    first = loops[0].run_until_complete(here())
+    assert first in [loop.run_until_complete(here()) for loop in loops[1:]]
+    assert len(parts.all()) < 50
+    for loop in loops:
+        loop.close()
+
+
 async def test_what_the_end_of_a_loop_cancels_is_closed_all_the_same() -> None:
     """The second attempt goes to its end, and the cancellation goes on."""
     attempts = list[str]()

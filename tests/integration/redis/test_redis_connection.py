@@ -129,6 +129,21 @@ def test_each_loop_has_a_client_of_its_own(redis_url: str) -> None:
     asyncio.run(connection.aclose())
 
 
+def test_the_end_of_a_loop_ends_no_calls_of_another(redis_url: str) -> None:
+    """A loop that came while another was about to end goes on after it has ended."""
+    connection = RedisConnection(redis_url, timeout=5.0)
+
+    async def add() -> int:
+        return int(await connection.run(_ADD, ["n"], [1]))
+
+    with asyncio.Runner() as second:
+        with asyncio.Runner() as first:
+            assert first.run(add()) == 1
+            assert second.run(add()) == 2
+        assert second.run(add()) == 3
+        second.run(connection.aclose())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_uses_none_of_its_parents_sockets(redis_url: str) -> None:
     """Parent and child go on after a fork, each with connections of its own."""
