@@ -11,11 +11,8 @@ from gather_async.errors import NotFoundError, ResponseDecodeError
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.models.interview import Interview
-from gather_async.models.message_group import MessageGroup
-from gather_async.models.narrator import Narrator
+from gather_async.models.organization import MessageGroup, Narrator, Team, User
 from gather_async.models.question import Question
-from gather_async.models.team import Team
-from gather_async.models.user import User
 from gather_async.pager import Page, Pager
 from gather_async.protocol.pagination import (
     PageCounts,

@@ -1,4 +1,4 @@
-"""The API's resources as frozen attrs classes, one file per resource.
+"""The API's resources as frozen attrs classes; the organization's own ones share a file.
 
 Every field but an id may be None: the documentation doesn't say what can be
 absent. ``extra`` keeps what a class doesn't name, and an unknown word of an
@@ -16,12 +16,18 @@ from gather_async.models.enums import (
     SummaryStatus,
 )
 from gather_async.models.interview import BulkUpdateResult, Interview, InterviewQuestion
-from gather_async.models.message_group import Message, MessageGroup
-from gather_async.models.narrator import Narrator, Voice
+from gather_async.models.organization import (
+    Message,
+    MessageGroup,
+    Narrator,
+    NewTeam,
+    NewUser,
+    Team,
+    User,
+    Voice,
+)
 from gather_async.models.question import AudioState, Question
 from gather_async.models.rate_limit import RateLimitStatus
-from gather_async.models.team import NewTeam, Team
-from gather_async.models.user import NewUser, User
 
 __all__ = [
     "AudioState",

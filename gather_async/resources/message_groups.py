@@ -2,7 +2,7 @@
 
 from attrs import define
 
-from gather_async.models.message_group import MessageGroup
+from gather_async.models.organization import MessageGroup
 from gather_async.resources.resource import Resource
 
 __all__ = ["MessageGroups"]

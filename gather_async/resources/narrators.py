@@ -2,7 +2,7 @@
 
 from attrs import define
 
-from gather_async.models.narrator import Narrator
+from gather_async.models.organization import Narrator
 from gather_async.resources.resource import Resource
 
 __all__ = ["Narrators"]

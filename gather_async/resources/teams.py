@@ -7,7 +7,7 @@ from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import InvalidRequestError
-from gather_async.models.team import NewTeam, Team
+from gather_async.models.organization import NewTeam, Team
 from gather_async.pager import Pager
 from gather_async.resources.batches import create_batch
 from gather_async.resources.resource import make

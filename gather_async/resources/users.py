@@ -7,7 +7,7 @@ from attrs import define, field
 
 from gather_async.endpoint import Endpoint
 from gather_async.errors import InvalidRequestError
-from gather_async.models.user import NewUser, User
+from gather_async.models.organization import NewUser, User
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
 from gather_async.resources.batches import create_batch
