@@ -1,27 +1,36 @@
-"""Checks of the numbers and words that a caller passes.
+"""Checks of the numbers, words, addresses and ids that a caller passes.
 
 A boolean is an ``int`` to Python, NaN passes a comparison that is written the wrong way
 round, and an ``int`` may be too large for a ``float``. Each is refused here.
 """
 
 import math
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from attrs import Attribute, frozen
 
-from gather_async.errors import ConfigurationError, GatherError
+from gather_async.errors import (
+    ConfigurationError,
+    GatherError,
+    InvalidEmailError,
+    InvalidRequestError,
+)
 
 __all__ = [
     "Choice",
     "Number",
     "Secret",
+    "check_email",
     "hide_arguments",
+    "id_tuple",
     "is_number",
     "is_whole",
+    "optional_id_tuple",
     "private_init",
     "revealed",
 ]
@@ -181,3 +190,45 @@ def revealed(secret: object) -> object:
         with suppress(UnicodeDecodeError):
             return value.decode()
     return value
+
+
+# Deliberately loose: only what no mail server could take is refused.
+_LABEL = r"[^@.\s\x00-\x1f\x7f<>()\[\],;:\\\"]+"
+_EMAIL = re.compile(rf"{_LABEL}(?:\.{_LABEL})*@{_LABEL}(?:\.{_LABEL})+")
+_LONGEST_EMAIL = 254  # RFC 5321, section 4.5.3.1.3
+
+
+def check_email(raw: str) -> str:
+    """Return the address unchanged if it can be one.
+
+    Raises:
+        InvalidEmailError: It has no ``local@domain.tld`` form, holds spaces, control
+            characters or invisible ones, or is longer than 254 characters.
+    """
+    if (
+        isinstance(raw, str)
+        and len(raw) <= _LONGEST_EMAIL
+        and raw.isprintable()
+        and _EMAIL.fullmatch(raw)
+    ):
+        return raw
+    raise InvalidEmailError(
+        "This is not an email address: give one address as local@domain.tld, "
+        "with no spaces and no display name."
+    )
+
+
+def id_tuple(ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids as a tuple.
+
+    Raises:
+        InvalidRequestError: They are one text, which would be taken for a list of letters.
+    """
+    if isinstance(ids, str):
+        raise InvalidRequestError("Ids go in a list, such as [team.id], not in one text.")
+    return tuple(ids)
+
+
+def optional_id_tuple(ids: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the ids as a tuple, or None."""
+    return None if ids is None else id_tuple(ids)

@@ -6,9 +6,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gather_async.models.fields import Model, check_email, wire
+from gather_async.models.fields import Model, wire
 from gather_async.phone import to_e164
-from gather_async.validators import private_init
+from gather_async.validators import check_email, private_init
 
 __all__ = ["Candidate", "NewCandidate"]
 

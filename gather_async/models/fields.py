@@ -1,70 +1,22 @@
-"""Fields of the models: wire names, each copied and never derived; checks."""
+"""Fields of the models: wire names, each copied and never derived, and plain data."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import UnionType
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 from attrs import NOTHING, Attribute, fields
 
-from gather_async.errors import InvalidEmailError, InvalidRequestError
 from gather_async.models.enums import InterviewStatus, OpenEnum
 from gather_async.validators import is_number, is_whole
 
 __all__ = [
     "Model",
     "WIRE_NAME",
-    "check_email",
-    "id_tuple",
-    "optional_id_tuple",
     "wire",
-    "with_request_id",
 ]
-
-# Deliberately loose: only what no mail server could take is refused.
-_LABEL = r"[^@.\s\x00-\x1f\x7f<>()\[\],;:\\\"]+"
-_PLAUSIBLE = re.compile(rf"{_LABEL}(?:\.{_LABEL})*@{_LABEL}(?:\.{_LABEL})+")
-_LONGEST = 254  # RFC 5321, section 4.5.3.1.3
-
-
-def check_email(raw: str) -> str:
-    """Return the address unchanged if it can be one.
-
-    Raises:
-        InvalidEmailError: It has no ``local@domain.tld`` form, holds spaces, control
-            characters or invisible ones, or is longer than 254 characters.
-    """
-    if (
-        isinstance(raw, str)
-        and len(raw) <= _LONGEST
-        and raw.isprintable()
-        and _PLAUSIBLE.fullmatch(raw)
-    ):
-        return raw
-    raise InvalidEmailError(
-        "This is not an email address: give one address as local@domain.tld, "
-        "with no spaces and no display name."
-    )
-
-
-def id_tuple(ids: Iterable[str]) -> tuple[str, ...]:
-    """Return the ids as a tuple.
-
-    Raises:
-        InvalidRequestError: They are one text, which would be taken for a list of letters.
-    """
-    if isinstance(ids, str):
-        raise InvalidRequestError("Ids go in a list, such as [team.id], not in one text.")
-    return tuple(ids)
-
-
-def optional_id_tuple(ids: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return the ids as a tuple, or None."""
-    return None if ids is None else id_tuple(ids)
-
 
 WIRE_NAME = "gather_async.wire_name"
 
@@ -177,16 +129,6 @@ class Model:
             serialization=core.plain_serializer_function_ser_schema(_shown, return_schema=shape),
             ref=f"{cls.__module__}.{cls.__qualname__}:{id(cls)}",
         )
-
-
-T = TypeVar("T")
-
-
-def with_request_id(model: T, request_id: str | None) -> T:
-    """Return the model, which remembers the id of the request that returned it."""
-    if request_id is not None and isinstance(model, Model):
-        object.__setattr__(model, "_request_id", request_id)
-    return model
 
 
 def _fields(cls: type[Any]) -> "tuple[Attribute[Any], ...]":

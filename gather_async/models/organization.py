@@ -11,15 +11,9 @@ from typing import Any
 from attrs import field, frozen
 
 from gather_async.models.enums import InterviewType
-from gather_async.models.fields import (
-    Model,
-    check_email,
-    id_tuple,
-    optional_id_tuple,
-    wire,
-)
+from gather_async.models.fields import Model, wire
 from gather_async.phone import to_e164
-from gather_async.validators import private_init
+from gather_async.validators import check_email, id_tuple, optional_id_tuple, private_init
 
 __all__ = [
     "Message",

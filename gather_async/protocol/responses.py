@@ -16,7 +16,7 @@ from typing import Any, AnyStr, TypeVar
 from attrs import field, frozen
 
 from gather_async.errors import ResponseDecodeError
-from gather_async.models.fields import with_request_id
+from gather_async.models.fields import Model
 from gather_async.protocol.codec import MismatchError, decode, decode_all, wire_names
 
 # The extra ``speed``; without it the standard library does all the work.
@@ -173,9 +173,16 @@ def decode_item(payload: Any, singular: str, model: type[T], *, is_write: bool =
     """
     value, path = find_object(payload, singular, model)
     try:
-        return with_request_id(decode(value, model), request_id_of(payload))
+        return _with_request_id(decode(value, model), request_id_of(payload))
     except MismatchError as failure:
         raise _decode_error(path + failure.path, str(failure), payload, is_write=is_write) from None
+
+
+def _with_request_id(model: T, request_id: str | None) -> T:
+    """Return the model, which remembers the id of the request that returned it."""
+    if request_id is not None and isinstance(model, Model):
+        object.__setattr__(model, "_request_id", request_id)
+    return model
 
 
 def decode_items(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.errors import InvalidEmailError
-from gather_async.models.fields import check_email
+from gather_async.validators import check_email
 
 ACCEPTED = [
     "ada@example.com",
