@@ -107,6 +107,8 @@ def test_quickstart_without_a_key_runs_all_five_steps() -> None:
     assert steps == ["1/5", "2/5", "2/5", "3/5", "4/5", "5/5"]
     assert len({line[-36:] for line in lines if "/5 " in line}) == 6
     assert sum("Audio is ready" in line for line in lines) == 3
+    # A terminal of 80 columns folds none of the ids.
+    assert max(len(line) for line in lines[1:]) <= 80
 
 
 def test_ctrl_c_ends_the_quickstart_cleanly() -> None:
