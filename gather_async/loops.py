@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
@@ -224,7 +224,7 @@ class PerLoop(Generic[T]):
             self._latest = loop, part
         return part
 
-    def _idle(self) -> list[asyncio.AbstractEventLoop | None]:
+    def _idle(self) -> Sequence[asyncio.AbstractEventLoop | None]:
         """Return the loops that need their parts no more, the longest known first."""
         over = [each for each in self._parts if each is None or each.is_closed()]
         resting = [each for each in self._parts if each is not None and not each.is_running()]
