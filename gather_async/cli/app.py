@@ -12,6 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,6 +140,24 @@ def _never_fail_to_print() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser of the program, or of one command, which refuses what it doesn't know itself.
+
+    argparse leaves that to the program's, and shows its usage instead of the command's.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the options, and nothing that is left over."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word, known = unknown[0].partition("=")[0], self._option_string_actions
+            longer = [each for each in known if len(word) > 2 and word.lstrip("-") in each]
+            nearest = longer or get_close_matches(word, known, n=1, cutoff=0.75)
+            hint = f": did you mean {nearest[0]}?" if nearest else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
+
+
 class _Commands:
     """Subparsers, of which the module of one command fills in its own alone."""
 
@@ -159,7 +178,7 @@ def _parser(chosen: Collection[str] | None) -> argparse.ArgumentParser:
     """Return the parser of all commands, with the options of the chosen ones; None: of all."""
     from gather_async.cli.context import add_common  # noqa: PLC0415 - see above
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gather-async",
         description="The Gather API from the command line.",
         epilog=_ENVIRONMENT,

@@ -510,6 +510,24 @@ async def test_an_unwritable_output_is_reported(
     assert "can't be written" in done.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("create question --title T --script x", "create question: error: .*--question-script?"),
+        ("list users --limt=3", "list: error: .*: did you mean --limit?"),
+        ("list users --wholly-else", "list: error: unrecognized arguments: --wholly-else\n"),
+        ("--nope doctor", "gather-async: error: unrecognized arguments: --nope"),
+    ],
+)
+async def test_an_unknown_option_is_told_by_its_command(
+    run: Run, arguments: str, said: str
+) -> None:
+    """The command's own usage is shown, not the program's, and the option that is nearest."""
+    done = await run(*arguments.split())
+    assert done.status == 2
+    assert re.search(said.replace("?", r"\?"), done.err)
+
+
 async def test_the_doctor_finds_nothing_wrong(run: Run) -> None:
     """A working set-up gives a line for each thing that was checked, and 0."""
     done = await run("doctor")
