@@ -30,6 +30,7 @@ __all__ = [
     "id_tuple",
     "is_number",
     "is_whole",
+    "make",
     "optional_id_tuple",
     "private_init",
     "revealed",
@@ -169,6 +170,22 @@ def private_init(model: type[_M]) -> type[_M]:
     """Let a class that is made of personal data hide the arguments it refuses; a decorator."""
     model.__init__ = hide_arguments(model.__init__)  # type: ignore[method-assign]
     return model
+
+
+def make(model: Callable[[], _M]) -> _M:
+    """Return what a caller's arguments make; the frames of a refusal show none of them.
+
+    Raises:
+        InvalidRequestError: They are not those that the model takes.
+        GatherError: The model refused one of them.
+    """
+    try:
+        return model()
+    except TypeError as error:
+        problem = str(error)
+    except GatherError as refused:
+        raise refused.with_traceback(None)  # noqa: B904 - the same error
+    raise InvalidRequestError(f"{problem}.")
 
 
 class Secret(Protocol):

@@ -1,4 +1,4 @@
-"""A request as a value, and the look-up that settles its fate when the response is lost."""
+"""A request and its body as values, and the look-up that settles a lost one's fate."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from gather_async.validators import is_number
 __all__ = [
     "Lookup",
     "PREFIX",
+    "Private",
     "QueryValue",
     "Request",
     "encode_body",
@@ -24,6 +25,7 @@ __all__ = [
     "path_to",
     "raw_path",
     "validate_id",
+    "with_extra",
 ]
 
 PREFIX = "/qsi/gather/"  # Source: /getting-started/overview
@@ -114,6 +116,35 @@ class Request:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+
+class Private(dict[str, Any]):
+    """A body, or what one is made of; its ``repr`` shows the names alone."""
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}>"
+
+
+def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Private:
+    """Return a body or query without what is None, and with the caller's extra as is.
+
+    Raises:
+        InvalidRequestError: What should be an id is no text.
+    """
+    given = Private()
+    for name, value in body.items():
+        if value is None:
+            continue
+        if type(value) is not str:  # text is a good id, and nearly always what there is
+            if name.endswith("Id"):
+                validate_id(name, value)
+            elif name.endswith("Ids"):
+                for each in value:
+                    validate_id(f"Each of {name}", each)
+        given[name] = value
+    if extra:
+        given.update(extra)
+    return given
 
 
 def encode_body(body: Any) -> bytes | None:

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from gather_async.endpoint import Endpoint, Identified
 from gather_async.errors import InvalidRequestError, ResponseDecodeError
-from gather_async.protocol.requests import Request, path_to
+from gather_async.protocol.requests import Request, path_to, with_extra
 from gather_async.protocol.responses import decode_item, decode_items
-from gather_async.resources.resource import read_after_write, with_extra
+from gather_async.resources.resource import read_after_write
 from gather_async.transport import Timeout
 from gather_async.unset import Unset
 

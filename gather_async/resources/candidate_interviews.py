@@ -15,9 +15,9 @@ from gather_async.models.candidate_interview import CandidateInterview, Intervie
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
-from gather_async.protocol.requests import Request, path_to
+from gather_async.protocol.requests import Request, path_to, with_extra
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.resource import Resource, read_after_write, with_extra
+from gather_async.resources.resource import Resource, read_after_write
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 from gather_async.waiting import Waits

@@ -10,10 +10,11 @@ from gather_async.errors import BadRequestError, ConflictError, InvalidRequestEr
 from gather_async.models.candidate import Candidate, NewCandidate
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
-from gather_async.protocol.requests import validate_id
-from gather_async.resources.resource import Private, Resource, make, with_extra
+from gather_async.protocol.requests import Private, validate_id, with_extra
+from gather_async.resources.resource import Resource
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+from gather_async.validators import make
 
 __all__ = ["Candidates"]
 

@@ -9,9 +9,9 @@ from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import InterviewStatus, InterviewType
 from gather_async.models.interview import BulkUpdateResult, Interview
 from gather_async.pager import Pager
-from gather_async.protocol.requests import Request, path_to
+from gather_async.protocol.requests import Request, path_to, with_extra
 from gather_async.protocol.responses import decode_item
-from gather_async.resources.resource import Resource, with_extra
+from gather_async.resources.resource import Resource
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 

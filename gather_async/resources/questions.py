@@ -9,8 +9,8 @@ from gather_async.errors import AudioGenerationError, BadRequestError
 from gather_async.models.question import Question
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy
-from gather_async.protocol.requests import QueryValue
-from gather_async.resources.resource import Resource, with_extra
+from gather_async.protocol.requests import QueryValue, with_extra
+from gather_async.resources.resource import Resource
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 from gather_async.waiting import Waits

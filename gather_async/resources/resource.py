@@ -1,21 +1,18 @@
-"""The base of the resources: reads, bodies, and reading after a write."""
+"""The base of the resources: reads, alone and after a write."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
 from gather_async.endpoint import Endpoint, Identified
-from gather_async.errors import GatherError, InvalidRequestError, ResponseDecodeError
+from gather_async.errors import GatherError, ResponseDecodeError
 from gather_async.pager import Pager
-from gather_async.protocol.requests import validate_id
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
 
-__all__ = ["Private", "Resource", "make", "read_after_write", "with_extra"]
-
-Made = TypeVar("Made")
+__all__ = ["Resource", "read_after_write"]
 
 
 @contextmanager
@@ -41,51 +38,6 @@ def read_after_write(done: str) -> Iterator[None]:
             path="$",
             maybe_processed=True,
         ) from error
-
-
-class Private(dict[str, Any]):
-    """A body, or what one is made of; its ``repr`` shows the names alone."""
-
-    def __repr__(self) -> str:
-        return f"<{', '.join(self)}>"
-
-
-def make(model: Callable[[], Made]) -> Made:
-    """Return what a caller's arguments make; the frames of a refusal show none of them.
-
-    Raises:
-        InvalidRequestError: They are not those that the model takes.
-        GatherError: The model refused one of them.
-    """
-    try:
-        return model()
-    except TypeError as error:
-        problem = str(error)
-    except GatherError as refused:
-        raise refused.with_traceback(None)  # noqa: B904 - the same error
-    raise InvalidRequestError(f"{problem}.")
-
-
-def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Private:
-    """Return a body or query without what is None, and with the caller's extra as is.
-
-    Raises:
-        InvalidRequestError: What should be an id is no text.
-    """
-    given = Private()
-    for name, value in body.items():
-        if value is None:
-            continue
-        if type(value) is not str:  # text is a good id, and nearly always what there is
-            if name.endswith("Id"):
-                validate_id(name, value)
-            elif name.endswith("Ids"):
-                for each in value:
-                    validate_id(f"Each of {name}", each)
-        given[name] = value
-    if extra:
-        given.update(extra)
-    return given
 
 
 Found = TypeVar("Found", bound=Identified)

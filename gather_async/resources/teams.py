@@ -10,9 +10,9 @@ from gather_async.errors import InvalidRequestError
 from gather_async.models.organization import NewTeam, Team
 from gather_async.pager import Pager
 from gather_async.resources.batches import create_batch
-from gather_async.resources.resource import make
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+from gather_async.validators import make
 
 __all__ = ["Teams"]
 

@@ -10,10 +10,11 @@ from gather_async.errors import InvalidRequestError
 from gather_async.models.organization import NewUser, User
 from gather_async.pager import Pager
 from gather_async.phone import PhonePolicy, to_e164
+from gather_async.protocol.requests import Private
 from gather_async.resources.batches import create_batch
-from gather_async.resources.resource import Private, make
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+from gather_async.validators import make
 
 __all__ = ["Users"]
 
