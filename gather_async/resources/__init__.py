@@ -8,12 +8,9 @@ from gather_async.phone import PhonePolicy
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
 from gather_async.resources.interviews import Interviews
-from gather_async.resources.message_groups import MessageGroups
-from gather_async.resources.narrators import Narrators
+from gather_async.resources.organization import MessageGroups, Narrators, Teams, Users
 from gather_async.resources.questions import Questions
 from gather_async.resources.resource import Resource
-from gather_async.resources.teams import Teams
-from gather_async.resources.users import Users
 from gather_async.session import Session
 from gather_async.waiting import Waits
 
