@@ -34,7 +34,6 @@ __all__ = [
     "RequestStarted",
     "ResponseReceived",
     "RetryScheduled",
-    "fields_of",
     "log_fields",
     "log_level",
     "operation_of",
@@ -334,12 +333,8 @@ def operation_of(request: Request) -> tuple[str, str]:
 def log_fields(request: Request, **fields: object) -> dict[str, object]:
     """Return the ``extra`` of a log record about a request; each name begins with ``gather_``."""
     operation, route = operation_of(request)
-    return fields_of(operation=operation, method=request.method, route=route, **fields)
-
-
-def fields_of(**fields: object) -> dict[str, object]:
-    """Return the ``extra`` of a log record."""
-    return {f"gather_{name}": value for name, value in fields.items()}
+    named = {"operation": operation, "method": request.method, "route": route, **fields}
+    return {f"gather_{name}": value for name, value in named.items()}
 
 
 B = TypeVar("B", bound=BaseException)

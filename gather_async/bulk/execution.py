@@ -35,7 +35,6 @@ from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
-from gather_async.observability import fields_of
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.limiter import Limiter, Priority
@@ -163,9 +162,10 @@ class JobExecution:
 
     def _log_end(self, report: InviteReport) -> None:
         counts = {status.value: count for status, count in report.counts.items() if count}
-        extra = fields_of(rows=report.total, requests=report.requests, counts=counts)
+        rows, requests = report.total, report.requests
+        extra = {"gather_rows": rows, "gather_requests": requests, "gather_counts": counts}
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        _LOG.info("A bulk invite ended: %s; rows: %d", summary, report.total, extra=extra)
+        _LOG.info("A bulk invite ended: %s; rows: %d", summary, rows, extra=extra)
 
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[None]:

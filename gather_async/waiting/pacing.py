@@ -21,7 +21,6 @@ from gather_async.errors import (
     InvalidRequestError,
     WaitTimeoutError,
 )
-from gather_async.observability import fields_of
 from gather_async.protocol.rolling_windows import RateLimit
 
 __all__ = [
@@ -151,7 +150,8 @@ def _until_below(log: list[float], ceiling: float, per: float, now: float) -> fl
 def log_failed_poll(noun: str, error: GatherError) -> None:
     """Log that a poll failed; the waits go on if the error may pass."""
     name = type(error).__name__
-    _LOG.info("A poll of %s failed: %s", noun, name, extra=fields_of(polled=noun, error=name))
+    extra = {"gather_polled": noun, "gather_error": name}
+    _LOG.info("A poll of %s failed: %s", noun, name, extra=extra)
 
 
 def is_fatal(error: GatherError) -> bool:

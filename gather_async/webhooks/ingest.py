@@ -13,7 +13,6 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from gather_async.errors import WebhookFailure, WebhookVerificationError
-from gather_async.observability import fields_of
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
 from gather_async.webhooks.events import (
@@ -182,7 +181,7 @@ class Ingest:
             return WebhookReply.refused(404, "unknown_tenant")
         except WebhookVerificationError as error:
             status = 400 if error.reason is WebhookFailure.MALFORMED_BODY else 401
-            extra = fields_of(reason=error.reason.value, status=status)
+            extra = {"gather_reason": error.reason.value, "gather_status": status}
             _log.info("A webhook delivery was refused: %s", error.reason, extra=extra)
             return WebhookReply.refused(status, error.reason)
         except Exception as error:
@@ -314,16 +313,16 @@ class Ingest:
             async with asyncio.timeout(_LONGEST_PUT):
                 result = await self.store(event, text)
         except Exception as error:
-            extra = fields_of(event=event.event, error=_kind(error), status=503)
-            _log.error(
-                "A webhook event could not be stored (%s): answered 503", _kind(error), extra=extra
-            )
+            kind = _kind(error)
+            extra = {"gather_event": event.event, "gather_error": kind, "gather_status": 503}
+            _log.error("A webhook event could not be stored (%s): answered 503", kind, extra=extra)
             return WebhookReply.unavailable("inbox_not_writable")
         if result is PutResult.FULL:
-            extra = fields_of(event=event.event, error="full", status=503)
+            extra = {"gather_event": event.event, "gather_error": "full", "gather_status": 503}
             _log.error("The webhook inbox is full: answered 503", extra=extra)
             return WebhookReply.unavailable("inbox_full")
-        extra = fields_of(event=event.event, result=result.name.lower(), status=200)
+        word = result.name.lower()
+        extra = {"gather_event": event.event, "gather_result": word, "gather_status": 200}
         _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
 

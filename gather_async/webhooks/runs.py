@@ -13,7 +13,6 @@ from attrs import asdict, define, field, frozen
 
 from gather_async.clock import Clock, Timer
 from gather_async.errors import AlreadyHandledError
-from gather_async.observability import fields_of
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
@@ -224,7 +223,7 @@ async def run_handler(
         failures=failures if failure is None else failures + 1,
         error=None if failure is None else _kind_of(failure),
     )
-    extra = fields_of(**asdict(ended))
+    extra = {f"gather_{name}": value for name, value in asdict(ended).items()}
     if failure is None:
         _log.debug(
             "The webhook handler %s is done with %s", handler.name, claimed.event.key, extra=extra
@@ -345,9 +344,12 @@ class DeadLetterPublisher:
             failure.failures,
             kind,
             "".join(_FRAME.findall(failure.error)),
-            extra=fields_of(
-                event=claimed.event.name, handler=handler, failures=failure.failures, error=kind
-            ),
+            extra={
+                "gather_event": claimed.event.name,
+                "gather_handler": handler,
+                "gather_failures": failure.failures,
+                "gather_error": kind,
+            },
         )
         if self.callback is None:
             return

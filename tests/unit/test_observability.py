@@ -178,12 +178,11 @@ def _logged_fields() -> set[str]:
     """Return the names of all fields that the package's records have."""
     found = {each.name for each in attrs.fields(HandlerEnded)} | {"operation", "method", "route"}
     for source in SOURCES:
-        for node in (
-            ast.walk(ast.parse(source)) if "_fields(" in source or "s_of(" in source else ()
-        ):
+        found.update(re.findall(r'"gather_(?!async)(\w+)": ', source))
+        for node in ast.walk(ast.parse(source)) if "_fields(" in source else ():
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
-            if node.func.id in {"fields_of", "log_fields", "_log_failure"}:
+            if node.func.id in {"log_fields", "_log_failure"}:
                 found.update(each.arg for each in node.keywords if each.arg)
     return found
 
