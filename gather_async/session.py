@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import attrs
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gather_async.clock import Clock
 from gather_async.errors import (
@@ -27,7 +26,8 @@ from gather_async.protocol.reconciliation import Reconciliation
 from gather_async.protocol.requests import Request, encode_body
 from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
 from gather_async.protocol.retry import LONGEST_HOLD, Failure, Retry, RetryPolicy, backoff, decide
-from gather_async.quota.limiter import HoldNotice, Limiter, Priority, Slot, log_wait
+from gather_async.quota.limiter import HoldNotice, Limiter, Slot, log_wait
+from gather_async.quota.priority_queue import Priority
 from gather_async.reconciler import CreatedObjects, LostWrite, Reconciler, Result
 from gather_async.transport import (
     ClientTimeout,
@@ -147,7 +147,7 @@ class Session:
 
     def with_options(self, options: Options, limiter: Limiter | None = None) -> "Session":
         """Return a view with other options; ``limiter`` stands in for the client's."""
-        return attrs.evolve(self, options=options, limiter=limiter or self.limiter)
+        return evolve(self, options=options, limiter=limiter or self.limiter)
 
     def key_digest(self, salt: bytes) -> str:
         """Return a digest of the API key, keyed with ``salt``."""
@@ -260,7 +260,7 @@ class Session:
             not_before=failure.reset_in or 0.0,
         )
         _log_failure(call, "looking it up")
-        once = attrs.evolve(call.retry, attempts=1)
+        once = evolve(call.retry, attempts=1)
 
         async def read(request: Request) -> Result:
             lookup = _Call(request=request, timeout=call.timeout, retry=once, repeatable=True)
@@ -359,7 +359,7 @@ class Session:
         if self._key_bytes in body:
             body = redact(body, self._key_bytes)
         if request.is_raw:
-            return Result(call.decode(attrs.evolve(response, body=body)), response.headers)
+            return Result(call.decode(evolve(response, body=body)), response.headers)
         payload = parse_json(body, is_write=request.is_write)
         if is_error_envelope(payload):
             raise self._api_error(request, response)

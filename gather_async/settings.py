@@ -15,7 +15,7 @@ from attrs.converters import optional
 from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.quota.limiter import PRIORITY, Priority
+from gather_async.quota.priority_queue import PRIORITY, Priority
 from gather_async.transport import HTTPSession
 from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number, revealed

@@ -37,7 +37,7 @@ from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.quota.limiter import Limiter, Priority
+from gather_async.quota import Limiter, Priority
 from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = ["BulkClient", "JobExecution"]

@@ -13,7 +13,7 @@ from gather_async.bulk.journal_schema import Instant
 from gather_async.clock import Clock
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.protocol.rate_headers import ServerQuota
-from gather_async.quota.limiter import Limiter, Priority, Slot
+from gather_async.quota import Limiter, Priority, Slot
 
 __all__ = ["RequestLog", "Restorable", "TrackedLimiter"]
 

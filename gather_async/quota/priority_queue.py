@@ -12,12 +12,17 @@ The scheduler is pure: instants are parameters.
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from gather_async.models.rate_limit import QueueStatus
 from gather_async.protocol.rolling_windows import RollingWindows
+from gather_async.validators import Choice
 
-__all__ = ["PriorityScheduler", "Queued", "WaitQueue", "WaitQueues"]
+__all__ = ["PRIORITY", "Priority", "PriorityScheduler", "Queued", "WaitQueue", "WaitQueues"]
+
+Priority = Literal["interactive", "bulk"]
+PRIORITY = Choice(get_args(Priority))
+"""Checks that there is such a priority."""
 
 
 class Queued(Protocol):
@@ -168,9 +173,7 @@ class PriorityScheduler:
             return False
         return self._windows.is_free(now, bulk=bulk)
 
-    def next(
-        self, now: float, interactive: bool, bulk: bool
-    ) -> Literal["interactive", "bulk"] | None:
+    def next(self, now: float, interactive: bool, bulk: bool) -> Priority | None:
         """Return the priority that starts now, given which ones wait; None if neither may."""
         if bulk:
             if self._starved_since == math.inf or now - self._no_bulk_since > _PATIENCE:

@@ -16,7 +16,8 @@ from gather_async.protocol.rolling_windows import (
     RollingWindows,
     check_rate_limits,
 )
-from gather_async.quota.limiter import PRIORITY, Priority, Slot
+from gather_async.quota.limiter import Slot
+from gather_async.quota.priority_queue import PRIORITY, Priority
 from gather_async.quota.queued_limiter import Pace
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError
 from gather_async.redis.outage import LocalQuota, OnOutage, Outage

@@ -21,7 +21,7 @@ from gather_async.models.enums import CandidateInterviewStatus, SummaryStatus
 from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
-from gather_async.quota.limiter import Priority
+from gather_async.quota.priority_queue import Priority
 from gather_async.waiting.registry import MOST_REMEMBERED
 
 __all__ = [

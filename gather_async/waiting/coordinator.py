@@ -23,7 +23,7 @@ from gather_async.models.question import Question
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.quota.limiter import Priority
+from gather_async.quota.priority_queue import Priority
 from gather_async.session import Session
 from gather_async.validators import Number
 from gather_async.waiting.conditions import (

@@ -18,7 +18,7 @@ from gather_async import (
 )
 from gather_async.pool import ClientOptions
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
-from gather_async.quota.in_process import InProcessLimiter
+from gather_async.quota import InProcessLimiter
 from gather_async.testing import FakeGather, VirtualClock
 
 

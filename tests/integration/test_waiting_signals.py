@@ -15,8 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gather_async import AudioTimeoutError, GatherClient, PollPolicy, Question, RateLimit
-from gather_async.quota.in_process import InProcessLimiter
-from gather_async.quota.limiter import Priority, Slot
+from gather_async.quota import InProcessLimiter, Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
 from gather_async.waiting.registry import WaiterRegistry

@@ -14,9 +14,7 @@ import pytest
 
 from gather_async.clock import SystemClock
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.quota import call_queue
-from gather_async.quota.in_process import InProcessLimiter
-from gather_async.quota.limiter import Priority, Slot
+from gather_async.quota import InProcessLimiter, Priority, Slot, call_queue
 
 T = TypeVar("T")
 _LONG_ENOUGH = 20.0  # seconds after which a call that should have ended counts as hanging
@@ -201,7 +199,7 @@ def test_a_forked_child_goes_on_with_its_parents_history() -> None:
         import asyncio, os, threading
         from gather_async.clock import SystemClock
         from gather_async.protocol.rolling_windows import RateLimit
-        from gather_async.quota.in_process import InProcessLimiter
+        from gather_async.quota import InProcessLimiter
 
         limiter = InProcessLimiter([RateLimit(3, per=60)], reserve=0, clock=SystemClock())
 

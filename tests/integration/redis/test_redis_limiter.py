@@ -23,7 +23,7 @@ from gather_async.errors import (
 )
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.quota.limiter import Priority, Slot
+from gather_async.quota import Priority, Slot
 from gather_async.redis import RedisLimiter
 from gather_async.testing import FakeGather
 from tests.servers import RedisServer
