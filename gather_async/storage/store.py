@@ -155,8 +155,9 @@ class FileLock:
 
     It is held on ``<file>.lock``, where the file really is, and on the file itself,
     which a second name (a hard link) shares, and from which a ``.lock`` that was removed
-    takes nothing. The kernel lets go of both when the process ends, kill -9 included, so
-    a lock file that was left behind locks nothing.
+    takes nothing. The former also keeps others from a file that replaced the locked one:
+    the ``-wal`` beside it is still the locked one's. The kernel lets go of both when the
+    process ends, kill -9 included, so a lock file that was left behind locks nothing.
     """
 
     def __init__(self, path: Path, *, what: str) -> None:
