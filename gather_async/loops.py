@@ -226,8 +226,8 @@ class PerLoop(Generic[T]):
 
     def _idle(self) -> Sequence[asyncio.AbstractEventLoop | None]:
         """Return the loops that need their parts no more, the longest known first."""
-        over = [each for each in self._parts if each is None or each.is_closed()]
-        resting = [each for each in self._parts if each is not None and not each.is_running()]
+        resting = [each for each in self._parts if each is None or not each.is_running()]
+        over = [each for each in resting if each is None or each.is_closed()]
         return over or resting[:-_RESTING]
 
     def all(self) -> list[T]:
