@@ -233,6 +233,10 @@ class PostgresInbox(SQLInbox):
                 if self._store is store:
                     raise
 
+    def _start(self, work: Callable[[Any], object]) -> None:
+        if self._store is not None:
+            self._store.start(work)
+
     def _now(self, connection: "_Connection") -> float:
         seconds = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(seconds.fetchone()[0])

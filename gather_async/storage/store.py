@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from gather_async.errors import ConfigurationError
+from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.loops import outside_work
 from gather_async.storage.worker import (
     Connector,
@@ -77,6 +77,16 @@ class DatabaseStore(Generic[D]):
             Exception: As for `run`.
         """
         return cast("T", await self._submit(work, writes=False))
+
+    def start(self, work: Callable[[D], object]) -> None:
+        """Queue a work like `run`, for a caller that can't wait, nor hear of an error.
+
+        A store that is closed leaves it undone.
+        """
+        job = Job.of(work, writes=True)
+        job.future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        with suppress(ClientClosedError):
+            self._worker.submit(job)
 
     @property
     def connection(self) -> D | None:

@@ -1,5 +1,6 @@
 """Base of the inboxes in SQL databases."""
 
+import asyncio
 import math
 import os
 import time
@@ -58,6 +59,10 @@ class SQLInbox(ABC):
         """Run a work in a transaction that writes, or outside of any."""
 
     @abstractmethod
+    def _start(self, work: Callable[[Any], object]) -> None:
+        """Begin a work in a transaction that writes, unless the database is closed."""
+
+    @abstractmethod
     def _now(self, connection: Any) -> float:
         """Return Unix seconds by the clock that all who use the database share."""
 
@@ -105,7 +110,12 @@ class SQLInbox(ABC):
                 connection, receiver, handlers, limit=limit, now=now, lease=lease, token=token
             )
 
-        claimed = await self._run(work)
+        try:
+            claimed = await self._run(work)
+        except (asyncio.CancelledError, TimeoutError):
+            # It may be carried out all the same, and its events would wait for the lease's end.
+            self._start(lambda c: queries.give_back(c, token))
+            raise
         if is_check_due:
             self._next_check = time.monotonic() + _ABANDONED_EVERY
         return claimed

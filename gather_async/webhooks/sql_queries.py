@@ -31,6 +31,7 @@ __all__ = [
     "event_of",
     "finish",
     "free_abandoned",
+    "give_back",
     "is_process_gone",
     "process_token",
     "put",
@@ -256,6 +257,14 @@ def finish(connection: Database, number: int, state: EventState, now: float) -> 
         "INSERT INTO ended VALUES (?, ?, ?) ON CONFLICT (event_id) DO UPDATE SET"
         " state = excluded.state, ended_at = excluded.ended_at",
         (number, state.value, now),
+    )
+
+
+def give_back(connection: Database, token: str) -> None:
+    """Make events due again whose claim reached no one."""
+    connection.execute(
+        "UPDATE waiting SET due_at = 0, starts = starts - 1, token = NULL WHERE token = ?",
+        (token,),
     )
 
 

@@ -132,6 +132,15 @@ class SQLiteInbox(SQLInbox):
             except ConfigurationError as error:
                 raise ConfigurationError(f"The webhook inbox {self._path}: {error}") from error
 
+    def _start(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        if (file := self._file) is not None:
+
+            def checked(connection: sqlite3.Connection) -> None:
+                file.check()
+                work(connection)
+
+            file.store.start(checked)
+
     def _opened(self) -> "_File":
         if self._path is not None:
             # If it can't be made here, the store says so in its own words.

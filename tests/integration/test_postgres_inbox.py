@@ -155,6 +155,24 @@ async def test_a_second_run_of_a_handler_is_over(
     await again.aclose()
 
 
+async def test_a_claim_that_reaches_no_one_is_given_back(
+    postgres_url: str, inbox: PostgresInbox
+) -> None:
+    """Cancelled once its work is committed, it leaves the events due, and counts as no crash."""
+    await inbox.put(event())
+    claiming = asyncio.create_task(inbox.claim("", (), limit=9, lease=3600))
+    await asyncio.sleep(0)
+    held = "SELECT 1 FROM gather_inbox.waiting WHERE token IS NOT NULL"
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        # It is committed by a thread, while this one keeps the loop from hearing of it.
+        while not other.execute(held).fetchall():
+            pass
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    assert (await _claim(inbox)).crashes == 0
+
+
 async def test_schemas_share_nothing(postgres_url: str, inbox: PostgresInbox) -> None:
     """An inbox in another schema of the database has its own events."""
     other = PostgresInbox(postgres_url, schema="other_1")

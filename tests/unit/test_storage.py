@@ -63,6 +63,23 @@ async def test_committed_when_run_returns(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_work_that_no_one_waits_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is done in its turn; its error is nobody's, and a closed store leaves it undone."""
+    store = store_at(tmp_path / "s.db")
+    for n in (7, 7, 8):
+        store.start(lambda connection, n=n: connection.execute("INSERT INTO t VALUES (?)", (n,)))
+    assert await numbers(store) == [7, 8]
+    await store.aclose()
+    store.start(lambda connection: connection.execute("INSERT INTO t VALUES (9)"))
+    gc.collect()
+    assert not caplog.records
+    again = store_at(tmp_path / "s.db")
+    assert await numbers(again) == [7, 8]
+    await again.aclose()
+
+
 async def test_file_settings(tmp_path: Path) -> None:
     """The file is in WAL mode and each commit is flushed to the disk."""
     store = store_at(tmp_path / "s.db")

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,26 @@ async def test_clock_that_goes_back(tmp_path: Path) -> None:
     clock.back = 86_400
     (again,) = (await inbox.claim("", (), limit=9, lease=30)).events
     assert again.event.key == "new"
+    await inbox.aclose()
+
+
+async def test_a_claim_that_reaches_no_one_is_given_back(tmp_path: Path) -> None:
+    """Cancelled once its work is committed, it leaves the events due, and counts as no crash."""
+    path, clock = tmp_path / "i.db", VirtualClock()
+    inbox = SQLiteInbox(path, clock=clock)
+    await inbox.put(event())
+    claiming = asyncio.create_task(inbox.claim("", (), limit=9, lease=3600))
+    await asyncio.sleep(0)
+    with closing(sqlite3.connect(path)) as other:
+        # It is committed by a thread, while this one keeps the loop from hearing of it.
+        while not other.execute("SELECT 1 FROM waiting WHERE token IS NOT NULL").fetchall():
+            pass
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    (claimed,) = (await inbox.claim("", (), limit=9, lease=60)).events
+    assert claimed.crashes == 0
+    await inbox.report([ClaimReport(claimed=claimed)])
     await inbox.aclose()
 
 
