@@ -14,6 +14,7 @@ from attrs import field, frozen
 from gather_async.errors import AlreadyHandledError, ClientClosedError, ConfigurationError
 from gather_async.storage import Cursor, DatabaseStore
 from gather_async.webhooks.inbox import ClaimedEvent
+from gather_async.webhooks.postgres_schema import SCHEMA, SCHEMA_VERSION
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
 from gather_async.webhooks.sql_queries import COMPLETION
 
@@ -44,68 +45,7 @@ _CONNECTION: Final = {
     "tcp_user_timeout": "10000",
     "application_name": "gather-async",
 }
-_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
-_SCHEMA_VERSION: Final = 1
-# An event is in waiting or in ended. Neither holds its text, which can be a megabyte, so that a
-# change of state doesn't write it again.
-_SCHEMA: Final = """
-    CREATE TABLE version (version integer NOT NULL);
-    INSERT INTO version VALUES (1);
-    CREATE TABLE events (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        key text NOT NULL UNIQUE,
-        name text NOT NULL,
-        text text NOT NULL,
-        received_at float8 NOT NULL,
-        receiver text NOT NULL,
-        tenant text,
-        synthetic boolean NOT NULL,
-        signed boolean NOT NULL,
-        default_event text
-    );
-    CREATE TABLE subjects (
-        subject text PRIMARY KEY,
-        state text NOT NULL,
-        synthetic boolean NOT NULL,
-        event_id bigint NOT NULL,
-        seen_at float8 NOT NULL
-    );
-    CREATE INDEX subjects_by_age ON subjects (seen_at);
-    CREATE TABLE waiting (
-        event_id bigint PRIMARY KEY,
-        receiver text NOT NULL,
-        waits_for text NOT NULL DEFAULT '',
-        due_at float8 NOT NULL,
-        starts integer NOT NULL DEFAULT 0,
-        token text
-    );
-    CREATE INDEX waiting_due ON waiting (receiver, waits_for, due_at, event_id);
-    CREATE INDEX waiting_claimed ON waiting (token, due_at) WHERE token IS NOT NULL;
-    CREATE TABLE ended (
-        event_id bigint PRIMARY KEY,
-        state text NOT NULL CHECK (state IN ('done', 'ignored', 'dead')),
-        ended_at float8 NOT NULL
-    );
-    CREATE INDEX ended_by_age ON ended (state, ended_at, event_id);
-    CREATE TABLE handled (
-        event_id bigint NOT NULL,
-        handler text NOT NULL,
-        state text NOT NULL CHECK (state IN ('done', 'failed', 'dead')),
-        failures integer NOT NULL DEFAULT 0,
-        due_at float8,
-        ended_at float8,
-        error text,
-        PRIMARY KEY (event_id, handler)
-    );
-    CREATE INDEX handled_dead ON handled (ended_at) WHERE state = 'dead';
-    CREATE TABLE handlers (
-        receiver text NOT NULL,
-        handler text NOT NULL,
-        events text NOT NULL,
-        until float8 NOT NULL,
-        PRIMARY KEY (receiver, handler)
-    );
-"""
+_SCHEMA_NAME: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
 
 
 class PostgresInbox(SQLInbox):
@@ -136,7 +76,8 @@ class PostgresInbox(SQLInbox):
         Args:
             url: ``postgresql://user:password@host/database``, or any other connection string
                 of libpq. Timeouts in it win over ours.
-            schema: Holds the tables; made if absent. Lowercase letters, digits and underscores.
+            schema: Holds the tables; made if absent. Lowercase letters, digits and underscores,
+                not ``pg_`` first, which is the server's own.
             keep_for: Seconds for which an event that is done or ignored is kept, so that its
                 repetition is recognised; from 3600. Dead letters are kept until they are
                 replayed or discarded.
@@ -189,7 +130,7 @@ class PostgresInbox(SQLInbox):
             return
         _require_transaction(connection)
         # A second run waits here for the first one's commit, and then changes nothing.
-        statement = COMPLETION.format(schema=f"{self._connector.schema}.")
+        statement = COMPLETION.format(schema=f"{self._connector.quoted}.")
         cursor = connection.execute(
             _in_psycopg(f"{statement} WHERE handled.state != 'done'"),
             (handler, claimed.event.key),
@@ -262,13 +203,18 @@ class _Connector:
         return f"{host}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
     @property
+    def quoted(self) -> str:
+        """The schema's name as an identifier, which may be a word of SQL such as ``user``."""
+        return f'"{self.schema}"'
+
+    @property
     def begin(self) -> str:
         """Statements of one round trip, whose settings end with the transaction."""
         return (
             # Whatever the role's default is: others read rows before they have the lock.
             "BEGIN ISOLATION LEVEL READ COMMITTED;"
             # Unless named, pg_temp goes first: behind PgBouncer with others' temporary tables.
-            f" SET LOCAL search_path = {self.schema}, pg_catalog, pg_temp;"
+            f" SET LOCAL search_path = {self.quoted}, pg_catalog, pg_temp;"
             f" SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';"
             f" SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT}';"
             # Where the database may lose what it has confirmed, this must not.
@@ -300,17 +246,17 @@ class _Connector:
 
     def _migrate(self, connection: "_Connection") -> None:
         """Make the tables if they are absent."""
-        if connection.execute(f"SELECT to_regclass('{self.schema}.version')").fetchone()[0] is None:
+        if connection.execute(f"SELECT to_regclass('{self.quoted}.version')").fetchone()[0] is None:
             # Not IF NOT EXISTS, which asks for the right to make one even if it exists.
-            if connection.execute(f"SELECT to_regnamespace('{self.schema}')").fetchone()[0] is None:
-                connection.execute(f"CREATE SCHEMA {self.schema}")
+            if connection.execute(f"SELECT to_regnamespace('{self.quoted}')").fetchone()[0] is None:
+                connection.execute(f"CREATE SCHEMA {self.quoted}")
             # Anew: a path that was looked up before the schema was there goes without it.
-            connection.execute(f"SET LOCAL search_path = {self.schema}, pg_temp; {_SCHEMA}")
+            connection.execute(f"SET LOCAL search_path = {self.quoted}, pg_temp; {SCHEMA}")
         (version,) = connection.execute("SELECT version FROM version").fetchone()
-        if version > _SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise ConfigurationError(
                 f"The schema {self.schema} has version {version}, this program knows "
-                f"{_SCHEMA_VERSION}: install the newer gather-async, or use another schema."
+                f"{SCHEMA_VERSION}: install the newer gather-async, or use another schema."
             )
         connection.execute("DELETE FROM waiting WHERE false")  # raises where only reading works
 
@@ -399,6 +345,7 @@ def _complete(url: str) -> str:
 def _checked_schema(schema: str) -> str:
     if not _SCHEMA_NAME.fullmatch(schema):
         raise ConfigurationError(
-            "schema must be lowercase letters, digits and underscores, and no digit first."
+            "schema must be lowercase letters, digits and underscores, and neither a digit nor "
+            "pg_ first."
         )
     return schema

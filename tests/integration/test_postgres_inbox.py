@@ -181,6 +181,25 @@ async def test_schemas_share_nothing(postgres_url: str, inbox: PostgresInbox) ->
     await other.aclose()
 
 
+@pytest.mark.parametrize("schema", ["user", "select", "default", "_1"])
+async def test_a_schema_may_be_named_like_a_word_of_sql(
+    postgres_url: str, connection: Connection, schema: str
+) -> None:
+    """It is opened, written to, and opened again, and takes part in the user's transaction."""
+    for expected in (PutResult.NEW, PutResult.DUPLICATE):
+        inbox = PostgresInbox(postgres_url, schema=schema)
+        await inbox.open()
+        assert await inbox.put(event()) is expected
+        await inbox.aclose()
+    claimed = await _claim(inbox)
+    async with connection.transaction():
+        await inbox.complete(claimed, "h", connection=connection)
+    with pytest.raises(AlreadyHandledError):
+        async with connection.transaction():
+            await inbox.complete(claimed, "h", connection=connection)
+    await inbox.aclose()
+
+
 async def test_many_open_an_absent_schema_at_once(postgres_url: str) -> None:
     """One of those that start together makes the tables."""
     boxes = [PostgresInbox(postgres_url) for _ in range(8)]
@@ -222,6 +241,7 @@ async def test_a_server_that_is_not_there(postgres_server: PostgresServer) -> No
         ("postgresql://user:hunter2@host:port:5/db?x=1&y", {}),
         ("postgresql://h/d", {"schema": "Inbox; DROP TABLE x"}),
         ("postgresql://h/d", {"schema": ""}),
+        ("postgresql://h/d", {"schema": "pg_inbox"}),
         ("postgresql://h/d", {"keep_for": 60}),
     ],
 )

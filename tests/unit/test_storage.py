@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sqlite3
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,16 +64,20 @@ async def test_committed_when_run_returns(tmp_path: Path) -> None:
     await store.aclose()
 
 
+def _insert(n: int, connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (?)", (n,))
+
+
 async def test_a_work_that_no_one_waits_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is done in its turn; its error is nobody's, and a closed store leaves it undone."""
     store = store_at(tmp_path / "s.db")
     for n in (7, 7, 8):
-        store.start(lambda connection, n=n: connection.execute("INSERT INTO t VALUES (?)", (n,)))
+        store.start(partial(_insert, n))
     assert await numbers(store) == [7, 8]
     await store.aclose()
-    store.start(lambda connection: connection.execute("INSERT INTO t VALUES (9)"))
+    store.start(partial(_insert, 9))
     gc.collect()
     assert not caplog.records
     again = store_at(tmp_path / "s.db")
