@@ -455,9 +455,9 @@ def test_a_stricter_policy_takes_less(number: str) -> None:
     gaps=st.lists(st.sampled_from(["", " ", "-", ".", "\u00a0", "\u2011", "\u200e"]), min_size=16),
 )
 def test_punctuation_never_changes_the_number(number: str, gaps: list[str]) -> None:
-    """Separators between any digits leave the same number."""
+    """Separators between any digits leave the same number, unless it looks like a decimal."""
     spread = "".join(a + b for a, b in zip(number, gaps, strict=False))
     plain = _attempt(number, None, PhonePolicy.E164)
     assert _attempt(spread, None, PhonePolicy.E164) in {plain, None}
-    if not re.search(r"\d\.\d{1,2}[ -.\u2011\u00a0\u200e]*$", spread):
+    if not re.search(r"\d\.\d{1,2}[ -.\u2011\u00a0]*$", spread.replace("\u200e", "")):
         assert _attempt(spread, None, PhonePolicy.E164) == plain
