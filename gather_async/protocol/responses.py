@@ -241,12 +241,28 @@ class ErrorBody:
 
 
 def is_error_envelope(payload: Any) -> bool:
-    """Return whether JSON is the documented error envelope, under whatever status."""
-    if not isinstance(payload, dict) or payload.get("data") is not None:
-        return False
-    error = payload.get("error")
-    return bool(error) and isinstance(error, dict | str)
+    """Return whether JSON is an error envelope, under whatever status.
 
+    Beside the documented one, that is what frameworks write in place of a result:
+    ``success: false``, a list of ``errors``, a ``status`` that is a word for failure, or
+    the number of one. Who took its null for an empty list would miss everyone there is.
+    """
+    if not isinstance(payload, dict) or payload.get("data"):
+        return False
+    is_refused = payload.get("success") is False
+    if is_refused or (payload.get("errors") and isinstance(payload["errors"], list | dict)):
+        return True
+    error, status = payload.get("error"), payload.get("status")
+    if payload.get("data") is not None:
+        return False
+    return (
+        (bool(error) and isinstance(error, dict | str))
+        or (isinstance(status, str) and status.lower() in _FAILED)
+        or any(_is_failure(payload.get(key)) for key in ("status", "statusCode"))
+    )
+
+
+_FAILED = frozenset({"error", "fail", "failed", "failure"})
 
 # Where gateways, frameworks and the standards put their words, the most telling first:
 # RFC 9457 (title, detail), RFC 6749 (error_description), FastAPI and Django (detail), AWS

@@ -262,7 +262,31 @@ def test_an_error_envelope_under_200_is_that_error(
 @pytest.mark.parametrize(
     "payload",
     [
+        {"success": False, "message": "No.", "data": None},
+        {"success": False, "error": "No.", "data": []},
+        {"success": False, "data": {}},
+        {"errors": [{"message": "No."}], "data": None},
+        {"errors": {"email": ["No."]}},
+        {"status": "error", "message": "No.", "data": None},
+        {"status": "fail", "data": None},
+        {"statusCode": 403, "message": "No."},
+        {"status": 404, "title": "No."},
+    ],
+)
+def test_what_frameworks_write_in_place_of_a_result_is_an_error(payload: Any) -> None:
+    """Read as an empty list, it would prove that nobody is there, and all are made again."""
+    assert is_error_envelope(payload)
+    assert "No" in str(failed(200, json.dumps(payload).encode())) or len(payload) == 2
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
         {"data": {"id": "x"}, "error": {"code": "X"}},
+        {"data": {"id": "x"}, "success": False, "errors": ["y"]},
+        {"data": [], "errors": []},
+        {"data": [], "status": "ok", "statusCode": 200},
+        {"data": [], "error": "a warning"},
         {"error": None},
         {"error": {}},
         {"error": 7},
