@@ -23,7 +23,13 @@ from gather_async.protocol.pagination import (
     read_counts,
 )
 from gather_async.protocol.requests import Lookup, Request, path_below, path_to
-from gather_async.protocol.responses import decode_item, decode_items, request_id_of
+from gather_async.protocol.responses import (
+    decode_item,
+    decode_items,
+    find_list,
+    find_object,
+    request_id_of,
+)
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
@@ -67,6 +73,10 @@ class Endpoint(Generic[T]):
     plural: str
     """The key of a list in ``data``, where it is keyed."""
     paging: Paging = field(factory=Paging.whole)
+    keys: tuple[str, ...] = ()
+    """Wire names of what an object is found by; one that doesn't show them may be any."""
+    has_all_keys: bool = True
+    """Whether each object has them, so that null shows nothing either."""
     _root: str = field(
         init=False,
         repr=False,
@@ -178,7 +188,35 @@ class Endpoint(Generic[T]):
     ) -> Pager[T]:
         """Return a pager over the collection."""
         query = dict(query or {})
-        return Pager(lambda number: self._page(query, timeout, Progress.before(number), {}))
+        return Pager(
+            lambda number: self._page(query, timeout, Progress.before(number), {}),
+            lambda each: self._get_shown(each, timeout),
+        )
+
+    async def _get_shown(self, id: str, timeout: Timeout | Unset) -> T | None:
+        """Read one object; None if it doesn't show by what it is found, or is gone."""
+
+        def decode(payload: Any) -> T | None:
+            item = self._decode(id, payload)
+            return (
+                None
+                if self._is_silent(find_object(payload, self.singular, self.model)[0])
+                else item
+            )
+
+        request = Request(method="GET", path=path_below(self._root, id))
+        try:
+            return await self.session.send(request, decode=decode, timeout=timeout)
+        except NotFoundError:
+            return None
+
+    def _is_silent(self, shown: Mapping[str, Any]) -> bool:
+        """Return whether an object leaves out, or garbles, by what it is found."""
+        return not all(
+            isinstance(shown.get(name), str)
+            or (name in shown and shown[name] is None and not self.has_all_keys)
+            for name in self.keys
+        )
 
     def list_request(self, query: Mapping[str, Any], *, page: int = 1) -> Request:
         """Return the request of one page."""
@@ -201,7 +239,7 @@ class Endpoint(Generic[T]):
         pages share it: a set of each page's own would grow with the square of the list.
         """
         number = before.page + 1
-        found, counts, request_id = await self.session.send(
+        found, counts, request_id, silent = await self.session.send(
             self.list_request(query, page=number), decode=self._decode_page, timeout=timeout
         )
         listed = {item.id: item for item in found}
@@ -217,12 +255,17 @@ class Endpoint(Generic[T]):
             has_next=after.has_next,
             is_complete=after.is_complete,
             request_id=request_id,
+            silent=tuple([item.id for item in items if item.id in silent]),
             fetch_next=partial(self._page, query, timeout, after, first_on),
         )
 
-    def _decode_page(self, payload: Any) -> tuple[tuple[T, ...], PageCounts, str | None]:
+    def _decode_page(
+        self, payload: Any
+    ) -> tuple[tuple[T, ...], PageCounts, str | None, frozenset[str]]:
         items = decode_items(payload, self.plural, self.model)
-        return items, read_counts(payload), request_id_of(payload)
+        raw = find_list(payload, self.plural)[0] if self.keys else ()
+        silent = frozenset([each["id"] for each in raw if self._is_silent(each)])
+        return items, read_counts(payload), request_id_of(payload), silent
 
 
 def questions_endpoint(session: Session) -> Endpoint[Question]:
@@ -258,6 +301,8 @@ def candidates_endpoint(session: Session) -> Endpoint[Candidate]:
         singular="candidate",
         plural="candidates",
         paging=Paging(size_parameter="pageSize"),
+        keys=("externalId",),
+        has_all_keys=False,
     )
 
 
@@ -270,6 +315,7 @@ def candidate_interviews_endpoint(session: Session) -> Endpoint[CandidateIntervi
         singular="candidateInterview",
         plural="candidateInterviews",
         paging=Paging(size_parameter="limit"),
+        keys=("candidateId", "interviewId"),
     )
 
 

@@ -1,7 +1,7 @@
 """Lists, page by page or item by item."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from copy import deepcopy
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +12,8 @@ from gather_async.errors import InvalidRequestError, ResponseDecodeError
 __all__ = ["Page", "Pager", "TaskCoroutine"]
 
 T = TypeVar("T")
+_MOST_READS = 3
+"""Objects of one list that are read singly; more would cost more than they can prove."""
 
 
 class TaskCoroutine(Coroutine[Any, Any, T]):
@@ -75,6 +77,16 @@ class Page(Generic[T]):
     _fetch_next: "Callable[[], Awaitable[Page[T]]] | None" = field(
         default=None, repr=False, eq=False, alias="fetch_next"
     )
+    _silent: tuple[str, ...] = field(default=(), repr=False, eq=False, alias="silent")
+    """Ids of items that don't show by what they are found, such as an external id."""
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Ids of items that the list doesn't show enough of to tell whether they are meant.
+
+        Where some do show it, such as an external id, the others have none.
+        """
+        return self._silent if len(self._silent) == len(self.items) else ()
 
     async def next(self) -> "Page[T] | None":
         """Return the next page, at the cost of one request; None if there is none.
@@ -97,7 +109,7 @@ class Page(Generic[T]):
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in {**state, "_fetch_next": None}.items():
+        for name, value in {**state, "_fetch_next": None, "_silent": ()}.items():
             object.__setattr__(self, name, value)
 
     def __copy__(self) -> "Page[T]":
@@ -116,6 +128,8 @@ class Pager(TaskCoroutine[Page[T]], Generic[T]):
     """
 
     _fetch: Callable[[int], Awaitable[Page[T]]] = field(repr=False)
+    _read: Callable[[str], Awaitable[T | None]] | None = field(default=None, repr=False)
+    """Reads one object singly; None if that doesn't show either by what it is found."""
     is_complete: bool = field(default=False, init=False)
     """Whether the latest reading, as far as it got, has everything that the server counts:
     see `Page.is_complete`."""
@@ -163,24 +177,53 @@ class Pager(TaskCoroutine[Page[T]], Generic[T]):
     async def find(self, matches: Callable[[T], bool]) -> T | None:
         """Return the first item that matches; None if the whole list has none.
 
-        Costs a request for each page up to the one that has it.
+        Costs a request for each page up to the one that has it, and a few single reads
+        where the list leaves out what an item is known by.
 
         Args:
             matches: Whether an item is the one.
 
         Raises:
             ResponseDecodeError: None of those that came matches, but fewer came than
-                the server counts, so that nothing is proven.
+                the server counts, or they don't show it, so that nothing is proven.
             GatherError: A request failed.
         """
-        async for item in self:
-            if matches(item):
-                return item
+        silent: list[str] = []
+        shows_some = False
+        async for page in self.pages():
+            for item in page.items:
+                if matches(item):
+                    return item
+            silent += page.silent
+            shows_some = shows_some or len(page.items) > len(page.silent)
+        if silent and not shows_some:
+            found = await self._find_singly(silent, matches)
+            if found is not None:
+                return found
         if not self.is_complete:
-            raise ResponseDecodeError(
-                "The list ended before everything had come that the server counts, so what "
-                "was sought may exist although it wasn't listed: try again later.",
-                body="",
-                path="$.meta.pagination.total",
+            raise _unproven(
+                "The list ended before everything had come that the server counts",
+                "$.meta.pagination.total",
             )
         return None
+
+    async def _find_singly(self, ids: Sequence[str], matches: Callable[[T], bool]) -> T | None:
+        """Return what matches of the objects that a list shows too little of."""
+        for each in ids[:_MOST_READS]:
+            item = None if self._read is None else await self._read(each)
+            if item is None:
+                break
+            if matches(item):
+                return item
+        else:
+            if len(ids) <= _MOST_READS:
+                return None
+        raise _unproven("The list leaves out by what its objects are found", "$.data")
+
+
+def _unproven(why: str, path: str) -> ResponseDecodeError:
+    return ResponseDecodeError(
+        f"{why}, so what was sought may exist although it wasn't listed: try again later.",
+        body="",
+        path=path,
+    )

@@ -114,6 +114,8 @@ class ExistingIndex:
     _is_read: bool = False
     _is_whole: bool = False
     """Whether what the list didn't show isn't there."""
+    _shows_keys: bool | None = None
+    """Whether any of the list's items shows its key; None while there are no items."""
     _all_ours: bool | None = None
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
@@ -208,10 +210,13 @@ class ExistingIndex:
             await self._cache(following)
             self._page = page = following
             self._pages_left = max(0, (self._pages_left or 0) - 1)
-        self._is_read, self._is_whole = True, page.is_complete
+        self._is_read = True
+        self._is_whole = page.is_complete and self._shows_keys is not False
         self._page = None  # with what it knows of the items it has shown
 
     async def _cache(self, page: Page[Any]) -> None:
+        if page.items:
+            self._shows_keys = self._shows_keys or not page.silent
         items = [self.read(item) for item in page.items]
         await self.journal.cache_listed(
             self.kind, [(key, it.id, it.opted_in) for key, it in items if key is not None]
