@@ -265,6 +265,8 @@ class GatherClient(Resources):
         """
         if not (isinstance(method, str) and method.isascii() and method.isalpha()):
             raise InvalidRequestError('A method is a word, such as "GET".')
+        if not isinstance(params, Mapping | None):
+            raise InvalidRequestError("params must map names to values.")
         request = Request(
             method=method.upper(),
             path=raw_path(path),

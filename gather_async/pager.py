@@ -82,7 +82,7 @@ class Page(Generic[T]):
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Ids of items that the list doesn't show enough of to tell whether they are meant.
+        """Ids of items of which the list shows too little to know whether they are meant.
 
         Where some do show it, such as an external id, the others have none.
         """

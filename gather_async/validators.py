@@ -111,6 +111,8 @@ class Number:
             return False
         if not value <= (_MOST if self.most is None else self.most):
             return False
+        if is_whole(value) and value > _MOST:  # infinity passes; a number that large does not
+            return False
         if self.above is not None and not value > self.above:
             return False
         return self.least is None or bool(value >= self.least)

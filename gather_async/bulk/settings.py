@@ -48,8 +48,13 @@ _LEASE = ("__aenter__", "__aexit__", "lost")
 
 
 def _text(_: object, attribute: Any, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ConfigurationError(f"{attribute.name} must be text that isn't empty.")
+
+
+def _optional_text(_: object, attribute: Any, value: Any) -> None:
+    if value is not None:
+        _text(_, attribute, value)
 
 
 _COUNT = Number(least=1, whole=True)
@@ -57,7 +62,7 @@ _SECONDS = Number(least=0, unit="seconds")
 
 
 def _delivery(types: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(types, str):
+    if isinstance(types, str) or not isinstance(types, Iterable):
         raise ConfigurationError('delivery_types must be a list, such as ["email"].')
     words = tuple(str(word) for word in types)
     if not words:
@@ -96,7 +101,7 @@ class InviteOptions:
     interview_id: str = field(validator=_text)
     delivery_types: tuple[str, ...] = field(converter=_delivery)
     expiry_days: int | None = field(validator=optional(_COUNT))
-    external_redirect_uri: str | None
+    external_redirect_uri: str | None = field(validator=_optional_text)
     on_existing: str = field(validator=Choice(_RULES))
     in_flight_timeout: float = field(validator=_SECONDS)
     """Seconds, after it was given up, in which a lost request may still be carried out."""

@@ -96,7 +96,7 @@ class Model:
                 values[field.name] = value
             if not is_read:
                 odd[_wire_name(field)] = raw
-            if name == "status" and is_whole(raw):
+            if name == "status" and is_whole(raw) and hasattr(cls, "status_code"):
                 values["status_code"] = raw
         missing = [each.name for each in _fields(cls) if _is_missing(each, values)]
         if missing:
@@ -220,7 +220,10 @@ def _instant(value: Any) -> datetime:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime):
         raise ValueError  # noqa: TRY004 - it is the value that is wrong, as with all readers
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the instant is of no year that Python has") from None
 
 
 def _interview_status(value: Any) -> InterviewStatus:

@@ -7,7 +7,7 @@ server's own counts say that there is more and the page number makes a differenc
 Source: /api-reference/candidate-interviews, /api-reference/candidates, /api-reference/interviews
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -95,14 +95,17 @@ def read_counts(payload: Any) -> PageCounts:
     """Return the counts of a list response, from wherever it keeps them.
 
     They are documented at ``meta.pagination`` of one list, and may sit in
-    ``meta``, ``data.pagination`` or ``data`` of others.
+    ``meta``, ``data.pagination``, ``data``, ``pagination`` or at the top of others.
     """
     meta, data = _object(payload, "meta"), _object(payload, "data")
-    for place in (_object(meta, "pagination"), meta, _object(data, "pagination"), data):
+    inner = [_object(place, "pagination") for place in (meta, data, payload)]
+    for place in (inner[0], meta, inner[1], data, inner[2], payload):
+        if not isinstance(place, Mapping):
+            continue
         counts = PageCounts(
             page=_count(place, "page"),
-            total=_count(place, "total"),
-            total_pages=_count(place, "totalPages"),
+            total=_first(place, _TOTALS),
+            total_pages=_first(place, _PAGES),
             size=_count(place, "limit") or _count(place, "pageSize"),
         )
         if counts.total is not None or counts.total_pages is not None:
@@ -122,6 +125,7 @@ def advance(
         listed: Distinct items on this page.
         fresh: Those of them that were on no page before.
     """
+    counts = _credible(counts, page=before.page + 1, listed=listed)
     totals = [each for each in (before.total, counts.total) if each is not None]
     after = evolve(
         before,
@@ -137,6 +141,18 @@ def advance(
         has_next=has_next,
         is_complete=not has_next and _is_complete(paging, after, counts, listed=listed),
     )
+
+
+def _credible(counts: PageCounts, *, page: int, listed: int) -> PageCounts:
+    """Return the counts without those that the page itself refutes: it holds more.
+
+    A total of 0 beside items is a field that is never filled in, and no end of the list.
+    """
+    if listed and counts.total is not None and counts.total < listed:
+        counts = evolve(counts, total=None)
+    if listed and counts.total_pages is not None and counts.total_pages < page:
+        counts = evolve(counts, total_pages=None)
+    return counts
 
 
 def _has_next(paging: Paging, after: Progress, counts: PageCounts, *, listed: int) -> bool:
@@ -189,6 +205,22 @@ def _object(value: Any, key: str) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
+_TOTALS = ("total", "totalCount", "total_count")
+_PAGES = ("totalPages", "total_pages")
+_LARGEST_COUNT = 1e15  # a float has it exactly
+_LONGEST_COUNT = 15  # digits
+
+
+def _first(place: Mapping[str, Any], keys: Sequence[str]) -> int | None:
+    counts = (_count(place, key) for key in keys)
+    return next((each for each in counts if each is not None), None)
+
+
 def _count(place: Mapping[str, Any], key: str) -> int | None:
+    """Return a count, which some databases and languages write as text or with a fraction."""
     value = place.get(key)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value) if len(value) <= _LONGEST_COUNT else None
+    elif isinstance(value, float) and value.is_integer() and value < _LARGEST_COUNT:
+        value = int(value)
     return value if type(value) is int and value >= 0 else None

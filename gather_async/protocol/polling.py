@@ -9,7 +9,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from gather_async.errors import ConfigurationError
+from gather_async.errors import ConfigurationError, InvalidRequestError
 from gather_async.models.question import (
     FAILED_WORDS,
     READY_WORDS,
@@ -78,6 +78,17 @@ class PollPolicy:
     def __attrs_post_init__(self) -> None:
         if self.ready_words & self.failed_words:
             raise ConfigurationError("PollPolicy: a word can't mean both success and failure.")
+
+    @classmethod
+    def of(cls, poll: "PollPolicy | None") -> "PollPolicy":
+        """Return the policy that a caller passed, or the default one for None.
+
+        Raises:
+            InvalidRequestError: It is something else.
+        """
+        if not isinstance(poll, PollPolicy | None):
+            raise InvalidRequestError("poll must be a PollPolicy, such as PollPolicy(first=2.0).")
+        return cls() if poll is None else poll
 
 
 def audio_state(question: Question, policy: PollPolicy | None = None) -> AudioState:

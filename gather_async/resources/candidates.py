@@ -131,10 +131,14 @@ class Candidates(Resource[Candidate]):
         A server that ignores the filter is read to its last page.
 
         Raises:
+            InvalidRequestError: The reference is empty or no text; nothing was sent.
             ResponseDecodeError: They weren't listed, but neither was everything that the
                 server counts, so that they may exist.
             GatherError: As for `get`.
         """
+        if not isinstance(external_id, str) or not external_id.strip():
+            # Nothing that is listed would equal it: everyone would seem absent.
+            raise InvalidRequestError("external_id must be text that isn't empty.")
         pager = self.list(external_id=external_id, timeout=timeout)
         return await pager.find(lambda candidate: candidate.external_id == external_id)
 

@@ -72,9 +72,9 @@ class Interviews(Resource[Interview]):
             "interviewType": interview_type,
             "description": description,
             "language": language,
-            "questionIds": _texts("question_ids", question_ids),
-            "surveyQuestions": None if survey_questions is None else [*survey_questions],
-            "keywords": _texts("keywords", keywords),
+            "questionIds": _listed("question_ids", question_ids),
+            "surveyQuestions": _listed("survey_questions", survey_questions),
+            "keywords": _listed("keywords", keywords),
         }
         return await self._endpoint.create(
             with_extra(body, extra), timeout=timeout, idempotent=idempotent
@@ -167,17 +167,17 @@ class Interviews(Resource[Interview]):
         if not interview_ids:
             raise InvalidRequestError("bulk_update needs at least one interview id.")
         body = {
-            "interviewIds": _texts("interview_ids", interview_ids),
+            "interviewIds": _listed("interview_ids", interview_ids),
             "mode": mode,
             "title": title,
             "displayName": display_name,
-            "keywords": _texts("keywords", keywords),
-            "removedKeywords": _texts("removed_keywords", removed_keywords),
-            "removedQuestionIds": _texts("removed_question_ids", removed_question_ids),
-            "removedSurveyQuestionIds": _texts(
+            "keywords": _listed("keywords", keywords),
+            "removedKeywords": _listed("removed_keywords", removed_keywords),
+            "removedQuestionIds": _listed("removed_question_ids", removed_question_ids),
+            "removedSurveyQuestionIds": _listed(
                 "removed_survey_question_ids", removed_survey_question_ids
             ),
-            "removedAITextQuestionIds": _texts(
+            "removedAITextQuestionIds": _listed(
                 "removed_ai_text_question_ids", removed_ai_text_question_ids
             ),
             "templateInterviewId": template_interview_id,
@@ -195,8 +195,8 @@ class Interviews(Resource[Interview]):
         )
 
 
-def _texts(name: str, values: Sequence[str] | None) -> "list[str] | None":
+def _listed(name: str, values: Sequence[Any] | None) -> "list[Any] | None":
     """Return a JSON array. One text is refused: it would be sent letter by letter."""
     if isinstance(values, str) or not (values is None or isinstance(values, Iterable)):
-        raise InvalidRequestError(f"{name} must be a list of texts, not one value.")
+        raise InvalidRequestError(f"{name} must be a list, not one value.")
     return None if values is None else [*values]

@@ -84,7 +84,7 @@ class Coordinator(Generic[T]):
         """
         over = asyncio.Event()
         target_id, seen = _split(target)
-        policy = poll or PollPolicy()
+        policy = PollPolicy.of(poll)
         waiter = self._add(target_id, seen, _seconds(timeout), policy, lambda _: over.set())
         self._start()
         try:
@@ -107,7 +107,7 @@ class Coordinator(Generic[T]):
             GatherError: What else ended a wait, once all the others are over; its notes
                 name all that ended so.
         """
-        seconds, policy = _seconds(timeout), poll or PollPolicy()
+        seconds, policy = _seconds(timeout), PollPolicy.of(poll)
         if isinstance(targets, str) or not isinstance(targets, Iterable):
             raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
         distinct = dict(_split(each) for each in targets)

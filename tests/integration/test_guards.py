@@ -1,7 +1,7 @@
 """What is refused before anything is sent, and what is looked for before it is created."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from gather_async import (
     BadRequestError,
     Candidate,
     CandidateInterview,
+    ConfigurationError,
     GatherClient,
     InvalidEmailError,
     InvalidPhoneNumberError,
@@ -177,6 +178,49 @@ async def test_arguments_of_the_wrong_type_are_refused(gather: GatherClient) -> 
     for call in calls:
         with pytest.raises(InvalidRequestError):
             await call()  # type: ignore[no-untyped-call]  # they differ in what they return
+
+
+@pytest.mark.parametrize("wrong", [7, 10**400, "text", ["text"], object(), UUID(int=1)])
+async def test_what_is_no_mapping_list_policy_or_reference_is_refused(
+    gather: GatherClient, fake: FakeGather, wrong: Any
+) -> None:
+    """Mappings, lists, policies and times raise our error before anything is sent."""
+    untyped: Any = gather
+    wait: Any = gather.questions.wait_until_audio_ready
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: gather.interviews.create(title="t", extra=wrong),
+        lambda: gather.request("GET", "/qsi/gather/teams", params=wrong),
+        lambda: wait("q", poll=wrong),
+    ]
+    if not isinstance(wrong, list):
+        calls += [
+            lambda: gather.interviews.create(title="t", survey_questions=wrong),
+            lambda: gather.bulk_invite([], interview_id="i", delivery_types=wrong),
+        ]
+    if wrong != 7:
+        calls.append(lambda: wait("q", timeout=wrong))
+    if wrong != "text":
+        calls.append(lambda: untyped.candidates.find_by_external_id(wrong))
+    for call in calls:
+        with pytest.raises((InvalidRequestError, ConfigurationError)):
+            await call()
+    assert not fake.requests
+
+
+async def test_a_reference_that_is_none_finds_nobody(gather: GatherClient) -> None:
+    """None would find the first person without a reference, and blank text nobody who has one."""
+    await gather.candidates.create(**ADA, phone="+12025550123")
+    for wrong in (None, "", " "):
+        with pytest.raises(InvalidRequestError):
+            await gather.candidates.find_by_external_id(wrong)  # type: ignore[arg-type]
+
+
+async def test_a_job_refuses_text_that_can_not_be_sent(gather: GatherClient) -> None:
+    """A lone surrogate or a redirect that is no text ends nothing half-way."""
+    untyped: Any = gather
+    for options in ({"interview_id": "\ud800"}, {"interview_id": "i", "external_redirect_uri": 7}):
+        with pytest.raises(ConfigurationError):
+            untyped.bulk_invite([], **options)
 
 
 async def test_empty_batches_and_lone_texts_are_refused(

@@ -445,3 +445,20 @@ def test_what_is_no_object_is_refused_by_pydantic(data: Any) -> None:
     """A field of a model takes an instance or a mapping, and says so otherwise."""
     with pytest.raises(pydantic.ValidationError):
         pydantic.TypeAdapter(Candidate).validate_python(data)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "odd"),
+    [
+        (Candidate, "createdAt", "0001-01-01T00:00:00+23:59"),
+        (Question, "updatedAt", "9999-12-31T23:59:59-10:00"),
+        (CandidateInterview, "status", 2),
+        (MessageGroup, "status", 0),
+    ],
+)
+def test_an_odd_field_costs_no_other_in_either_reading(model: Any, name: str, odd: object) -> None:
+    """An instant beyond the calendar, and a number for a word, stay raw in ``extra``."""
+    data = {"id": "x", name: odd}
+    for read in (model.from_dict(data), decode(data, model)):
+        assert (read.id, read.extra) == ("x", {name: odd})
+        assert type(read).from_dict(read.to_dict(by_alias=True)) == read

@@ -252,6 +252,14 @@ def test_a_total_that_is_wrong_costs_few_requests() -> None:
     assert read_all(LIMIT, lambda page: (range(100) if page == 1 else [], counts))[1] == 2
 
 
+@pytest.mark.parametrize("counts", [PageCounts(total=0), PageCounts(total=0, total_pages=0)])
+def test_counts_that_the_page_refutes_end_no_list(counts: PageCounts) -> None:
+    """A total of 0 beside a hundred items is no total: the list is read to its end."""
+    rows = list(range(250))
+    server = lambda page: (rows[(page - 1) * 100 : page * 100], counts)  # noqa: E731
+    assert read_all(LIMIT, server) == (rows, 4, True)
+
+
 def test_a_list_without_paging_takes_one_request() -> None:
     """Where no paging is documented, none is asked for, unless the counts say more."""
     assert read_all(WHOLE, lambda _: ([1], PageCounts())) == ([1], 1, True)
@@ -319,9 +327,15 @@ def test_a_page_is_asked_for_in_the_lists_own_words(
         ({"data": {"candidates": [], "total": 0}}, PageCounts(total=0)),
         ({"meta": {"pagination": {"total": 1}}, "data": {"total": 2}}, PageCounts(total=1)),
         ({"meta": {"pagination": {"limit": 50}}, "data": {"total": 2}}, PageCounts(total=2)),
-        ({"meta": {"pagination": {"total": "12"}}}, PageCounts()),
+        ({"data": [], "pagination": {"total": 3}}, PageCounts(total=3)),
+        ({"data": [], "total": 3, "page": 1}, PageCounts(total=3, page=1)),
+        ({"meta": {"totalCount": 3, "total_pages": 1}}, PageCounts(total=3, total_pages=1)),
+        ({"meta": {"pagination": {"total": "12", "page": 2.0}}}, PageCounts(total=12, page=2)),
+        ({"meta": {"pagination": {"total": "12.5"}}}, PageCounts()),
+        ({"meta": {"pagination": {"total": "9" * 5000}}}, PageCounts()),
+        ({"meta": {"pagination": {"total": 1e300}}}, PageCounts()),
         ({"meta": {"pagination": {"total": True}}}, PageCounts()),
-        ({"meta": {"pagination": {"total": 12.0}}}, PageCounts()),
+        ({"meta": {"pagination": {"total": 12.5}}}, PageCounts()),
         ({"meta": {"pagination": {"total": -1}}}, PageCounts()),
         ({"meta": {"pagination": {"total": 5, "limit": 0}}}, PageCounts(total=5)),
         ({"meta": {"requestId": "r"}, "data": [1, 2]}, PageCounts()),
