@@ -198,8 +198,9 @@ class EventListeners(Generic[E]):
         for listener in self.listeners:
             try:
                 listener(event)
-            except (Exception, asyncio.CancelledError):
-                self._log.exception("on_event raised at %s", type(event).__name__)
+            except (Exception, asyncio.CancelledError) as error:
+                extra = log_fields(error=error)
+                self._log.exception("on_event raised at %s", type(event).__name__, extra=extra)
 
 
 CallEvents = EventListeners[ClientEvent]
@@ -330,10 +331,17 @@ def operation_of(request: Request) -> tuple[str, str]:
     return "request", "/{path}"
 
 
-def log_fields(request: Request, **fields: object) -> dict[str, object]:
-    """Return the ``extra`` of a log record about a request; each name begins with ``gather_``."""
-    operation, route = operation_of(request)
-    named = {"operation": operation, "method": request.method, "route": route, **fields}
+def log_fields(request: Request | None = None, **fields: object) -> dict[str, object]:
+    """Return the ``extra`` of a log record; each name begins with ``gather_``.
+
+    Of an error only its class is named.
+    """
+    named: dict[str, object] = {}
+    if request is not None:
+        operation, route = operation_of(request)
+        named = {"operation": operation, "method": request.method, "route": route}
+    for name, value in fields.items():
+        named[name] = type(value).__name__ if isinstance(value, BaseException) else value
     return {f"gather_{name}": value for name, value in named.items()}
 
 

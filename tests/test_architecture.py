@@ -15,12 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
 import gather_async
 from gather_async import errors, models, resources
 from gather_async.bulk import BulkInvite
 from gather_async.errors import GatherError, WebhookFailure
+from gather_async.webhooks import HandlerEnded
 from gather_async.webhooks.events import EVENT_CLASSES
 
 ROOT = Path(__file__).parent.parent
@@ -155,6 +157,42 @@ def test_the_package_exports_every_error_and_model(source: ModuleType) -> None:
 def test_modules_are_short(path: Path) -> None:
     """One concept a file: none is longer than 400 lines."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def _log_calls(path: Path) -> Iterator[ast.Call]:
+    """Yield the calls of a module that write log records."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=target, attr=name)) if name in _LEVELS:
+                if ast.unparse(target).lower().endswith("_log"):
+                    yield node
+
+
+@pytest.mark.parametrize("folder", ["redis", "webhooks"])
+def test_log_records_have_their_facts_as_fields(folder: str) -> None:
+    """What a message names, or which error it is about, a formatter finds beside it."""
+    calls = [(path, call) for path in SOURCES if folder in path.parts for call in _log_calls(path)]
+    assert calls
+    for path, call in calls:
+        names_a_fact = len(call.args) > 1 or ast.unparse(call.func).endswith(".exception")
+        has_fields = "extra" in {each.arg for each in call.keywords}
+        assert has_fields or not names_a_fact, f"{_relative(path)}:{call.lineno}"
+
+
+def test_fields_of_log_records_are_documented() -> None:
+    """The page names each field that the code writes, and no other."""
+    written = {f"gather_{each.name}" for each in attrs.fields(HandlerEnded)}
+    written |= {"gather_operation", "gather_method", "gather_route"}  # of every request
+    for node in (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "log_fields":
+            written |= {f"gather_{each.arg}" for each in node.keywords if each.arg}
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    table = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `gather_")]
+    named = set(re.findall(r"`(gather_\w+)`", "".join(table)))
+    assert written == named
 
 
 def _drawn_tree() -> dict[str, str]:

@@ -35,6 +35,7 @@ from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.observability import log_fields
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota import Limiter, Priority
@@ -163,7 +164,7 @@ class JobExecution:
     def _log_end(self, report: InviteReport) -> None:
         counts = {status.value: count for status, count in report.counts.items() if count}
         rows, requests = report.total, report.requests
-        extra = {"gather_rows": rows, "gather_requests": requests, "gather_counts": counts}
+        extra = log_fields(rows=rows, requests=requests, counts=counts)
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         _LOG.info("A bulk invite ended: %s; rows: %d", summary, rows, extra=extra)
 

@@ -13,6 +13,7 @@ from gather_async.bulk.existing import KeysLeft, LookupStrategy
 from gather_async.bulk.outcome import InviteOutcome, InviteStatus
 from gather_async.bulk.row_state import RowRecord, RowState, requests_left
 from gather_async.clock import Clock
+from gather_async.observability import log_fields
 
 __all__ = [
     "InvitePlan",
@@ -227,9 +228,10 @@ class ProgressNotifier:
         self._notified_at = now
         try:
             self.callback(self.snapshot())
-        except Exception:
+        except Exception as error:
             self.callback = None
-            _LOG.exception("on_progress raised, and will not be called again")
+            extra = log_fields(error=error)
+            _LOG.exception("on_progress raised, and will not be called again", extra=extra)
 
 
 def instant(clock: Clock, later: timedelta) -> datetime:

@@ -27,6 +27,7 @@ from attrs import define
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.errors import ConfigurationError
 from gather_async.models.candidate import NewCandidate
+from gather_async.observability import log_fields
 
 __all__ = ["CandidateSource", "chunks_of", "count_of", "require_rows"]
 
@@ -74,7 +75,8 @@ class _BlockingRows:
         try:
             close()
         except Exception as error:  # its rows were read or refused, so this changes nothing
-            _LOG.debug("closing the source raised %s", type(error).__name__)
+            extra = log_fields(error=error)
+            _LOG.debug("closing the source raised %s", type(error).__name__, extra=extra)
 
     def _fill(self, chunk: list[object], iterator: Iterator[object]) -> None:
         until = time.monotonic() + _PATIENCE

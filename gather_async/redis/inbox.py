@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from redis.exceptions import ResponseError
 
 from gather_async.errors import ConfigurationError
+from gather_async.observability import log_fields
 from gather_async.redis.connection import (
     RedisClient,
     RedisConnection,
@@ -280,6 +281,7 @@ class RedisInbox:
                 "The webhook inbox on %s keeps nothing on disk: a restart loses events that were "
                 "answered with 200. Set appendonly yes.",
                 self._place,
+                extra=log_fields(place=self._place),
             )
         policy = str(info.get("maxmemory_policy", ""))
         if info.get("maxmemory") and policy.startswith("allkeys"):
@@ -288,6 +290,7 @@ class RedisInbox:
                 "Set maxmemory-policy noeviction.",
                 self._place,
                 policy,
+                extra=log_fields(place=self._place),
             )
 
     async def _answer(self, command: str, *arguments: str) -> Mapping[str, Any]:

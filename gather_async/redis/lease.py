@@ -13,6 +13,7 @@ from attrs import define
 
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
+from gather_async.observability import log_fields
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, Script
 from gather_async.validators import Number, Secret, revealed
 
@@ -211,11 +212,13 @@ class RedisLease:
                 )
         except asyncio.CancelledError:
             raise
-        except Exception:
-            _log.exception("The lease %r can't be renewed", self._name)
+        except Exception as error:
+            extra = log_fields(lease=self._name, error=error)
+            _log.exception("The lease %r can't be renewed", self._name, extra=extra)
         self._until = -math.inf
         self._lost.set()
-        _log.warning("The lease %r is lost: another process may have it", self._name)
+        extra = log_fields(lease=self._name)
+        _log.warning("The lease %r is lost: another process may have it", self._name, extra=extra)
 
     async def _renew(self, connection: RedisConnection, token: str) -> bool:
         """Renew the lease once; return whether the server answered."""

@@ -8,6 +8,7 @@ from typing import Literal
 from attrs import define, field
 
 from gather_async.errors import QuotaUnavailableError
+from gather_async.observability import log_fields
 from gather_async.protocol.rolling_windows import RollingWindows
 
 __all__ = [
@@ -81,6 +82,7 @@ class Outage:
                 self.place,
                 type(self._error).__name__,
                 consequence,
+                extra=log_fields(place=self.place, error=self._error),
             )
         return True
 
@@ -93,7 +95,8 @@ class Outage:
         """Record a step that was carried out; return whether that ended a declared outage."""
         was_declared = self.is_declared
         if was_declared:
-            _LOG.warning("%s, which keeps the quota, can be asked again", self.place)
+            extra = log_fields(place=self.place)
+            _LOG.warning("%s, which keeps the quota, can be asked again", self.place, extra=extra)
         self.since, self.retry_at, self.is_declared = math.inf, -math.inf, False
         self._error = self.local = None
         return was_declared

@@ -18,6 +18,7 @@ from redis.asyncio.client import PubSub
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.loops import LoopOwner
+from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, decoded
 from gather_async.validators import Number, Secret
@@ -239,10 +240,11 @@ class RedisSignals:
                     with suppress(RedisError):
                         await self._send(connection, is_leaving=True)
                 raise
-            except Exception:
+            except Exception as error:
                 if not self._first_try.is_set():
                     raise  # out of `start`
-                _log.exception("The signals failed; they connect again")
+                extra = log_fields(place=self._place, error=error)
+                _log.exception("The signals failed; they connect again", extra=extra)
             finally:
                 self._first_try.set()
                 await connection.aclose()
@@ -275,7 +277,8 @@ class RedisSignals:
     def _on_subscribed(self) -> None:
         """Record that events arrive from now on; earlier ones are lost."""
         if self._failures:
-            _log.info("The signals' %s is there again", self._place)
+            extra = log_fields(place=self._place)
+            _log.info("The signals' %s is there again", self._place, extra=extra)
         self._is_subscribed, self._failures = True, 0
         if self._was_subscribed:
             # Events may have been missed: one that names nothing makes each wait poll once.
@@ -291,6 +294,7 @@ class RedisSignals:
                 "The signals' %s is away (%s): waiting calls poll until it is there again",
                 self._place,
                 type(error).__name__,
+                extra=log_fields(place=self._place, error=error),
             )
 
     async def _read(self, pubsub: PubSub) -> None:
@@ -309,7 +313,8 @@ class RedisSignals:
             seconds = min(float(message["for"]), _LONGEST_LIFETIME)
             events = [(str(name), frozenset(map(str, ids))) for name, ids in message["events"]]
         except (ValueError, TypeError, KeyError):
-            _log.debug("A message on %s is not of these signals", self._channel)
+            extra = log_fields(place=self._place)
+            _log.debug("A message on %s is not of these signals", self._channel, extra=extra)
             return
         now = self._clock.monotonic()
         # Replaced, never changed: `alive` is asked for in any thread.

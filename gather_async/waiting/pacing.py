@@ -21,6 +21,7 @@ from gather_async.errors import (
     InvalidRequestError,
     WaitTimeoutError,
 )
+from gather_async.observability import log_fields
 from gather_async.protocol.rolling_windows import RateLimit
 
 __all__ = [
@@ -150,7 +151,7 @@ def _until_below(log: list[float], ceiling: float, per: float, now: float) -> fl
 def log_failed_poll(noun: str, error: GatherError) -> None:
     """Log that a poll failed; the waits go on if the error may pass."""
     name = type(error).__name__
-    extra = {"gather_polled": noun, "gather_error": name}
+    extra = log_fields(polled=noun, error=error)
     _LOG.info("A poll of %s failed: %s", noun, name, extra=extra)
 
 

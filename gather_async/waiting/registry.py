@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
+from gather_async.observability import log_fields
 from gather_async.protocol.polling import PollPolicy, next_interval
 from gather_async.waiting.pacing import BRIEF, HORIZON, PATIENCE
 
@@ -49,7 +50,7 @@ class Waiter(Generic[T]):
         """End the wait; harmless if it is over."""
         if self.outcome is None:
             self.outcome, name = outcome, type(outcome).__name__
-            _LOG.debug("A wait ended with %s", name, extra={"gather_outcome": name})
+            _LOG.debug("A wait ended with %s", name, extra=log_fields(outcome=name))
             self.on_end(self)
 
     def final_poll(self, latency: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from attrs import field, frozen
 
+from gather_async.observability import log_fields
 from gather_async.webhooks.ingest import WebhookReply
 
 __all__ = ["ASGIApp", "Receiver", "WebhookApp"]
@@ -86,7 +87,8 @@ class WebhookApp:
                 else:
                     await lifespan.__aexit__(None, None, None)
             except Exception as error:
-                _log.exception("The webhook receiver failed at %s", word)
+                extra = log_fields(error=error)
+                _log.exception("The webhook receiver failed at %s", word, extra=extra)
                 await send({"type": f"lifespan.{word}.failed", "message": str(error)})
                 return
             await send({"type": f"lifespan.{word}.complete"})

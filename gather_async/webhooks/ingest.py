@@ -13,6 +13,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from gather_async.errors import WebhookFailure, WebhookVerificationError
+from gather_async.observability import log_fields
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
 from gather_async.webhooks.events import (
@@ -123,8 +124,9 @@ class Listeners:
         for listener in tuple(self._listeners.values()):
             try:
                 listener(event, ids)
-            except Exception:
-                _log.exception("A listener to webhooks failed")
+            except Exception as error:
+                extra = log_fields(event=event, error=error)
+                _log.exception("A listener to webhooks failed", extra=extra)
 
 
 def signature_in(headers: Headers) -> str | None:
@@ -181,11 +183,12 @@ class Ingest:
             return WebhookReply.refused(404, "unknown_tenant")
         except WebhookVerificationError as error:
             status = 400 if error.reason is WebhookFailure.MALFORMED_BODY else 401
-            extra = {"gather_reason": error.reason.value, "gather_status": status}
+            extra = log_fields(reason=error.reason.value, status=status)
             _log.info("A webhook delivery was refused: %s", error.reason, extra=extra)
             return WebhookReply.refused(status, error.reason)
         except Exception as error:
-            _log.error("The secrets of webhooks failed (%s): answered 503", _kind(error))
+            kind, extra = _kind(error), log_fields(error=error, status=503)
+            _log.error("The secrets of webhooks failed (%s): answered 503", kind, extra=extra)
             return WebhookReply.unavailable("secrets_unavailable")
         self.last_event_at = datetime.fromtimestamp(self.wall(), UTC)
         return await self._store_and_reply(event, text)
@@ -314,15 +317,15 @@ class Ingest:
                 result = await self.store(event, text)
         except Exception as error:
             kind = _kind(error)
-            extra = {"gather_event": event.event, "gather_error": kind, "gather_status": 503}
+            extra = log_fields(event=event.event, error=error, status=503)
             _log.error("A webhook event could not be stored (%s): answered 503", kind, extra=extra)
             return WebhookReply.unavailable("inbox_not_writable")
         if result is PutResult.FULL:
-            extra = {"gather_event": event.event, "gather_error": "full", "gather_status": 503}
+            extra = log_fields(event=event.event, error="full", status=503)
             _log.error("The webhook inbox is full: answered 503", extra=extra)
             return WebhookReply.unavailable("inbox_full")
         word = result.name.lower()
-        extra = {"gather_event": event.event, "gather_result": word, "gather_status": 200}
+        extra = log_fields(event=event.event, result=word, status=200)
         _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
 

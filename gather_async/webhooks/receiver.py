@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.loops import LoopOwner
-from gather_async.observability import EventListeners, start_log
+from gather_async.observability import EventListeners, log_fields, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number
 from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
@@ -172,8 +172,7 @@ class WebhookReceiver(Handlers):
         if self._owner.loop is None and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "Webhooks are stored, but no handler runs: use 'async with hooks', or the "
-                "framework's lifespan."
+                "Webhooks are stored, but no handler runs: use 'async with hooks' or a lifespan."
             )
         return await self._ingest.handle(body, headers, path=path, tenant=tenant)
 
@@ -198,7 +197,7 @@ class WebhookReceiver(Handlers):
         try:
             await self.start()
         except Exception as error:
-            _log.error("The webhook receiver can't start: %s", error)
+            _log.error("The webhook receiver can't start: %s", error, extra=log_fields(error=error))
             return False
         self._is_auto_started = True
         return True
@@ -301,7 +300,8 @@ class WebhookReceiver(Handlers):
             if not self._inbox.is_shared:
                 counts = await self._inbox.counts()
                 if lost := counts.get(EventState.WAITING, 0):
-                    _log.error("%d unfinished webhook events are lost with memory", lost)
+                    extra = log_fields(lost=lost)
+                    _log.error("%d unfinished events are lost with memory", lost, extra=extra)
             await self._inbox.aclose()
 
     async def catch_up(self, gather: CatchUpClient, *, since: datetime) -> int:

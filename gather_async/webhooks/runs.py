@@ -13,6 +13,7 @@ from attrs import asdict, define, field, frozen
 
 from gather_async.clock import Clock, Timer
 from gather_async.errors import AlreadyHandledError
+from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
@@ -223,7 +224,7 @@ async def run_handler(
         failures=failures if failure is None else failures + 1,
         error=None if failure is None else _kind_of(failure),
     )
-    extra = {f"gather_{name}": value for name, value in asdict(ended).items()}
+    extra = log_fields(**asdict(ended))
     if failure is None:
         _log.debug(
             "The webhook handler %s is done with %s", handler.name, claimed.event.key, extra=extra
@@ -344,12 +345,9 @@ class DeadLetterPublisher:
             failure.failures,
             kind,
             "".join(_FRAME.findall(failure.error)),
-            extra={
-                "gather_event": claimed.event.name,
-                "gather_handler": handler,
-                "gather_failures": failure.failures,
-                "gather_error": kind,
-            },
+            extra=log_fields(
+                event=claimed.event.name, handler=handler, failures=failure.failures, error=kind
+            ),
         )
         if self.callback is None:
             return
@@ -377,8 +375,9 @@ async def _publish(callback: OnDeadLetter, letter: DeadLetter) -> None:
         result = callback(letter)
         if isawaitable(result):
             await result
-    except Exception:
-        _log.exception("on_dead_letter failed")
+    except Exception as error:
+        extra = log_fields(event=letter.event.event, handler=letter.handler, error=error)
+        _log.exception("on_dead_letter failed", extra=extra)
 
 
 async def change_letters(

@@ -12,6 +12,7 @@ from attrs import define
 
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError, WebhookVerificationError
+from gather_async.observability import log_fields
 from gather_async.storage import SQLiteStore
 from gather_async.webhooks.events import decode_event
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
@@ -121,7 +122,9 @@ class SQLiteInbox(SQLInbox):
                 if self._file is file:
                     self._file = None
                     _log.error(
-                        "The webhook inbox %s was deleted or replaced: opened anew", self._path
+                        "The webhook inbox %s was deleted or replaced: opened anew",
+                        self._path,
+                        extra=log_fields(place=str(self._path)),
                     )
                     await file.store.aclose()
                     file.remove_log()

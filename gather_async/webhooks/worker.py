@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from gather_async.clock import Clock, wait
-from gather_async.observability import EventListeners
+from gather_async.observability import EventListeners, log_fields
 from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
@@ -35,6 +35,7 @@ __all__ = ["Worker"]
 
 _LOG = logging.getLogger("gather_async.webhooks")
 
+_TRIED_AGAIN: Final = "The webhook inbox failed; it is tried again"
 _STORAGE_PAUSE: Final = 1.0  # seconds before a failed inbox is tried again
 _PRUNE_EVERY: Final = 600.0
 _ANNOUNCE_EVERY: Final = 60.0  # far below the shortest time for which handlers are kept
@@ -146,8 +147,8 @@ class Worker:
                 due_at = await self._claim()
                 await self._maintain()
                 await self._publish()
-            except Exception:
-                _LOG.exception("The webhook inbox failed; it is tried again")
+            except Exception as error:
+                _LOG.exception(_TRIED_AGAIN, extra=log_fields(error=error))
                 due_at = self.clock.monotonic() + _STORAGE_PAUSE
             if self._is_draining and not self._held and not self._waits_for(due_at):
                 return
@@ -343,8 +344,8 @@ class Worker:
             try:
                 await change()
                 return
-            except Exception:
-                _LOG.exception("The webhook inbox failed; it is tried again")
+            except Exception as error:
+                _LOG.exception(_TRIED_AGAIN, extra=log_fields(error=error))
             await self.clock.sleep(_STORAGE_PAUSE)
 
     # Upkeep

@@ -170,7 +170,9 @@ async def test_a_server_that_loses_events_is_warned_of_once(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(warned)
     assert all(part in message for part, message in zip(warned, messages, strict=True))
-    assert all("127.0.0.1" in message for message in messages)
+    places = [vars(record)["gather_place"] for record in caplog.records]
+    assert all(place in text for place, text in zip(places, messages, strict=True))
+    assert {place.rpartition(":")[0] for place in places} <= {"Redis at 127.0.0.1"}
 
 
 async def test_a_server_that_does_not_say_is_believed(

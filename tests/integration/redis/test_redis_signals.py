@@ -233,6 +233,9 @@ async def test_a_server_that_goes_and_comes(
     lines = [(each.levelname, each.getMessage().rpartition(" is ")[2]) for each in caplog.records]
     assert [line for line in lines if line[0] == "INFO"] == [("INFO", "there again")] * 2
     assert len([line for line in lines if line[0] == "WARNING"]) == 2
+    fields = [vars(each) for each in caplog.records]
+    assert {each["gather_place"] for each in fields} == {f"Redis at 127.0.0.1:{redis_server.port}"}
+    assert all(("gather_error" in each) is (each["levelname"] == "WARNING") for each in fields)
 
 
 async def test_no_server_at_the_start() -> None:
