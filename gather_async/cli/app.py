@@ -146,9 +146,9 @@ class _Parser(argparse.ArgumentParser):
     argparse leaves that to the program's, and shows its usage instead of the command's.
     """
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, *args: Any, **more: Any) -> Any:
         """Return the options, and nothing that is left over."""
-        options, unknown = super().parse_known_args(args, namespace)
+        options, unknown = super().parse_known_args(*args, **more)
         if unknown:
             word, known = unknown[0].partition("=")[0], self._option_string_actions
             longer = [each for each in known if len(word) > 2 and word.lstrip("-") in each]

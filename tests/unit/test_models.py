@@ -167,7 +167,7 @@ def test_what_is_refused_is_not_repeated(model: Any) -> None:
     assert "555" not in str(wrong_phone.value)
     assert "ada" not in str(wrong_email.value)
     with pytest.raises(TypeError, match="unknown") as unknown_field:
-        model(**good, unknown=1)
+        model(**{**good, "unknown": 1})
     for error in (wrong_phone.value, wrong_email.value, unknown_field.value):
         # As a reporter shows it, with the locals of all frames but this test's own.
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next

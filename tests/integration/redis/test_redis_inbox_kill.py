@@ -77,6 +77,7 @@ async def test_a_killed_worker_loses_nothing_and_repeats_nothing_that_was_record
     ]
     # Receives only: it has no handlers, and is never started.
     hooks = WebhookReceiver("s", inbox=RedisInbox(redis_url), handling=HandlerPolicy())
+    killed = 0
     try:
         for each in workers:
             assert each.stdout is not None
