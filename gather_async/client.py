@@ -34,6 +34,7 @@ from gather_async.settings import (
     validate_max_wait,
     validate_priority,
     validate_retry,
+    validate_session,
     without_unset,
 )
 from gather_async.transport import (
@@ -136,7 +137,7 @@ class GatherClient(Resources):
         wired = Session(
             transport=self._make_transport(
                 base=self._base_url,
-                borrowed=session,
+                borrowed=validate_session(session),
                 proxy=proxy_for(self._base_url, trust_env=trust_env, lent=session),
                 trace_configs=trace_configs,
                 max_response=Number(least=1, whole=True).check("max_response", max_response),

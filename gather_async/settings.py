@@ -33,6 +33,7 @@ __all__ = [
     "validate_max_wait",
     "validate_priority",
     "validate_retry",
+    "validate_session",
     "without_unset",
 ]
 
@@ -111,6 +112,30 @@ def proxy_for(base_url: str, *, trust_env: bool, lent: HTTPSession | None) -> st
             "HTTPS_PROXY must be an http:// or https:// URL: other proxies are not supported."
         )
     return proxy
+
+
+# They describe one request, or the body of one. As defaults of a session they would fit none.
+_OF_ONE_REQUEST = frozenset(
+    {
+        *("Content-Encoding", "Content-Length", "Expect", "Range", "Transfer-Encoding"),
+        *("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since"),
+    }
+)
+
+
+def validate_session(session: HTTPSession | None) -> HTTPSession | None:
+    """Return a lent session, if what it sends by default suits any request.
+
+    Raises:
+        ConfigurationError: It would send headers of some other request; the message names them.
+    """
+    headers = () if session is None else session.headers
+    if unfit := sorted(name for name in _OF_ONE_REQUEST if name in headers):
+        raise ConfigurationError(
+            f"The aiohttp session that was lent sends {', '.join(unfit)} with every request: "
+            "lend one without such default headers."
+        )
+    return session
 
 
 def _is_loopback(host: str) -> bool:

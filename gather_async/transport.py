@@ -13,11 +13,7 @@ from attrs import define, evolve, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from gather_async.errors import (
-    ClientClosedError,
-    ConfigurationError,
-    ResponseDecodeError,
-)
+from gather_async.errors import ClientClosedError, ResponseDecodeError
 from gather_async.loops import Deadlines, LoopOwner, PerLoop, end_lifetime
 from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
@@ -108,29 +104,6 @@ class _LoopSession:
         await end_lifetime(lifetime)
 
 
-# They describe one request, or the body of one. As defaults of a session they would fit none.
-_OF_ONE_REQUEST = frozenset(
-    {
-        *("Content-Encoding", "Content-Length", "Expect", "Range", "Transfer-Encoding"),
-        *("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since"),
-    }
-)
-
-
-def _has_fitting_headers(_: object, __: object, session: aiohttp.ClientSession | None) -> None:
-    """Refuse a session that would send headers of some other request.
-
-    Raises:
-        ConfigurationError: It would; the message names them.
-    """
-    headers = () if session is None else session.headers
-    if unfit := sorted(name for name in _OF_ONE_REQUEST if name in headers):
-        raise ConfigurationError(
-            f"The aiohttp session that was lent sends {', '.join(unfit)} with every request: "
-            "lend one without such default headers."
-        )
-
-
 @define(eq=False, repr=False)
 class Transport:
     """Sends requests through aiohttp, with a session of its own in each loop that it is used in.
@@ -139,9 +112,7 @@ class Transport:
     """
 
     _base: str = field(alias="base")
-    _borrowed: aiohttp.ClientSession | None = field(
-        default=None, alias="borrowed", validator=_has_fitting_headers
-    )
+    _borrowed: aiohttp.ClientSession | None = field(default=None, alias="borrowed")
     _proxy: str | None = field(default=None, alias="proxy", repr=False)
     _max_response: int = field(default=16 * 2**20, alias="max_response")
     _trace_configs: Sequence[aiohttp.TraceConfig] = field(default=(), alias="trace_configs")
