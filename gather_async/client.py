@@ -8,7 +8,7 @@ from datetime import timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
@@ -167,13 +167,7 @@ class GatherClient(Resources):
         """Build the resources upon one session, which all share the waits."""
         self._session = session
         self._defaults = defaults
-        self._build(
-            session,
-            self._waits,
-            phone_policy=defaults.phone_policy,
-            default_region=defaults.default_region,
-            user_id=defaults.user_id,
-        )
+        self._build(session, self._waits, **asdict(defaults))
 
     @property
     def limiter(self) -> Limiter:

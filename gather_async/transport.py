@@ -1,8 +1,8 @@
-"""One HTTP exchange. The only module that imports aiohttp's client, and maps its errors."""
+"""One HTTP exchange. Only here, and for its errors, is aiohttp's client imported."""
 
 import asyncio
 import platform
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -14,10 +14,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gather_async.errors import ClientClosedError, ResponseDecodeError
+from gather_async.exchange_errors import broken, chainable, timed_out
 from gather_async.loops import Deadlines, LoopOwner, PerLoop, end_lifetime
 from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
-from gather_async.send_state import SendState, broken, chainable, timed_out
 from gather_async.validators import Number
 
 __all__ = [
@@ -39,6 +39,47 @@ HTTPSession = aiohttp.ClientSession
 HTTPTrace = aiohttp.TraceConfig
 
 _MOST_CONNECTIONS = 100  # as many as aiohttp's own pool
+
+
+@define(eq=False)
+class SendState:
+    """State of one exchange under way."""
+
+    on_resent: Callable[[], None]
+    """Called when aiohttp sends the request once more on its own."""
+    may_resend: bool = True
+    """Whether aiohttp may: it does so for a GET, PUT or DELETE whose connection broke."""
+    sends: int = 0
+    """How often the request left."""
+    has_response: bool = False
+    """Whether a response has begun."""
+    _connection: asyncio.BaseTransport | None = field(default=None, init=False, repr=False)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the server may have the request."""
+        return self.sends > 0
+
+    def check_resend(self) -> None:
+        """Stop aiohttp from sending a write twice.
+
+        Raises:
+            ClientConnectionError: It was sent before, and may not be again.
+        """
+        if self.sends and not self.may_resend:
+            raise aiohttp.ClientConnectionError("the connection broke before a response came")
+
+    def mark_sent(self, connection: asyncio.BaseTransport | None = None) -> None:
+        """Record that the request leaves."""
+        self._connection = connection
+        self.sends += 1
+        if self.sends > 1:
+            self.on_resent()
+
+    def close_connection(self) -> None:
+        """Close the connection, whose responses can't be trusted any more."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 _SENDING: ContextVar[SendState | None] = ContextVar("gather_async_sending", default=None)
@@ -195,7 +236,7 @@ class Transport:
             # Only the deadline's cancellation becomes an error; the caller's may have come, too.
             if deadline is None or not deadline.is_sole_cause():
                 raise
-            raise timed_out(method, self._host, state, timeout) from None
+            raise self._mapped(TimeoutError(), method, state, timeout) from None
         finally:
             if deadline is not None:
                 deadline.end()
@@ -243,11 +284,17 @@ class Transport:
     ) -> Exception:
         """Return the error of this package that one of aiohttp's means."""
         if isinstance(error, TimeoutError):
-            return timed_out(method, self._host, state, timeout)
+            return timed_out(
+                method,
+                self._host,
+                timeout,
+                was_sent=state.was_sent,
+                has_response=state.has_response,
+            )
         if isinstance(error, aiohttp.ClientError | OSError):
-            return broken(method, self._host, state, error)
+            return broken(method, self._host, error, was_sent=state.was_sent)
         if self._is_closed and state.was_sent:  # aiohttp 3.12.0 asserts a live connection
-            return broken(method, self._host, state, error, reason="the client was closed")
+            return broken(method, self._host, error, was_sent=True, reason="the client was closed")
         if self._is_closed:
             return ClientClosedError("This client is closed: make a new GatherClient.")
         if self._borrowed is not None and self._borrowed.closed:
