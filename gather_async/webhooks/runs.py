@@ -226,15 +226,14 @@ async def run_handler(
     )
     extra = log_fields(**asdict(ended))
     if failure is None:
-        _log.debug(
-            "The webhook handler %s is done with %s", handler.name, claimed.event.key, extra=extra
-        )
+        done = "The webhook handler %s is done with %s"
+        _log.debug(done, handler.name, claimed.event.key, extra=extra)
     else:
         _log.warning(
-            "The webhook handler %s failed on %s: %s (failure %d); the debug log says where",
+            "The webhook handler %s failed on %s: %s (failure %d); the debug log has all",
             handler.name,
             claimed.event.key,
-            ended.error,
+            f"{ended.error}{_place_of(failure)}",
             ended.failures,
             extra=extra,
         )
@@ -257,19 +256,29 @@ async def _call(handler: Handler, claimed: ClaimedEvent) -> None:
 
 def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
     """Return what went wrong in a run that is over: its kind first, then the traceback."""
+    if run.cancelled() and timeout is not None:
+        return f"TimeoutError: it took longer than {timeout:g} seconds"
     if run.cancelled():
-        if timeout is not None:
-            return f"TimeoutError: it took longer than {timeout:g} seconds"
         return "CancelledError: it was cancelled from within"
     error = run.exception()
     if error is None or isinstance(error, AlreadyHandledError):
         return None
     kind = "SystemExit" if isinstance(error, _ExitError) else type(error).__name__
-    return f"{kind}: {error}\n" + "".join(traceback.format_exception(error))
+    try:
+        said = str(error)
+    except Exception:
+        said = "its text can't be made"
+    return f"{kind}: {said}\n" + "".join(traceback.format_exception(error))
 
 
 # Of a traceback a log gets the places: messages and lines of code may hold whom it is about.
 _FRAME = re.compile(r'\n  File "[^"\n]*", line \d+, in [\w<>.]+(?=\n)')
+
+
+def _place_of(failure: str) -> str:
+    """Return where in the handler a failure began, and where it was raised if elsewhere."""
+    frames = [each.strip() for each in _FRAME.findall(failure) if not each.endswith("in _call")]
+    return "".join(f"; {place}" for place in dict.fromkeys(frames[:1] + frames[-1:]))
 
 
 def _kind_of(failure: str) -> str:

@@ -1,8 +1,10 @@
 """The events of real calls: their order, what they hold, and what they never hold."""
 
 import asyncio
+import json
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -493,6 +495,46 @@ async def test_a_dead_letter_is_logged_with_its_traceback(
     assert fields["gather_event"] == "interview.created"
     assert (fields["gather_failures"], fields["gather_error"]) == (1, "ValueError")
     assert [each.error.startswith("ValueError: ann@example.com") for each in letters] == [True]
+
+
+async def test_the_first_failure_of_a_handler_names_the_handler_and_the_place(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning says which handler failed at which line, and nothing that the error says."""
+    hooks = WebhookReceiver(SECRET, clock=clock, handling=HandlerPolicy(attempts=2))
+
+    @hooks.on("interview.created", name="to-crm")
+    async def save(event: WebhookEvent) -> None:
+        json.loads(EMAIL)
+
+    async with hooks:
+        await deliver(hooks, clock, "interview.created")
+        await clock.sleep(1.0)
+    warned = next(each.getMessage() for each in caplog.records if each.levelno == logging.WARNING)
+    assert "handler to-crm failed on" in warned
+    assert re.search(
+        r'JSONDecodeError; File ".*test_observability\.py", line \d+, in save; File ', warned
+    )
+    assert EMAIL not in warned
+
+
+async def test_an_error_whose_text_fails_is_a_failure_like_any(clock: VirtualClock) -> None:
+    """It is counted, tried again, and becomes a dead letter; the other handlers run."""
+    hooks = WebhookReceiver(SECRET, clock=clock, handling=HandlerPolicy(attempts=2))
+
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    @hooks.on("interview.created")
+    async def save(event: WebhookEvent) -> None:
+        raise UnspeakableError
+
+    async with hooks:
+        await deliver(hooks, clock, "interview.created")
+        await clock.sleep(30.0)
+        (letter,) = await hooks.dead_letters()
+    assert (letter.failures, letter.error.partition(":")[0]) == (2, "UnspeakableError")
 
 
 async def test_each_layer_logs_what_it_does(
