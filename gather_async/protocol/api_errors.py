@@ -20,13 +20,15 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.codec import MismatchError, decode
-from gather_async.protocol.rate_headers import read_reset, read_reset_after, read_retry_after
+from gather_async.protocol.rate_headers import read_hints, read_number
 from gather_async.protocol.responses import ErrorBody, Response, read_error, redact, truncate
+from gather_async.validators import is_number
 
 __all__ = ["api_error", "publishable", "seconds_until_reset", "server_time"]
 
 _SHOWN = 300
 _LONGEST_CREDIBLE = 3660.0  # seconds: the longest documented window, and skewed clocks
+_SMALLEST_UNIX, _SMALLEST_MILLIS = 1e9, 1e11  # 2001, and 1973 in milliseconds
 _LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 86_400
 _ERRORS: Mapping[int, type[GatherAPIError]] = {
     400: BadRequestError,
@@ -103,7 +105,7 @@ def api_error(
         wait = seconds_until_reset(response.headers, said.details, now=now)
     else:
         # Each response names the quota's reset; only a refusal's means that one must wait for it.
-        wait = _longest_credible(_retry_after(response.headers, now=now))
+        wait = _longest_credible(_hinted(response.headers, now=now, is_refused=False))
     failure.retry_after = wait
     if isinstance(failure, RateLimitedError) and wait is not None:
         failure.reset_at = datetime.fromtimestamp(min(now + wait, _LATEST), UTC)
@@ -122,18 +124,18 @@ def seconds_until_reset(
 ) -> float | None:
     """Return how long a 429 asks to wait, in seconds, at least 0; None if it doesn't say.
 
-    Of ``X-RateLimit-Reset``, ``details.resetAt`` and ``Retry-After``, the one that names the
-    longest wait within reason: to come back too early is to be refused again.
-    Source: /getting-started/rate-limits
+    Of the headers that name a reset, ``details.resetAt`` and its like, and ``Retry-After``,
+    the one that names the longest wait within reason: to come back too early is to be
+    refused again. Source: /getting-started/rate-limits
     """
-    hints = _retry_after(headers, now=now)
-    reset_at, reset_after = read_reset(headers), read_reset_after(headers)
-    if reset_at is not None:
-        hints.append(reset_at - now)
-    if reset_after is not None:
-        hints.append(reset_after)
+    hints = _hinted(headers, now=now, is_refused=True)
+    reset_at: Any = details.get("resetAt")
     with suppress(MismatchError):
-        hints.append(decode(details.get("resetAt"), datetime).timestamp() - now)
+        hints.append(decode(reset_at, datetime).timestamp() - now)
+    if is_number(reset_at) and _SMALLEST_UNIX <= reset_at < _LATEST * 1000:
+        hints += _wait_for(f"{reset_at:.3f}", now=now)
+    waits: list[Any] = [details.get(key) for key in ("retryAfter", "retry_after")]
+    hints += [float(wait) for wait in waits if is_number(wait) and 0 <= wait < _SMALLEST_UNIX]
     return _longest_credible(hints)
 
 
@@ -161,13 +163,29 @@ def _http_date(date: str) -> float | None:
     return (parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed).timestamp()
 
 
-def _retry_after(headers: Mapping[str, str], *, now: float) -> list[float]:
+def _hinted(headers: Mapping[str, str], *, now: float, is_refused: bool) -> list[float]:
     """Return what ``Retry-After`` and its like ask for, in seconds; empty if nothing."""
-    seconds, text = read_retry_after(headers)
-    if seconds is None and text:
-        date = _http_date(text)
-        seconds = None if date is None else date - now
-    return [] if seconds is None else [seconds]
+    hints: list[float] = []
+    for text, unit in read_hints(headers, is_refused=is_refused):
+        hints += [unit * wait for wait in _wait_for(text, now=now)]
+    return hints
+
+
+def _wait_for(text: str, *, now: float) -> list[float]:
+    """Return the seconds that a text means, which may be an instant; empty if nothing.
+
+    A small number is no date in 1970, but seconds; a large one is Unix seconds or
+    milliseconds.
+    """
+    number = read_number(text)
+    if number is not None and number < _SMALLEST_UNIX:
+        return [number]
+    if number is not None:
+        return [(number if number < _SMALLEST_MILLIS else number / 1000) - now]
+    with suppress(MismatchError):
+        return [decode(text, datetime).timestamp() - now]
+    date = _http_date(text)
+    return [] if date is None else [date - now]
 
 
 def _text_in(mapping: Mapping[str, Any], key: str) -> str | None:

@@ -12,10 +12,23 @@ from typing import NamedTuple
 
 from multidict import istr
 
-__all__ = ["ServerQuota", "read_rate_headers", "read_reset", "read_reset_after", "read_retry_after"]
+__all__ = [
+    "ServerQuota",
+    "read_hints",
+    "read_number",
+    "read_rate_headers",
+    "read_reset",
+    "read_reset_after",
+]
 
 _COUNT = re.compile(r"\s*(-?[0-9]{1,15})\s*(?:[,;].*)?", re.DOTALL)
 _SECONDS = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*")
+_HINT = re.compile(
+    r'"?\+?([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(?:s|sec|secs|seconds?)?"?', re.IGNORECASE
+)
+_JOINED = re.compile(r"[\s0-9.,]+")
+_POLICY_RESET = re.compile(r"\bt=([0-9]{1,15})")
+_RESETS = ("X-RateLimit-Reset", "X-RateLimit-Reset-After", "RateLimit-Reset")
 # Names that aiohttp's mapping needn't fold at each look-up.
 _LIMIT, _REMAINING = istr("X-RateLimit-Limit"), istr("X-RateLimit-Remaining")
 _RESET = istr("X-RateLimit-Reset")
@@ -62,17 +75,35 @@ def read_reset(headers: Mapping[str, str]) -> float | None:
     return _known_reset(_find(headers, _RESET))
 
 
-def read_retry_after(headers: Mapping[str, str]) -> tuple[float | None, str]:
-    """Return the seconds of ``retry-after-ms`` or ``Retry-After``, else the latter's text.
+def read_hints(headers: Mapping[str, str], *, is_refused: bool) -> list[tuple[str, float]]:
+    """Return the texts that say when to come back, each with the seconds of its unit.
 
-    A gateway in front of the API may send either, on any status. Source: RFC 9110, 10.2.3
+    ``Retry-After`` and ``retry-after-ms`` may come from a gateway, on any status. A
+    header may come several times, also joined by commas. Source: RFC 9110, 10.2.3
+
+    Args:
+        headers: The response's.
+        is_refused: Whether the quota is used up, so that its reset counts as well: the
+            documented header, and those of gateways and of the IETF's drafts.
     """
-    millis = _seconds(_find(headers, "retry-after-ms"))
-    text = _find(headers, "Retry-After") or ""
-    seconds = _seconds(text)
-    if millis is not None:
-        return max(millis / 1000, seconds or 0.0), ""
-    return seconds, text
+    hints = [(text, 1.0) for text in _find_all(headers, "Retry-After")]
+    hints += [(text, 0.001) for text in _find_all(headers, "retry-after-ms")]
+    for name in _RESETS if is_refused else ():
+        hints += [(text, 1.0) for text in _find_all(headers, name)]
+    for text in _find_all(headers, "RateLimit") if is_refused else ():
+        hints += [(seconds, 1.0) for seconds in _POLICY_RESET.findall(text)]
+    parted = [
+        (part.strip(), unit)
+        for text, unit in hints
+        for part in (text.split(",") if _JOINED.fullmatch(text) else [text])
+    ]
+    return [(text, unit) for text, unit in parted if text]
+
+
+def read_number(text: str) -> float | None:
+    """Return a hint's number, with or without a word for seconds; None if it is none."""
+    match = _HINT.fullmatch(text)
+    return float(match[1]) if match else None
 
 
 def read_reset_after(headers: Mapping[str, str]) -> float | None:
@@ -99,6 +130,15 @@ def _find(headers: Mapping[str, str], name: str) -> str | None:
         lower = name.lower()
         value = next((each for key, each in headers.items() if key.lower() == lower), None)
     return value
+
+
+def _find_all(headers: Mapping[str, str], name: str) -> list[str]:
+    """Return a header each time that it came; only some mappings know of more than one."""
+    getall = getattr(headers, "getall", None)
+    if getall is not None:
+        return list(getall(name, ()))
+    value = _find(headers, name)
+    return [] if value is None else [value]
 
 
 def _count(value: str | None) -> int | None:

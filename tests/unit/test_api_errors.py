@@ -442,6 +442,21 @@ def test_a_huge_message_takes_no_quadratic_time(text: str) -> None:
         ({"retry-after": "soon"}, {}, None),
         ({"retry-after": "Sun, 01 Mar 2026 12:00:09 GMT"}, {}, 9.0),
         ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, {}, 0.0),
+        ({"retry-after": "2026-03-01T12:00:09Z"}, {}, 9.0),
+        ({"retry-after": str(int(NOW) + 9)}, {}, 9.0),
+        ({"retry-after": "7s"}, {}, 7.0),
+        ({"retry-after": '"+7 seconds"'}, {}, 7.0),
+        ({"retry-after": "1, 9"}, {}, 9.0),
+        (quota("2026-03-01T12:00:09Z"), {}, 9.0),
+        (quota("Sun, 01 Mar 2026 12:00:09 GMT"), {}, 9.0),
+        ({"ratelimit-reset": "9"}, {}, 9.0),
+        ({"ratelimit": '"default";r=0;t=9'}, {}, 9.0),
+        ({"x-ratelimit-reset-after": "8.5"}, {}, 8.5),
+        ({}, {"resetAt": NOW + 9}, 9.0),
+        ({}, {"resetAt": 10**400}, None),
+        ({}, {"retryAfter": 9}, 9.0),
+        ({}, {"retry_after": 8.5}, 8.5),
+        ({}, {"retry_after": True}, None),
     ],
 )
 def test_a_429_says_when_to_come_back(
@@ -473,6 +488,14 @@ def test_a_5xx_may_say_when_to_come_back(
 ) -> None:
     """``Retry-After`` counts on any failure of the server."""
     assert failed(status, b"", headers).retry_after == wait
+
+
+def test_of_a_header_that_comes_twice_the_longer_wait_counts() -> None:
+    """A gateway adds its own Retry-After to the server's, in either order."""
+    for values in (["1", "9"], ["9", "1"]):
+        headers = CIMultiDictProxy(CIMultiDict([("Retry-After", each) for each in values]))
+        answer = Response(429, headers, b"")
+        assert api_error(answer, CALL, is_write=False, now=NOW).retry_after == 9.0
 
 
 def test_a_reset_beyond_the_calendar_is_its_end() -> None:
@@ -548,7 +571,16 @@ header_values = (
     st.text() | numbers | dates | st.text(alphabet="0123456789 :,-+GMTJanSun()", max_size=40)
 )
 header_names = st.sampled_from(
-    ["Date", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+    [
+        "Date",
+        "Retry-After",
+        "retry-after-ms",
+        "RateLimit",
+        "RateLimit-Reset",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+    ]
 )
 
 
