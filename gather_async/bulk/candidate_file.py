@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 from attrs import define, field, frozen
 
+from gather_async.bulk.file_kind import require_text
 from gather_async.bulk.row_check import (
     FIELDS,
     REQUIRED,
@@ -30,7 +31,6 @@ from gather_async.bulk.text_file import (
     Record,
     detect_encoding,
     physical_lines,
-    require_text,
 )
 from gather_async.errors import ConfigurationError
 
@@ -300,6 +300,13 @@ def _csv_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
     reader = CsvReader(
         lines, lambda names: len({to for _, to in _fields_by_name(names, columns)} - {None})
     )
+    if not any(map(str.strip, reader.header)):
+        raise ConfigurationError(f"The file is empty: it lacks {', '.join(REQUIRED)}.")
+    if reader.header[0].lstrip().startswith(("{", "[")):
+        raise ConfigurationError(
+            'The file looks like JSON, not CSV: pass format="jsonl", or name it .jsonl; it'
+            " must have one object on each line."
+        )
     named = _fields_by_name([name.strip() for name in reader.header], columns)
     _require_columns(named, columns)
     fields = [to for _, to in named]

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from gather_async.errors import ConfigurationError
+from gather_async.bulk.file_kind import require_text
 
 __all__ = [
     "CsvReader",
@@ -20,7 +20,6 @@ __all__ = [
     "Record",
     "detect_encoding",
     "physical_lines",
-    "require_text",
 ]
 
 _BLOCK = 1 << 20
@@ -31,21 +30,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_EXPORT = "export it as CSV (UTF-8)"
-_UNPACK = "unpack it first"
-# What a file begins with that is no text, and the way out.
-_KINDS = (
-    (b"PK\x03\x04", "a workbook (.xlsx, .ods) or another ZIP archive", _EXPORT),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls)", _EXPORT),
-    (b"\x1f\x8b", "compressed with gzip", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
-    (b"BZh", "compressed with bzip2", _UNPACK),
-    (b"\xfd7zXZ\x00", "compressed with xz", _UNPACK),
-    (b"SQLite format 3\x00", "an SQLite database", _EXPORT),
-    (b"PAR1", "a Parquet file", _EXPORT),
-    (b"%PDF-", "a PDF document", _EXPORT),
-)
-_MARKUP = re.compile(rb"\s*<(?:!doctype|html|table|\?xml|\?mso|head|body)", re.IGNORECASE)
 _ESCAPED = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
@@ -76,34 +60,6 @@ def detect_encoding(head: bytes, rest: Iterable[bytes] = ()) -> str:
     return "cp1252" if bad > good else "utf-8"
 
 
-def require_text(head: bytes, *, is_known: bool = False) -> None:
-    """Refuse a file that begins with what no text does.
-
-    Args:
-        head: The file's first bytes.
-        is_known: Whether the encoding is, so that zero bytes may be a part of it.
-
-    Raises:
-        ConfigurationError: It is another kind of file, which the message names.
-    """
-    for magic, kind, advice in _KINDS:
-        if head.startswith(magic):
-            raise ConfigurationError(f"The file is no text, but {kind}: {advice}.")
-    if _MARKUP.match(head):
-        raise ConfigurationError(f"The file is an HTML or XML document: {_EXPORT}.")
-    start = head[:400]
-    if is_known or start.count(0) * 8 < len(start) or not start:
-        return
-    odd, even = start[1::2].count(0), start[::2].count(0)
-    if min(odd, even) * 4 > max(odd, even) or max(odd, even) * 3 < len(start):
-        raise ConfigurationError(f"The file is no text: it holds zero bytes; {_EXPORT}.")
-    encoding = "utf-16-le" if odd > even else "utf-16-be"
-    raise ConfigurationError(
-        f'The file is UTF-16 without a byte order mark: pass encoding="{encoding}"'
-        f" (--encoding {encoding}), or {_EXPORT}."
-    )
-
-
 def _mark_bytes(error: UnicodeError) -> tuple[str, int]:
     """Return lone surrogates for bytes that an encoding doesn't have, whichever they are."""
     assert isinstance(error, UnicodeDecodeError)  # noqa: S101 - nothing is encoded with it
@@ -113,17 +69,37 @@ def _mark_bytes(error: UnicodeError) -> tuple[str, int]:
 # "surrogateescape" can't mark the halves of a cut character of UTF-16.
 codecs.register_error("gather_async.mark", _mark_bytes)
 
+_END_OF_FILE = re.compile(r"\x1a+(?=[\r\n]*$)")
+
 LONGEST_LINE = 1 << 20
 """Characters of a line that are read; no candidate has more."""
 
 
 def physical_lines(file: BinaryIO, encoding: str) -> Iterator[str]:
-    """Yield a file's lines with their ends, without byte order marks at the start; close it.
+    r"""Yield a file's lines with their ends, without byte order marks at the start; close it.
 
     What the encoding doesn't have becomes a lone surrogate, which the row's check
     refuses: the row is lost, not the file. Of a line longer than 1 Mi characters
-    only the beginning is given.
+    only the beginning is given. ``\r\r\n``, which a conversion makes twice, is one end,
+    and DOS's mark of a file's end is nothing.
     """
+    held = ""
+    for line in _lines_by_any_end(file, encoding):
+        if held:
+            is_one, whole, held = line == "\r\n", held, ""
+            yield f"{whole}\n" if is_one else whole
+            if is_one:
+                continue
+        if line[-1] == "\r":
+            held = line
+        elif text := _END_OF_FILE.sub("", line):
+            yield text
+    if held:
+        yield held
+
+
+def _lines_by_any_end(file: BinaryIO, encoding: str) -> Iterator[str]:
+    r"""Yield the lines that end in ``\n``, ``\r`` or ``\r\n``."""
     is_first = True
     with TextIOWrapper(file, encoding=encoding, errors="gather_async.mark", newline="") as text:
         while line := text.readline(LONGEST_LINE):

@@ -394,9 +394,9 @@ def layouts() -> list[Nasty]:
         ),
         Nasty(
             name="carriage_returns_twice",
-            why="Lines end with two carriage returns and a line feed, so each second is empty.",
+            why="Lines end with two carriage returns and a line feed: together they are one end.",
             data=text(HEAD, line(1), line(2), end="\r\r\n"),
-            rows={3: person(1), 5: person(2)},
+            rows={2: person(1), 3: person(2)},
         ),
         Nasty(
             name="separator_line",

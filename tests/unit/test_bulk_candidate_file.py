@@ -322,3 +322,48 @@ def test_stray_quotes_cost_their_own_line_alone(
 def values_of(candidate: NewCandidate) -> tuple[str, str, str, str]:
     """Return the values that every candidate has."""
     return candidate.first_name, candidate.last_name, candidate.email, candidate.phone
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_lines_are_numbered_as_editors_do_whatever_they_end_in(tmp_path: Path, end: str) -> None:
+    r"""A file that was converted twice ends its lines in \r\r\n, which is one end, not two."""
+    rows = [",".join(_FIELDS), '"A\nB",Lee,a@example.com,+12025550123', ",".join(_ZOE.values())]
+    path = tmp_path / "people.csv"
+    path.write_bytes("\n".join(rows).replace("\n", end).encode())
+    read = list(read_candidates(path))
+    assert [line_of(row) for row in read] == [2, 4]
+    assert read[1] == _ZOE
+
+
+def test_the_mark_of_a_files_end_in_dos_is_no_person(tmp_path: Path) -> None:
+    """It stands alone after the last line, or at the end of it."""
+    for end in ("\n\x1a", "\x1a", "\r\n\x1a\x1a\r\n"):
+        text = f"{','.join(_FIELDS)}\n{','.join(_ZOE.values())}{end}"
+        assert list(read_candidates(_write(tmp_path / "people.csv", text))) == [_ZOE]
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (b"PK\x05\x06", "ZIP"),
+        (b"{\\rtf1\\ansi First Name", "RTF"),
+        (b"7z\xbc\xaf\x27\x1c\x01", "7-Zip"),
+        (b"Rar!\x1a\x07\x01", "RAR"),
+        (b"\x04\x22\x4d\x18abc", "lz4"),
+        (b"\xff\xd8\xff\xe0abc", "image"),
+        (b"BEGIN:VCARD\nFN:A\n", "vCard"),
+        (b"-----BEGIN PGP MESSAGE-----\n", "decrypt"),
+        (b"", "empty"),
+        (b" \n,,\n", "empty"),
+        (b'{"first_name": "A"}\n', "JSON"),
+        (b'[{"first_name": "A"}]\n', "JSON"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named_as_what_it_is(
+    tmp_path: Path, start: bytes, told: str
+) -> None:
+    """The message says which kind it is, not that columns are missing."""
+    path = tmp_path / "people.csv"
+    path.write_bytes(start)
+    with pytest.raises(ConfigurationError, match=told):
+        list(read_candidates(path))
