@@ -48,6 +48,14 @@ def test_pages_may_use_what_earlier_minutes_left() -> None:
     assert len(spent) <= 201
 
 
+def test_pages_keep_to_the_share_where_only_a_minute_is_limited() -> None:
+    """Two fifths of one minute are made up for: half an hour of pages takes a fifth of it."""
+    spent = spend_all(PollBudget(lambda: DOCUMENTED[:1]), 1800, is_page=True)
+    assert most_within(spent, 60.0) == 40
+    saved = 4 * 20  # what may be unused when it begins
+    assert 600 <= len(spent) <= 600 + saved
+
+
 def test_an_hour_of_waiting_leaves_no_long_silence() -> None:
     """When the hour's share is nearly used up, looks go on, some 72 seconds apart."""
     spent = spend_all(PollBudget(lambda: DOCUMENTED), 3 * 3600, is_page=False)
