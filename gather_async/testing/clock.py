@@ -197,9 +197,9 @@ class VirtualClock:
 
     Sockets to a server in the same loop are safe, and so are journals and inboxes in
     databases. An answer of another process, or another thread that sleeps inside an
-    extension, looks like idleness: give ``grace``, or hold time still with `busy`. Needs a selector event loop, as
-    asyncio uses everywhere but on Windows. Loops may follow each other; use one
-    clock from one thread at a time.
+    extension, looks like idleness: give ``grace``, or hold time still with `busy`. Needs a
+    selector event loop, as asyncio uses everywhere but on Windows. Loops may follow each
+    other; use one clock from one thread at a time.
 
     Args:
         wall: What `wall` starts from: an aware datetime, or Unix seconds.
