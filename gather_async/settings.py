@@ -70,6 +70,7 @@ def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
         raise ConfigurationError(
             "base_url must start with https:// (or, on loopback, http://) and name a host, in "
             "ASCII without spaces or backslashes; an international name goes in its xn-- form."
+            f"{_missing_scheme(raw)}"
         )
     if url.query or url.fragment or "?" in raw or "#" in raw:
         raise ConfigurationError("base_url can't have a query or a fragment.")
@@ -136,6 +137,20 @@ def validate_session(session: HTTPSession | None) -> HTTPSession | None:
             "lend one without such default headers."
         )
     return session
+
+
+def _missing_scheme(raw: str) -> str:
+    """Return the advice for an address that lacks a scheme alone; it isn't repeated."""
+    if not isinstance(raw, str) or "://" in raw or not _PLAIN.fullmatch(raw):
+        return ""
+    try:
+        url = urlsplit(f"//{raw}")
+        host, _ = url.hostname or "", url.port
+    except ValueError:
+        return ""
+    if _is_loopback(host):
+        return " Put http:// before it."
+    return " Put https:// before it." if "." in host else ""
 
 
 def _is_loopback(host: str) -> bool:

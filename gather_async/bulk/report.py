@@ -19,6 +19,7 @@ from gather_async.bulk.progress import InvitePlan
 from gather_async.bulk.row_state import outcome_of
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
+from gather_async.storage.whole_file import replacing
 
 __all__ = [
     "InviteReport",
@@ -220,7 +221,7 @@ class InviteReport:
 
         It holds ids and reasons, and no name, address or number: join it to the
         source by its column ``row`` or ``line``. Blocks while it writes; a file that is there
-        is replaced.
+        is replaced once the new one is whole.
 
         Args:
             path: Where to; UTF-8, lines ended as RFC 4180 has them.
@@ -229,7 +230,7 @@ class InviteReport:
             OSError: The file can't be written.
             sqlite3.Error: The journal's file is gone or damaged.
         """
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
+        with replacing(Path(path)) as file:
             lines = csv.writer(file)
             lines.writerow(_HEADER)
             lines.writerows(map(_line, self.outcomes))

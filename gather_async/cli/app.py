@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.errors import GatherError
@@ -145,6 +145,16 @@ class _Parser(argparse.ArgumentParser):
 
     argparse leaves that to the program's, and shows its usage instead of the command's.
     """
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what was passed; a word that is like a known one is asked about."""
+        wrong = re.search(r"invalid choice: (.+?) \(choose from (.+)\)$", message)
+        if wrong is not None:
+            word, known = wrong[1].strip("'\"").lower(), re.findall(r"[\w.-]+", wrong[2])
+            begun = [each for each in known if len(word) > 1 and each.startswith(word)]
+            nearest = begun or get_close_matches(word, known, n=1)
+            message += f": did you mean {nearest[0]}?" if nearest else ""
+        super().error(message)
 
     def parse_known_args(self, *args: Any, **more: Any) -> Any:
         """Return the options, and nothing that is left over."""

@@ -202,6 +202,9 @@ class MissingKeyError(ConfigurationError):
     """There is no API key in the environment."""
 
 
+_LONG = 30
+
+
 def format_error(error: GatherError) -> str:
     """Return what happened and what to do, with the id that the vendor's support asks for."""
     # What is an argument in Python is an option here, and the details follow.
@@ -209,11 +212,17 @@ def format_error(error: GatherError) -> str:
     text = text.replace(": `.details` may name the field.", ".")
     lines = [text, *getattr(error, "__notes__", ())]
     if isinstance(error, GatherAPIError):
-        if error.details:
+        # A long text stands in the message already, such as a list of the words allowed.
+        shown = {
+            name: value
+            for name, value in error.details.items()
+            if not (isinstance(value, str) and len(value) > _LONG and value in text)
+        }
+        if shown:
             # Loaded by now, as the error comes from there.
             from gather_async.protocol.api_errors import publishable  # noqa: PLC0415
 
-            details = publishable(json.dumps(error.details, default=str))
+            details = publishable(json.dumps(shown, default=str))
             lines.append(f"The server's details: {details}")
         if error.request_id:
             lines.append(f"For the vendor's support: request id {error.request_id}.")

@@ -5,8 +5,9 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gather_async.cli.context import (
 )
 from gather_async.cli.output import ExitStatus, Output
 from gather_async.client import GatherClient
-from gather_async.errors import ConfigurationError, GatherError, NotFoundError
+from gather_async.errors import ConfigurationError, GatherError, InvalidRequestError, NotFoundError
 from gather_async.phone import known_region
 
 __all__ = ["add_to", "describe", "show_plan", "show_report", "watching"]
@@ -188,7 +189,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME=FIELD",
         help="what a column means, as Mobile=phone; without a field, ignore it",
     )
-    parser.add_argument("--report", type=Path, metavar="OUT.csv", help="one line for each row")
+    parser.add_argument("--report", type=_report, metavar="OUT.csv", help="one line for each row")
     parser.add_argument(
         "--on-existing",
         choices=("reuse", "skip", "error"),
@@ -220,6 +221,32 @@ def _existing(text: str) -> Path:
     return path
 
 
+def _report(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError("it is a folder, or its folder doesn't exist")
+    return path
+
+
+def _require_names_of_their_own(options: argparse.Namespace) -> None:
+    """Refuse to write over the people, or over who of them was invited.
+
+    Raises:
+        InvalidRequestError: Two of the files are one.
+    """
+    files = {"FILE": options.file, "--journal": options.journal, "--report": options.report}
+    given = [(name, Path(path)) for name, path in files.items() if path not in {None, Path("-")}]
+    for (name, path), (other, its_path) in combinations(given, 2):
+        if _is_one(path, its_path):
+            raise InvalidRequestError(f"{other} would replace {name}: give it another name.")
+
+
+def _is_one(path: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return path.samefile(other)
+    return path.absolute() == other.absolute()
+
+
 def _encoding(text: str) -> str:
     try:
         read_candidates("-", encoding=text)
@@ -247,6 +274,7 @@ def _region(text: str) -> str:
 
 
 def _run(options: argparse.Namespace, output: Output) -> int:
+    _require_names_of_their_own(options)
     if options.journal is None and not options.dry_run:
         output.info("Without --journal, a run that was stopped can't be continued.", style="yellow")
     return asyncio.run(_Invite(options, output).run())
@@ -327,24 +355,27 @@ class _Invite:
         else:
             show_plan(report, self.output)
         show_report(report, self.output, counts=not self.options.json)
-        self._write_report(report)
+        is_reported = self._write_report(report)
         if report.error is not None:
             self.output.error(f"Too many failures in a row. The last: {report.error}")
         if report.unfinished or report.stopped:
             self._info_resume()
-        is_good = not (report.rejected or report.failed or report.unfinished or report.stopped)
-        return ExitStatus.OK if is_good else ExitStatus.FAILURE
+        is_bad = report.rejected or report.failed or report.unfinished or report.stopped
+        return ExitStatus.OK if is_reported and not is_bad else ExitStatus.FAILURE
 
-    def _write_report(self, report: InviteReport) -> None:
+    def _write_report(self, report: InviteReport) -> bool:
+        """Write the report that was asked for; return False if that failed."""
         path = self.options.report
         if path is None:
-            return
+            return True
         try:
             report.to_csv(path)
         except (OSError, sqlite3.Error) as error:
-            self.output.error(f"The report can't be written to {path}: {error}")
-        else:
-            self.output.info(f"One line for each row: {path}")
+            why = getattr(error, "strerror", None) or error
+            self.output.error(f"The report can't be written to {path}: {why}")
+            return False
+        self.output.info(f"One line for each row: {path}")
+        return True
 
     def _info_resume(self) -> None:
         if self.options.journal is None:

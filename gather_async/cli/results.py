@@ -6,8 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import stat
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +29,7 @@ from gather_async.errors import (
     PermissionDeniedError,
 )
 from gather_async.models import Candidate, CandidateInterview, CandidateInterviewStatus
+from gather_async.storage.whole_file import real_path, replacing
 
 __all__ = ["add_to"]
 
@@ -101,7 +100,7 @@ def _run(options: argparse.Namespace, output: Output) -> int:
             count, failed = asyncio.run(_to_stdout(options, output))
         else:
             # A link stays one: its target is replaced.
-            count, failed = asyncio.run(_to_file(options, path.resolve(), output))
+            count, failed = asyncio.run(_to_file(options, real_path(path), output))
     except _ReaderLeftError:
         return ExitStatus.FAILURE
     except OSError as error:
@@ -151,36 +150,17 @@ async def _to_file(options: argparse.Namespace, target: Path, output: Output) ->
     what candidates said.
     """
     done = _kept(target, options.interview) if options.resume else {}
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open(
-            # Half a surrogate pair, which JSON can hold and UTF-8 can't, ends no export.
-            "x",
-            encoding="utf-8",
-            errors="backslashreplace",
-            newline="",
-        ) as file:
-            part.chmod(_mode_of(target))
-            write = _csv_writer(file) if target.suffix == ".csv" else _json_writer(file)
-            with _progress_file(target, output) as keep:
+    with replacing(target, new_mode=0o600) as file:
+        write = _csv_writer(file) if target.suffix == ".csv" else _json_writer(file)
+        with _progress_file(target, output) as keep:
 
-                def write_and_keep(row: Row) -> None:
-                    write(row)
-                    keep(row)
+            def write_and_keep(row: Row) -> None:
+                write(row)
+                keep(row)
 
-                counts = await _export(options, write_and_keep, output, done)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-        _progress_of(target).unlink(missing_ok=True)
-        return counts
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _mode_of(target: Path) -> int:
-    """Return the mode of the file that is replaced; a new one is its owner's alone."""
-    return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+            counts = await _export(options, write_and_keep, output, done)
+    _progress_of(target).unlink(missing_ok=True)
+    return counts
 
 
 def _progress_of(target: Path) -> Path:

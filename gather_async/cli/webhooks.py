@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,11 @@ def _data(text: str) -> Mapping[str, Any]:
 
 
 def _run_send(options: argparse.Namespace, output: Output) -> int:
+    if options.event not in EVENT_CLASSES:
+        nearest = get_close_matches(options.event, EVENT_CLASSES, n=1)
+        hint = f": did you mean {nearest[0]}?" if nearest else "."
+        known = ", ".join(sorted(EVENT_CLASSES))
+        output.info(f"{options.event} is sent, but is none of {known}{hint}", style="yellow")
     delivery = sample(
         options.event,
         secret=secret_of(options),

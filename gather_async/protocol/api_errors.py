@@ -208,7 +208,10 @@ def _phrase(status: int) -> str:
 def _server_message(status: int, message: str, details: Mapping[str, Any]) -> str:
     """Return what the server says went wrong."""
     parts = [message or _phrase(status)]
-    parts += [f"{key}: {details[key]}" for key in ("field", "reason") if _text_in(details, key)]
+    for key in ("field", "reason"):
+        text = _text_in(details, key)
+        if text and not re.search(rf"\b{re.escape(text)}", parts[0]):
+            parts.append(f"{key}: {text}")
     return "; ".join(parts)
 
 

@@ -517,6 +517,13 @@ async def test_an_unwritable_output_is_reported(
         ("list users --limt=3", "list: error: .*: did you mean --limit?"),
         ("list users --wholly-else", "list: error: unrecognized arguments: --wholly-else\n"),
         ("--nope doctor", "gather-async: error: unrecognized arguments: --nope"),
+        ("help statsu", "gather-async: error: .*: did you mean status?"),
+        ("statsu", "gather-async: error: .*: did you mean status?"),
+        ("list Candidate", "list: error: .*: did you mean candidates?"),
+        ("get narrator x", "get: error: .*: did you mean narrators?"),
+        ("webhooks snd", "webhooks: error: .*: did you mean send?"),
+        ("completion zs", "completion: error: .*: did you mean zsh?"),
+        ("help zzz", "gather-async: error: .*'completion'\\)\n|completion\\)\n"),
     ],
 )
 async def test_an_unknown_option_is_told_by_its_command(
@@ -568,6 +575,17 @@ async def test_the_doctor_finds_missing_certificates(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     done = await run("doctor")
     assert f"warning  CA           {tmp_path / 'absent.pem'} doesn't exist" in done.out
+
+
+@pytest.mark.usefixtures("invited")
+async def test_the_words_that_a_server_allows_are_shown_once(
+    run: Run, fake_gather: FakeGather
+) -> None:
+    """The server's message, its reason and its details are one thing, said once."""
+    link = str(fake_gather.candidate_interviews[0]["id"])
+    done = await run("status", link, "--set", "foo")
+    assert (done.status, done.err.count("partially_completed")) == (1, 1)
+    assert '"field": "status"' in done.err
 
 
 async def test_the_servers_details_are_shown_in_place_of_a_hint(run: Run) -> None:

@@ -129,10 +129,23 @@ async def test_a_journal_that_is_none_is_reported(
 async def test_a_report_that_cannot_be_written_is_reported(
     interview: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The invites are out, and the missing report is no secret."""
-    file = _rows(tmp_path, "+12025550123")
-    assert await _invite(file, "--interview", interview, "--report", str(tmp_path)) == 0
-    assert "can't be written" in capsys.readouterr().err
+    """The invites are out, and the missing report is no secret: a part has failed."""
+    file, circle = _rows(tmp_path, "+12025550123"), tmp_path / "circle.csv"
+    circle.symlink_to(circle)
+    assert await _invite(file, "--interview", interview, "--report", str(circle)) == 1
+    said = capsys.readouterr()
+    assert "can't be written" in said.err
+    assert "1  invited" in said.out
+
+
+async def test_a_report_that_has_no_place_is_refused_before_anyone_is_invited(
+    fake_gather: FakeGather, interview: str, tmp_path: Path
+) -> None:
+    """A folder, and a file in a folder that doesn't exist, are wrong usage."""
+    file, sent = _rows(tmp_path, "+12025550123"), len(fake_gather.requests)
+    for wrong in (tmp_path, tmp_path / "no" / "r.csv"):
+        assert await _invite(file, "--interview", interview, "--report", str(wrong)) == 2
+    assert len(fake_gather.requests) == sent
 
 
 @pytest.mark.parametrize(
@@ -153,6 +166,59 @@ async def test_wrong_usage_sends_nothing(
     file = _rows(tmp_path, "+12025550123")
     assert await _invite(file, "--interview", interview, *options) == 2
     assert len(fake_gather.requests) == before
+
+
+@pytest.mark.parametrize(
+    "pair", [("FILE", "--report"), ("FILE", "--journal"), ("--journal", "--report")], ids="".join
+)
+@pytest.mark.parametrize("kind", ["the same name", "a hard link", "a symbolic link"])
+async def test_no_file_of_a_job_is_written_over_another(
+    interview: str, tmp_path: Path, pair: tuple[str, str], kind: str
+) -> None:
+    """The people, and who of them was invited, outlive a report or journal of their name."""
+    (first, second), file = pair, _rows(tmp_path, "+12025550123")
+    journal = tmp_path / "j.db"
+    assert await _invite(file, "--interview", interview, "--journal", str(journal)) == 0
+    paths = {"FILE": Path(file), "--journal": journal, "--report": tmp_path / "r.csv"}
+    if kind == "the same name":
+        paths[second] = paths[first]
+    else:
+        paths[second] = tmp_path / "other"
+        link = paths[second].hardlink_to if kind == "a hard link" else paths[second].symlink_to
+        link(paths[first])
+    before = paths[first].read_bytes()
+    options = [text for name in ("--journal", "--report") for text in (name, str(paths[name]))]
+    assert await _invite(str(paths["FILE"]), "--interview", interview, *options) == 2
+    assert paths[first].read_bytes() == before
+
+
+def _raise(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_report_that_fails_half_way_leaves_the_old_one(
+    interview: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is replaced once the new one is whole, its links and mode stay; a pipe stays a pipe."""
+    file, report, link = _rows(tmp_path, "+12025550123"), tmp_path / "r.csv", tmp_path / "l.csv"
+    report.write_text("old")
+    report.chmod(0o640)
+    link.symlink_to(report)
+    arguments = (file, "--interview", interview, "--dry-run", "--report")
+    with monkeypatch.context() as patched:
+        patched.setattr("gather_async.bulk.report._line", _raise)
+        assert await _invite(*arguments, str(link)) == 1
+    assert report.read_text() == "old"
+    assert await _invite(*arguments, str(link)) == 0
+    assert report.read_text().startswith("row,line,")
+    assert (link.is_symlink(), report.stat().st_mode & 0o777) == (True, 0o640)
+    assert {each.name for each in tmp_path.iterdir()} == {"candidates.csv", "r.csv", "l.csv"}
+    pipe = tmp_path / "p.csv"
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    assert await _invite(*arguments, str(pipe)) == 0
+    assert (await reading).startswith("row,line,")
+    assert pipe.is_fifo()
 
 
 async def test_a_missing_file_is_wrong_usage(interview: str, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_what_send_sends_listen_prints_once(
     assert answers == [["1/3", "200"], ["2/3", "200"], ["3/3", "200"]]
     assert main([*send, "--tamper"]) == 0
     assert main([*send, "--old"]) == 0
+    assert "is none of" not in capsys.readouterr().err
     assert main([*send, "--secret", "wrong"]) == 1
     assert "401" in capsys.readouterr().out
     process.send_signal(signal.SIGINT)
@@ -121,6 +122,19 @@ async def test_listen_answers_503_where_the_endpoint_behind_is_gone(
         send = ["webhooks", "send", "interview.created", "--to", url]
         assert await asyncio.to_thread(main, send) == 1
     assert "1/1  503" in capsys.readouterr().out
+
+
+def test_an_event_that_is_not_known_is_sent_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any name can be sent; one that is misspelt is not taken for known in silence."""
+    monkeypatch.setenv("GATHER_WEBHOOK_SECRET", SECRET)
+    closed = "http://127.0.0.1:1/"
+    assert main(["webhooks", "send", "question.audio_generatd", "--to", closed]) == 1
+    said = capsys.readouterr()
+    assert "did you mean question.audio_generated?" in said.err
+    assert "interview.created" in said.err
+    assert "no answer" in said.out
 
 
 def test_send_takes_the_data_of_a_file(

@@ -175,3 +175,23 @@ def test_a_key_of_another_type_is_refused_by_its_name(key: Any) -> None:
     """The message names the type, and doesn't say that there is no key."""
     with pytest.raises(ConfigurationError, match=type(key).__name__):
         validate_key(key)
+
+
+@pytest.mark.parametrize(
+    ("raw", "advice"),
+    [
+        ("localhost:8000", "Put http://"),
+        ("127.0.0.1:8000/base", "Put http://"),
+        ("[::1]:8000", "Put http://"),
+        ("api.prod.qualifi.hr", "Put https://"),
+        ("api.example:8443", "Put https://"),
+        ("organization:qapi_key", ""),
+        ("localhost:port", ""),
+    ],
+)
+def test_an_address_without_a_scheme_is_given_the_right_one(raw: str, advice: str) -> None:
+    """The message says which scheme lacks; what may be a key is not repeated."""
+    with pytest.raises(ConfigurationError) as caught:
+        validate_base_url(raw)
+    assert str(caught.value).endswith(f"{advice} before it." if advice else "form.")
+    assert raw not in str(caught.value)
