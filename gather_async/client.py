@@ -46,7 +46,7 @@ from gather_async.transport import (
     user_agent,
 )
 from gather_async.unset import UNSET, Unset
-from gather_async.validators import Number, Secret
+from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.version import __version__
 from gather_async.waiting import Signals, Waits
 
@@ -64,6 +64,7 @@ class GatherClient(Resources):
     it as an async context manager, or call `aclose` at the end.
     """
 
+    @hide_arguments
     def __init__(
         self,
         api_key: str | bytes | Secret | None = None,
@@ -391,5 +392,7 @@ class GatherClient(Resources):
         await self.aclose()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_session"):  # it was refused, and is shown as a local of `__init__`
+            return "<GatherClient refused>"
         state = "closed" if self._session.transport.is_closed else "open"
         return f"<GatherClient {self._base_url} {state} {self._limiter!r}>"

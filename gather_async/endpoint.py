@@ -22,7 +22,7 @@ from gather_async.protocol.pagination import (
     page_query,
     read_counts,
 )
-from gather_async.protocol.requests import Lookup, Request, path_below, path_to
+from gather_async.protocol.requests import Lookup, Private, Request, path_below, path_to
 from gather_async.protocol.responses import (
     decode_item,
     decode_items,
@@ -187,7 +187,7 @@ class Endpoint(Generic[T]):
         self, query: Mapping[str, Any] | None = None, *, timeout: Timeout | Unset = UNSET
     ) -> Pager[T]:
         """Return a pager over the collection."""
-        query = dict(query or {})
+        query = Private(query or {})  # error reporters print the locals of frames
         return Pager(
             lambda number: self._page(query, timeout, Progress.before(number), {}),
             lambda each: self._get_shown(each, timeout),

@@ -21,7 +21,7 @@ from gather_async.quota.limiter import Limiter
 from gather_async.quota.queued_limiter import Pace
 from gather_async.settings import validate_key
 from gather_async.transport import HTTPSession, HTTPTrace, Timeout, Transport
-from gather_async.validators import Secret
+from gather_async.validators import Secret, hide_arguments
 from gather_async.waiting import Signals
 
 __all__ = ["ClientOptions", "GatherPool"]
@@ -81,6 +81,7 @@ class GatherPool:
     context manager, or call `aclose` at the end. It may be used in several threads.
     """
 
+    @hide_arguments
     def __init__(
         self,
         limiter: Callable[[str], Limiter] | None = None,
@@ -117,6 +118,7 @@ class GatherPool:
         self._clients: WeakValueDictionary[str, _PooledClient] = WeakValueDictionary()
         self._limiters: WeakValueDictionary[str, Limiter] = WeakValueDictionary()
 
+    @hide_arguments
     def for_key(self, api_key: str | bytes | Secret) -> GatherClient:
         """Return the client of a key: the same one for as long as it is in use.
 

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from gather_async.errors import AlreadyHandledError, ClientClosedError, ConfigurationError
 from gather_async.storage import Cursor, DatabaseStore
+from gather_async.validators import hide_arguments
 from gather_async.webhooks.inbox import ClaimedEvent
 from gather_async.webhooks.postgres_schema import SCHEMA, SCHEMA_VERSION
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
@@ -68,6 +69,7 @@ class PostgresInbox(SQLInbox):
                 await hooks.complete(connection=connection)
     """
 
+    @hide_arguments
     def __init__(
         self, url: str, *, schema: str = "gather_inbox", keep_for: float = 7 * 86_400.0
     ) -> None:

@@ -34,6 +34,15 @@ __all__ = ["CandidateSource", "chunks_of", "count_of", "require_rows"]
 _T = TypeVar("_T")
 _LOG = logging.getLogger("gather_async.bulk")
 _THREAD = "gather-async-rows"
+
+
+class _Chunk(list[object]):
+    """Rows, whose ``repr`` is their number: error reporters print the locals of frames."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} rows>"
+
+
 # Seconds. A slow source hands over what it has, rather than make its first row wait for
 # the last of a full chunk.
 _PATIENCE = 0.05
@@ -58,7 +67,7 @@ class _BlockingRows:
             raise self._failure
         if self._iterator is None:
             self._iterator = iter(self._rows)
-        chunk: list[object] = []
+        chunk: list[object] = _Chunk()
         try:
             self._fill(chunk, self._iterator)
         except Exception as error:
@@ -252,7 +261,7 @@ async def _from_async(candidates: AsyncIterable[object]) -> AsyncGenerator[list[
     is_over = False
     try:
         while not is_over:
-            chunk: list[object] = []
+            chunk: list[object] = _Chunk()
             while len(chunk) < CHUNK:
                 coming = coming or asyncio.create_task(_next(iterator))
                 await (asyncio.sleep(0) if chunk else asyncio.wait({coming}))

@@ -10,7 +10,7 @@ from typing import Any, Self, get_args, get_origin
 from attrs import NOTHING, Attribute, fields
 
 from gather_async.models.enums import InterviewStatus, OpenEnum
-from gather_async.validators import is_number, is_whole
+from gather_async.validators import hide_arguments, is_number, is_whole
 
 __all__ = [
     "Model",
@@ -70,6 +70,7 @@ class Model:
         return found
 
     @classmethod
+    @hide_arguments
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the object that `to_dict` described, under either spelling of its names.
 

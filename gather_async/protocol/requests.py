@@ -170,6 +170,7 @@ def encode_body(body: Any) -> bytes | None:
         what = _unfit_for_json(body)
     except (ValueError, RecursionError):
         what = "it holds NaN, an infinity, a lone surrogate or a cycle"
+    del body  # error reporters print the locals of frames
     raise InvalidRequestError(f"The body can't be JSON: {what}.")
 
 

@@ -19,7 +19,7 @@ from gather_async.redis.connection import (
     Script,
     decoded,
 )
-from gather_async.validators import Number, Secret
+from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
     ClaimReport,
@@ -70,6 +70,7 @@ class RedisInbox:
 
     is_shared: Literal[True] = True
 
+    @hide_arguments
     def __init__(
         self,
         redis: str | bytes | Secret | RedisClient,

@@ -9,13 +9,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Final, Self
 
-from attrs import define
+from attrs import define, field
 
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
 from gather_async.observability import log_fields
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, Script
-from gather_async.validators import Number, Secret, revealed
+from gather_async.validators import Number, Secret, hide_arguments, revealed
 
 __all__ = ["RedisLease"]
 
@@ -47,7 +47,7 @@ class _SharedConnection:
     """The connection of all leases of a process to one server: jobs come by the hundred."""
 
     connection: RedisConnection
-    url: str
+    url: str = field(repr=False)  # with its password
     users: int = 0
 
     _BY_URL: ClassVar[dict[str, "_SharedConnection"]] = {}
@@ -91,6 +91,7 @@ class RedisLease:
     acquired anew. A second holder is refused at once, in the same process, too.
     """
 
+    @hide_arguments
     def __init__(
         self,
         redis: str | bytes | Secret | RedisClient,

@@ -23,7 +23,7 @@ from gather_async.redis.connection import RedisClient, RedisConnection, RedisErr
 from gather_async.redis.outage import LocalQuota, OnOutage, Outage
 from gather_async.redis.step import STEP, EndedRequest, WaitingCalls, step_arguments
 from gather_async.redis.stepped_limiter import SteppedLimiter
-from gather_async.validators import Choice, Number, Secret, revealed
+from gather_async.validators import Choice, Number, Secret, hide_arguments, revealed
 
 __all__ = [
     "RedisLimiter",
@@ -62,6 +62,7 @@ class RedisLimiter(SteppedLimiter):
     100
     """
 
+    @hide_arguments
     def __init__(
         self,
         url: str | bytes | Secret | RedisClient,

@@ -21,7 +21,7 @@ from gather_async.loops import LoopOwner
 from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
 from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, decoded
-from gather_async.validators import Number, Secret
+from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.waiting import Listener, Signals
 from gather_async.webhooks.events import EVENT_CLASSES
 from gather_async.webhooks.ingest import Listeners
@@ -63,6 +63,7 @@ class RedisSignals:
     cluster, the URL of any one server will do.
     """
 
+    @hide_arguments
     def __init__(
         self,
         redis: str | bytes | Secret | RedisClient,

@@ -230,10 +230,14 @@ class CandidateInterviews(Resource[CandidateInterview]):
             body=with_extra({"status": status}, extra),
             needs_body=False,
         )
-        payload: Any = await self._endpoint.session.send(
-            request, timeout=timeout, idempotent=idempotent
+        # The response's body is undocumented; it stays out of what error reporters print.
+        shown = await self._endpoint.session.send(
+            request, decode=partial(_shown, id), timeout=timeout, idempotent=idempotent
         )
-        return await self._from_response_or_read(id, payload, timeout)
+        if shown is not None:
+            return shown
+        with read_after_write("the status was changed"):
+            return await self.get(id, timeout=timeout)
 
     async def results(
         self,
@@ -339,13 +343,11 @@ class CandidateInterviews(Resource[CandidateInterview]):
         """
         return await self._waits.summary.wait(id, timeout=timeout, poll=poll)
 
-    async def _from_response_or_read(
-        self, id: str, payload: Any, timeout: Timeout | Unset
-    ) -> CandidateInterview:
-        """Return the object in the response, or read it: the response's body is undocumented."""
-        with suppress(ResponseDecodeError):
-            shown = decode_item(payload, "candidateInterview", CandidateInterview)
-            if shown.id == id:
-                return shown
-        with read_after_write("the status was changed"):
-            return await self.get(id, timeout=timeout)
+
+def _shown(id: str, payload: Any) -> CandidateInterview | None:
+    """Return the object in a response; None if it shows none, or another."""
+    with suppress(ResponseDecodeError):
+        shown = decode_item(payload, "candidateInterview", CandidateInterview)
+        if shown.id == id:
+            return shown
+    return None

@@ -139,8 +139,10 @@ class Candidates(Resource[Candidate]):
         if not isinstance(external_id, str) or not external_id.strip():
             # Nothing that is listed would equal it: everyone would seem absent.
             raise InvalidRequestError("external_id must be text that isn't empty.")
-        pager = self.list(external_id=external_id, timeout=timeout)
-        return await pager.find(lambda candidate: candidate.external_id == external_id)
+        wanted = Private(externalId=external_id)
+        del external_id  # it may be an address, and error reporters print the locals of frames
+        pager = self._endpoint.list(wanted, timeout=timeout)
+        return await pager.find(lambda person: person.external_id == wanted["externalId"])
 
     @overload
     async def get_or_create(

@@ -21,7 +21,7 @@ from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.loops import LoopOwner
 from gather_async.observability import EventListeners, log_fields, start_log
 from gather_async.protocol import signatures
-from gather_async.validators import Number
+from gather_async.validators import Number, hide_arguments
 from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
 from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["WebhookReceiver"]
 
 _log = logging.getLogger("gather_async.webhooks")
-
 _ALL = 1_000_000  # dead letters
 F = TypeVar("F", bound=OnDeadLetter)
 
@@ -61,6 +60,7 @@ class WebhookReceiver(Handlers):
     that, deliveries are stored and wait; afterwards they get a 503. It may start again.
     """
 
+    @hide_arguments
     def __init__(
         self,
         secret: Secret | Sequence[Secret] | None = None,

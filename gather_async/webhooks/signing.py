@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from gather_async.errors import ConfigurationError
 from gather_async.protocol import signatures
+from gather_async.validators import hide_arguments
 from gather_async.webhooks.events import WebhookEvent, decode_event
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@hide_arguments
 def verify(
     body: bytes,
     signature_header: str | None,
@@ -70,6 +72,7 @@ def verify(
     return decode_event(signed.text)
 
 
+@hide_arguments
 def sign(
     body: bytes | str,
     *,

@@ -5,6 +5,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from traceback import TracebackException
 from types import SimpleNamespace
 from typing import Any
 
@@ -229,6 +230,20 @@ async def test_change_whose_object_cannot_be_read_is_not_reported_as_unsent(
     with pytest.raises(ResponseDecodeError, match="the status was changed") as caught:
         await gather.candidate_interviews.update_status("i", "hired")
     assert caught.value.maybe_processed
+
+
+async def test_what_a_changed_status_was_answered_with_is_in_no_frame(
+    gather: GatherClient, can: Can
+) -> None:
+    """The answer may show a person and an invite token; error reporters print locals."""
+    can("PATCH", "candidate-interviews/i/status", payload={"data": {"email": "ann@example.com"}})
+    can("GET", "candidate-interviews/i", status=500, body="")
+    with pytest.raises(ResponseDecodeError) as caught:
+        await gather.candidate_interviews.update_status("i", "hired")
+    report = TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame.locals for frame in report.stack if "gather_async/resources" in frame.filename]
+    assert ours
+    assert "ann@example.com" not in str(ours)
 
 
 async def test_object_read_back_that_makes_no_sense_names_its_path(

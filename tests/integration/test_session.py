@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from traceback import TracebackException
@@ -19,6 +19,7 @@ from gather_async import (
     GatherClient,
     GatherConnectionError,
     GatherError,
+    GatherPool,
     InvalidRequestError,
     NewCandidate,
     NotFoundError,
@@ -29,8 +30,11 @@ from gather_async import (
     RetryPolicy,
     ServerError,
 )
+from gather_async.postgres import PostgresInbox
+from gather_async.redis import RedisInbox, RedisLease, RedisLimiter, RedisSignals
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.unset import Unset
+from gather_async.webhooks import WebhookReceiver, verify
 
 Write = Callable[[GatherClient, "Made"], Awaitable[object]]
 CANDIDATES = "/qsi/gather/candidates"
@@ -589,3 +593,100 @@ async def test_cancelled_call_shows_no_key_either(fake: FakeGather) -> None:
         except TimeoutError as error:
             report = TracebackException.from_exception(error, capture_locals=True)
     assert fake.api_key not in "".join(report.format())
+
+
+WHO = "private@example.com"
+SECRET = "qapi_not_to_be_shown"
+
+
+async def _find(gather: GatherClient) -> None:
+    await gather.candidates.find_by_external_id(WHO)
+
+
+async def _list(gather: GatherClient) -> None:
+    await gather.candidates.list(external_id=WHO)
+
+
+async def _read_back(_: GatherClient) -> None:
+    Candidate.from_dict({"email": WHO})
+
+
+async def _send_no_json(gather: GatherClient) -> None:
+    await gather.request("POST", "/x", json={"email": WHO, "odd": {1}})
+
+
+async def _invite_a_source_that_breaks(gather: GatherClient) -> None:
+    def rows() -> Iterator[object]:
+        yield {"email": WHO}
+        yield {"email": WHO}
+        raise ValueError
+
+    await gather.bulk_invite(rows(), interview_id="i")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [_find, _list, _read_back, _send_no_json, _invite_a_source_that_breaks],
+    ids=lambda call: call.__name__,
+)
+async def test_no_frame_shows_whom_a_filter_body_answer_or_source_is_about(
+    fake: FakeGather, call: Callable[[GatherClient], Awaitable[None]]
+) -> None:
+    """Filters, bodies, answers and rows are no readable locals of the package's frames."""
+    async with fake.client(retry=RetryPolicy(attempts=1)) as gather:
+        fake.fail_next(500, method="GET", times=math.inf)
+        try:
+            await call(gather)
+            pytest.fail("it did not fail")
+        except Exception as error:
+            report = TracebackException.from_exception(error, capture_locals=True)
+    ours = [
+        f"{frame.name}: {frame.locals}"
+        for frame in report.stack
+        if "gather_async/" in frame.filename and "/tests/" not in frame.filename
+    ]
+    assert [each for each in ours if WHO in each] == []
+
+
+class _Subclass(GatherClient):
+    def __init__(self) -> None:
+        super().__init__(timeout=-1.0)
+
+
+async def _verify() -> None:
+    verify(b"{}", "t=1,v1=00", secret=SECRET)
+
+
+async def _take_a_key() -> None:
+    async with GatherPool() as pool:
+        pool.for_key(f"{SECRET}\n")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: GatherClient(SECRET, timeout=-1.0),
+        lambda: WebhookReceiver(SECRET, tolerance=-1.0),
+        lambda: WebhookReceiver(secrets={}, secret=SECRET),
+        lambda: RedisLimiter(f"redis://:{SECRET}@127.0.0.1", key=SECRET, reserve=-1),
+        lambda: RedisInbox(f"nope://:{SECRET}@127.0.0.1"),
+        lambda: RedisSignals(f"nope://:{SECRET}@127.0.0.1"),
+        lambda: RedisLease(f"nope://:{SECRET}@127.0.0.1", ""),
+        lambda: PostgresInbox(f"nope://:{SECRET}@127.0.0.1"),
+        lambda: asyncio.run(_verify()),
+        lambda: asyncio.run(_take_a_key()),
+        _Subclass,
+    ],
+)
+def test_what_is_refused_with_a_key_or_secret_shows_it_in_no_frame(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[[], object]
+) -> None:
+    """A setting that is wrong at the start, or a forged delivery, is reported without it."""
+    monkeypatch.setenv("GATHER_API_KEY", SECRET)
+    try:
+        refused()
+        pytest.fail("it was accepted")
+    except (GatherError, TypeError) as error:
+        report = TracebackException.from_exception(error, capture_locals=True)
+    frames = [frame for frame in report.stack if "/tests/" not in frame.filename]
+    assert [frame.name for frame in frames if SECRET in str(frame.locals)] == []
