@@ -111,13 +111,8 @@ def read_reset_after(headers: Mapping[str, str]) -> float | None:
 
     The documented one is a date, but gateways' own limits are commonly relative.
     """
-    seconds = _seconds(_find(headers, _RESET))
+    seconds = read_number((_find(headers, _RESET) or "").strip())
     return seconds if seconds is not None and seconds < _SMALLEST_UNIX else None
-
-
-def _seconds(value: str | None) -> float | None:
-    match = _SECONDS.fullmatch(value) if value else None
-    return float(match[1]) if match else None
 
 
 def _find(headers: Mapping[str, str], name: str) -> str | None:

@@ -4,10 +4,12 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import partial
 from itertools import pairwise
 from traceback import TracebackException
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +33,7 @@ from gather_async import (
     ServerError,
 )
 from gather_async.postgres import PostgresInbox
+from gather_async.protocol.responses import Response
 from gather_async.redis import RedisInbox, RedisLease, RedisLimiter, RedisSignals
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.unset import Unset
@@ -580,6 +583,32 @@ async def test_frames_of_an_error_show_no_key_and_no_person(fake: FakeGather, fa
     assert fake.api_key not in shown
     assert "private@" not in shown
     assert "2025550142" not in shown
+
+
+@pytest.mark.parametrize(
+    ("reset", "date", "wait"),
+    [
+        ("3", None, 3.0),  # relative
+        ("{:.0f}", 0.0, 60.0),
+        ("{:.0f}", 1000.0, -940.0),  # by a server whose clock is ahead
+    ],
+)
+async def test_a_reset_is_put_on_our_own_clock(
+    fake: FakeGather, reset: str, date: float | None, wait: float
+) -> None:
+    """A relative reset counts from now, and a date by the server's clock."""
+    async with fake.client(clock=fake.clock) as gather:
+        now = fake.clock.wall()
+        headers = {
+            "X-RateLimit-Limit": "100",
+            "X-RateLimit-Remaining": "50",
+            "X-RateLimit-Reset": reset.format(now + 60.0),
+        }
+        if date is not None:
+            headers["date"] = format_datetime(datetime.fromtimestamp(now + date, UTC), usegmt=True)
+        quota = gather._session._quota(cast("Any", None), Response(200, headers, b""))
+    assert quota is not None
+    assert quota.reset_at == pytest.approx(now + wait, abs=1.0)
 
 
 async def test_cancelled_call_shows_no_key_either(fake: FakeGather) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers
+from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after
 
 
 def _headers(limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
@@ -72,6 +72,16 @@ def test_the_reset_is_unix_seconds_or_nothing(reset: str, seconds: float | None)
     quota = read_rate_headers(_headers("10", "3", reset))
     assert quota is not None
     assert quota.reset_at == seconds
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [("3", 3.0), (" 2.5s ", 2.5), ("0", 0.0), ("1767225660", None), ("soon", None), (None, None)],
+)
+def test_a_reset_that_is_no_date_is_relative(reset: str | None, seconds: float | None) -> None:
+    """A small number is seconds from now, not a time in 1970."""
+    headers = {} if reset is None else {"x-ratelimit-reset": reset}
+    assert read_reset_after(headers) == seconds
 
 
 @given(st.text(), st.text(), st.text())
