@@ -102,13 +102,16 @@ class Endpoint(Generic[T]):
         """
         item = decode_item(payload, self.singular, self.model)
         if item.id != id and item.id.casefold() != id.casefold():
-            raise ResponseDecodeError(
-                f"GET {self._root}: the response holds another object than the one asked for, "
-                "at $.data.id: a proxy or the server mixes up responses.",
-                body="",
-                path="$.data.id",
-            )
+            raise self._mixed_up()
         return item
+
+    def _mixed_up(self) -> ResponseDecodeError:
+        return ResponseDecodeError(
+            f"GET {self._root}: the response holds another object than the one asked for, "
+            "at $.data.id: a proxy or the server mixes up responses.",
+            body="",
+            path="$.data.id",
+        )
 
     async def get_part(
         self,
@@ -122,9 +125,15 @@ class Endpoint(Generic[T]):
         """Read what belongs to one object, such as its ``results``."""
         path = path_to(self.path, id, name)
         request = Request(method="GET", path=path, query=query or {})
-        return await self.session.send(
-            request, decode=lambda payload: decode_item(payload, name, model), timeout=timeout
-        )
+
+        def decode(payload: Any) -> Part:
+            part = decode_item(payload, name, model)
+            owner = getattr(part, "extra", {}).get(f"{self.singular}Id", id)
+            if not isinstance(owner, str) or owner.casefold() != id.casefold():
+                raise self._mixed_up()
+            return part
+
+        return await self.session.send(request, decode=decode, timeout=timeout)
 
     async def create(
         self,

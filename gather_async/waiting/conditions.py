@@ -120,9 +120,7 @@ def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
         failed=_generation_failed,
         timed_out=_audio_late,
         is_telling=lambda question: question.transcription_status is not None,
-        is_whole=lambda question, state: (
-            state is AudioState.FAILED or question.audio_url is not None
-        ),
+        is_whole=lambda question, state: state is AudioState.FAILED or bool(question.audio_url),
     )
 
 

@@ -232,6 +232,18 @@ async def test_change_whose_object_cannot_be_read_is_not_reported_as_unsent(
     assert caught.value.maybe_processed
 
 
+async def test_results_of_another_person_are_refused(gather: GatherClient, can: Can) -> None:
+    """Where results name whose they are, they are those that were asked for."""
+    for owner, is_theirs in (("ci-1", True), ("CI-1", True), ("ci-2", False), (7, False)):
+        data = {"candidateInterviewId": owner, "summaryStatus": "complete"}
+        can("GET", "candidate-interviews/ci-1/results", payload={"data": data})
+        if is_theirs:
+            assert (await gather.candidate_interviews.results("ci-1")).summary_status == "complete"
+            continue
+        with pytest.raises(ResponseDecodeError, match="another object"):
+            await gather.candidate_interviews.results("ci-1")
+
+
 async def test_what_a_changed_status_was_answered_with_is_in_no_frame(
     gather: GatherClient, can: Can
 ) -> None:

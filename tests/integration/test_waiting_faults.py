@@ -131,11 +131,12 @@ async def test_without_a_list_single_reads_are_spread() -> None:
 # Lists that say too little
 
 
+@pytest.mark.parametrize("shown", [None, ""])
 async def test_a_list_item_without_its_audio_is_read_before_it_is_returned(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, shown: str | None
 ) -> None:
     """What the list calls complete without an audio URL is read alone once."""
-    list_shows(monkeypatch, lambda _, row: row.update(audioURL=None))
+    list_shows(monkeypatch, lambda _, row: row.update(audioURL=shown))
     async with a_world(5, audio_seconds=1.0) as world:
         ended = await all_of(world, timeout=20.0)
         assert all(isinstance(each, Question) and each.audio_url for each in ended)
