@@ -72,7 +72,8 @@ def connection_reason(error: Exception) -> str:
         is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
         return f"the proxy can't be reached: {reason}" if is_proxy else reason
     if isinstance(error, aiohttp.ClientResponseError):
-        return type(error).__name__  # its text has the request's headers
+        # Its own text has the request's headers, and its cause's has what the server sent.
+        return "the response is no valid HTTP"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -279,6 +279,30 @@ async def test_error_says_host_and_reason() -> None:
     assert not error.is_permanent
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"this is no HTTP with ann@example.com\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nann@ex",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    ],
+    ids=["no status line", "two lengths", "a long header"],
+)
+async def test_response_that_is_no_http_is_called_that(answer: bytes) -> None:
+    """The reason is what is wrong with it, in words, and nothing that was sent."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    async with serving(talk) as base, transport_to(base) as transport:
+        with pytest.raises(GatherConnectionError, match="no valid HTTP") as caught:
+            await exchange(transport)
+    assert caught.value.reason in str(caught.value)
+    assert "ann@" not in str(caught.value)
+
+
 async def test_server_without_tls_is_no_use_to_try_again() -> None:
     """A failed handshake can't mend itself, and says what failed."""
 
