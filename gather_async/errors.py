@@ -83,15 +83,18 @@ class GatherError(Exception):
     Attributes:
         pickles_body: Whether a pickle of the error holds its ``body``. False: the
             copy's ``body`` says that it was dropped.
+        published: What a pickle holds then of the other attributes that the server's
+            words are in, such as ``message``.
     """
 
     pickles_body: bool = False
+    published: Mapping[str, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = self.__dict__
         if state.get("body") and not self.pickles_body:
             # Task queues store pickles for days, out of reach of a request to erase a person.
-            state = {**state, "body": _DROPPED_BODY}
+            state = {**state, "body": _DROPPED_BODY, **(self.published or {})}
         return _restore, (type(self), self.args, state)
 
     # A copy stays in this process, so it keeps the body.

@@ -27,6 +27,7 @@ from gather_async.validators import is_number
 __all__ = ["api_error", "publishable", "seconds_until_reset", "server_time"]
 
 _SHOWN = 300
+_DEEPEST = 4  # levels of an error's details that a pickle holds
 _LONGEST_CREDIBLE = 3660.0  # seconds: the longest documented window, and skewed clocks
 _SMALLEST_UNIX, _SMALLEST_MILLIS = 1e9, 1e11  # 2001, and 1973 in milliseconds
 _LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 86_400
@@ -101,6 +102,10 @@ def api_error(
         headers={name.lower(): redact(value, secret) for name, value in response.headers.items()},
     )
     failure.maybe_processed = maybe_processed
+    failure.published = {
+        "message": publishable(failure.message),
+        "details": _published(failure.details),
+    }
     if isinstance(failure, RateLimitedError):
         wait = seconds_until_reset(response.headers, said.details, now=now)
     else:
@@ -227,6 +232,17 @@ def _summary(status: int, call: str, code: str | None, message: str, *, next_ste
 def publishable(text: str) -> str:
     """Return as much of the server's words as may be published."""
     return _PRIVATE.sub("[redacted]", _UNPRINTABLE.sub(" ", text))[:_SHOWN]
+
+
+def _published(value: Any, depth: int = 0) -> Any:
+    """Return as much of JSON as may be published; what is nested deep is left out."""
+    if isinstance(value, str):
+        return publishable(value)
+    if isinstance(value, dict | list) and depth == _DEEPEST:
+        return None
+    if isinstance(value, dict):
+        return {publishable(key): _published(each, depth + 1) for key, each in value.items()}
+    return [_published(each, depth + 1) for each in value] if isinstance(value, list) else value
 
 
 def _next_step(status: int) -> str:

@@ -610,3 +610,22 @@ def test_any_answer_gives_a_gather_api_error(
     assert vars(pickle.loads(pickle.dumps(error))).keys() == vars(error).keys()
     wait = seconds_until_reset(mapping, error.details, now=NOW)
     assert wait is None or wait >= 0
+
+
+def test_a_pickle_holds_no_address_or_number_that_the_server_repeats() -> None:
+    """Task queues store pickles for days: the server's words are in them as `str` shows them."""
+    said = "No ann@example.com, +12025550123."
+    details = {"field": "email", "reason": said, "sent": [{"ann@example.com": [said]}], "n": 7}
+    deep: Any = "ann@example.com"
+    for _ in range(50):
+        deep = [deep]
+    error = failed(400, envelope(code="X", message=said, details={**details, "deep": deep}))
+    assert (error.message, error.details["reason"]) == (said, said)
+    stored = pickle.dumps(error, protocol=0)
+    assert b"ann@" not in stored
+    assert b"2025550123" not in stored
+    again = pickle.loads(stored)
+    assert (again.details["field"], again.details["n"], again.code) == ("email", 7, "X")
+    assert "[redacted]" in again.message
+    error.pickles_body = True
+    assert pickle.loads(pickle.dumps(error)).message == said
