@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -76,9 +76,10 @@ def _delivery(types: Iterable[str]) -> tuple[str, ...]:
 
 
 def _journal(path: str | PathLike[str] | None) -> Path | None:
-    if path is None or str(path) == ":memory:":
+    if path is None or path == ":memory:":
         return None
-    if not str(path).strip():
+    is_path = isinstance(path, str | PathLike) and isinstance(fspath(path), str)
+    if not is_path or not str(path).strip() or "\0" in str(path):
         raise ConfigurationError("journal must be a file's path, or None to keep it in memory.")
     return Path(path)
 

@@ -267,6 +267,11 @@ async def _from_async(candidates: AsyncIterable[object]) -> AsyncGenerator[list[
                 await (asyncio.sleep(0) if chunk else asyncio.wait({coming}))
                 if not coming.done():
                     break
+                if chunk and (coming.cancelled() or coming.exception() is not None):
+                    break  # the rows before it first
+                if coming.cancelled():
+                    # Raised as it is, it would end the job as if this were the source's end.
+                    raise RuntimeError("The source of candidates was cancelled from within.")
                 row, coming = coming.result(), None
                 if row is _END:
                     is_over = True

@@ -16,6 +16,7 @@ import pytest
 
 from gather_async.bulk import read_candidates
 from gather_async.bulk.source import CHUNK, chunks_of
+from gather_async.errors import ConfigurationError
 
 from .conftest import Bench, people
 
@@ -87,6 +88,36 @@ async def test_rows_before_an_error_are_handed_over() -> None:
     assert await anext(chunks) == [0, 1, 2, 3, 4]
     with pytest.raises(LookupError, match="gone"):
         await anext(chunks)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, LookupError])
+async def test_a_source_that_breaks_or_is_cancelled_ends_no_job_in_silence(
+    bench: Bench, error: type[BaseException]
+) -> None:
+    """A database's own cancellation is no end of its rows; those before it are handed over."""
+    persons = people(2)
+
+    async def rows() -> AsyncIterator[object]:
+        for person in persons:
+            yield person
+        raise error
+
+    job = bench.job(rows())
+    with pytest.raises((RuntimeError, LookupError)):
+        await job
+    given, chunks = list[object](), chunks_of(rows())
+    while len(given) < len(persons):
+        given += await anext(chunks)
+    with pytest.raises((RuntimeError, LookupError)):
+        await anext(chunks)
+    assert given == persons
+
+
+@pytest.mark.parametrize("journal", [5, b"j.db", "a\0b", " "])
+async def test_a_journal_that_is_no_path_is_refused_at_once(bench: Bench, journal: object) -> None:
+    """It is a mistake of the call, whatever Python's file functions would say of it."""
+    with pytest.raises(ConfigurationError, match="journal must be"):
+        bench.job([], journal=journal)
 
 
 async def test_a_slow_async_source_gives_its_rows_one_by_one() -> None:
