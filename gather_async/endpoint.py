@@ -248,9 +248,16 @@ class Endpoint(Generic[T]):
         pages share it: a set of each page's own would grow with the square of the list.
         """
         number = before.page + 1
-        found, counts, request_id, silent = await self.session.send(
-            self.list_request(query, page=number), decode=self._decode_page, timeout=timeout
-        )
+        request = self.list_request(query, page=number)
+        try:
+            found, counts, request_id, silent = await self.session.send(
+                request, decode=self._decode_page, timeout=timeout
+            )
+        except NotFoundError:
+            if number == 1:
+                raise
+            # Some frameworks say so of a page beyond the end, which others give empty.
+            found, counts, request_id, silent = (), PageCounts(), None, frozenset()
         listed = {item.id: item for item in found}
         # Not before this page: one that is read a second time gives the same items.
         items = tuple(

@@ -21,6 +21,7 @@ from gather_async import (
     InvalidRequestError,
     NewCandidate,
     NewTeam,
+    NotFoundError,
     ResponseDecodeError,
     RetryPolicy,
     ServerError,
@@ -299,6 +300,23 @@ async def test_short_list_proves_no_absence(gather: GatherClient, can: Can) -> N
     assert (await gather.candidates.get_or_create(new)).id == "c7"
     can("GET", query.format(1), payload=_people(total=0))
     assert await gather.candidates.find_by_external_id("x7") is None
+
+
+async def test_a_404_beyond_the_last_page_is_the_end_of_the_list(
+    gather: GatherClient, can: Can
+) -> None:
+    """A list without counts may end so; where the counts promised more, it came short."""
+    for total, is_complete in ((None, True), (2, True), (3, False)):
+        meta = {} if total is None else {"pagination": {"total": total}}
+        page = {**_people(1, 2, total=0), "meta": meta}
+        can("GET", "candidates?page=1&pageSize=100", payload=page)
+        can("GET", "candidates?page=2&pageSize=100", status=404, payload={"detail": "No page."})
+        pager = gather.candidates.list()
+        assert [each.id async for each in pager] == ["c1", "c2"]
+        assert pager.is_complete is is_complete
+    can("GET", "teams", status=404, payload={})
+    with pytest.raises(NotFoundError):
+        await gather.teams.list()
 
 
 async def test_pager_says_whether_the_list_came_whole(gather: GatherClient, can: Can) -> None:
