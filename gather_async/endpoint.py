@@ -203,15 +203,12 @@ class Endpoint(Generic[T]):
         )
 
     async def _get_shown(self, id: str, timeout: Timeout | Unset) -> T | None:
-        """Read one object; None if it doesn't show by what it is found, or is gone."""
+        """Read one object; None if it doesn't show its keys either, or is gone."""
 
         def decode(payload: Any) -> T | None:
             item = self._decode(id, payload)
-            return (
-                None
-                if self._is_silent(find_object(payload, self.singular, self.model)[0])
-                else item
-            )
+            shown, _ = find_object(payload, self.singular, self.model)
+            return None if self._is_keyless(shown) else item
 
         request = Request(method="GET", path=path_below(self._root, id))
         try:
@@ -219,8 +216,8 @@ class Endpoint(Generic[T]):
         except NotFoundError:
             return None
 
-    def _is_silent(self, shown: Mapping[str, Any]) -> bool:
-        """Return whether an object leaves out, or garbles, by what it is found."""
+    def _is_keyless(self, shown: Mapping[str, Any]) -> bool:
+        """Return whether an object leaves out one of its keys, or garbles it."""
         return not all(
             isinstance(shown.get(name), str)
             or (name in shown and shown[name] is None and not self.has_all_keys)
@@ -250,14 +247,14 @@ class Endpoint(Generic[T]):
         number = before.page + 1
         request = self.list_request(query, page=number)
         try:
-            found, counts, request_id, silent = await self.session.send(
+            found, counts, request_id, keyless = await self.session.send(
                 request, decode=self._decode_page, timeout=timeout
             )
         except NotFoundError:
             if number == 1:
                 raise
             # Some frameworks say so of a page beyond the end, which others give empty.
-            found, counts, request_id, silent = (), PageCounts(), None, frozenset()
+            found, counts, request_id, keyless = (), PageCounts(), None, frozenset()
         listed = {item.id: item for item in found}
         # Not before this page: one that is read a second time gives the same items.
         items = tuple(
@@ -271,7 +268,7 @@ class Endpoint(Generic[T]):
             has_next=after.has_next,
             is_complete=after.is_complete,
             request_id=request_id,
-            silent=tuple([item.id for item in items if item.id in silent]),
+            keyless=tuple([item.id for item in items if item.id in keyless]),
             fetch_next=partial(self._page, query, timeout, after, first_on),
         )
 
@@ -280,8 +277,8 @@ class Endpoint(Generic[T]):
     ) -> tuple[tuple[T, ...], PageCounts, str | None, frozenset[str]]:
         items = decode_items(payload, self.plural, self.model)
         raw = find_list(payload, self.plural)[0] if self.keys else ()
-        silent = frozenset([each["id"] for each in raw if self._is_silent(each)])
-        return items, read_counts(payload), request_id_of(payload), silent
+        keyless = frozenset([each["id"] for each in raw if self._is_keyless(each)])
+        return items, read_counts(payload), request_id_of(payload), keyless
 
 
 def questions_endpoint(session: Session) -> Endpoint[Question]:

@@ -77,16 +77,16 @@ class Page(Generic[T]):
     _fetch_next: "Callable[[], Awaitable[Page[T]]] | None" = field(
         default=None, repr=False, eq=False, alias="fetch_next"
     )
-    _silent: tuple[str, ...] = field(default=(), repr=False, eq=False, alias="silent")
-    """Ids of items that don't show by what they are found, such as an external id."""
+    _keyless: tuple[str, ...] = field(default=(), repr=False, eq=False, alias="keyless")
+    """Ids of items that don't show their keys, such as an external id."""
 
     @property
-    def silent(self) -> tuple[str, ...]:
-        """Ids of items of which the list shows too little to know whether they are meant.
+    def keyless(self) -> tuple[str, ...]:
+        """Ids of items that don't show their keys, such as an external id, if none shows them.
 
-        Where some do show it, such as an external id, the others have none.
+        Where some do, the others have none.
         """
-        return self._silent if len(self._silent) == len(self.items) else ()
+        return self._keyless if len(self._keyless) == len(self.items) else ()
 
     async def next(self) -> "Page[T] | None":
         """Return the next page, at the cost of one request; None if there is none.
@@ -109,7 +109,7 @@ class Page(Generic[T]):
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in {**state, "_fetch_next": None, "_silent": ()}.items():
+        for name, value in {**state, "_fetch_next": None, "_keyless": ()}.items():
             object.__setattr__(self, name, value)
 
     def __copy__(self) -> "Page[T]":
@@ -188,16 +188,16 @@ class Pager(TaskCoroutine[Page[T]], Generic[T]):
                 the server counts, or they don't show it, so that nothing is proven.
             GatherError: A request failed.
         """
-        silent: list[str] = []
+        keyless: list[str] = []
         shows_some = False
         async for page in self.pages():
             for item in page.items:
                 if matches(item):
                     return item
-            silent += page.silent
-            shows_some = shows_some or len(page.items) > len(page.silent)
-        if silent and not shows_some:
-            found = await self._find_singly(silent, matches)
+            keyless += page.keyless
+            shows_some = shows_some or len(page.items) > len(page.keyless)
+        if keyless and not shows_some:
+            found = await self._find_singly(keyless, matches)
             if found is not None:
                 return found
         if not self.is_complete:

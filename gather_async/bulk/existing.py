@@ -216,7 +216,7 @@ class ExistingIndex:
 
     async def _cache(self, page: Page[Any]) -> None:
         if page.items:
-            self._shows_keys = self._shows_keys or not page.silent
+            self._shows_keys = self._shows_keys or not page.keyless
         items = [self.read(item) for item in page.items]
         await self.journal.cache_listed(
             self.kind, [(key, it.id, it.opted_in) for key, it in items if key is not None]

@@ -1,4 +1,4 @@
-"""Lists that leave out by what their objects are found: nobody is made twice for it."""
+"""Lists that leave out the keys of their objects: nobody is made twice for it."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
