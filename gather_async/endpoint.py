@@ -1,7 +1,7 @@
 """One collection of the API under the options of one session: read one, list, create."""
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -208,7 +208,7 @@ class Endpoint(Generic[T]):
         def decode(payload: Any) -> T | None:
             item = self._decode(id, payload)
             shown, _ = find_object(payload, self.singular, self.model)
-            return None if self._is_keyless(shown) else item
+            return None if self._keyless([shown]) else item
 
         request = Request(method="GET", path=path_below(self._root, id))
         try:
@@ -216,12 +216,15 @@ class Endpoint(Generic[T]):
         except NotFoundError:
             return None
 
-    def _is_keyless(self, shown: Mapping[str, Any]) -> bool:
-        """Return whether an object leaves out one of its keys, or garbles it."""
-        return not all(
-            isinstance(shown.get(name), str)
-            or (name in shown and shown[name] is None and not self.has_all_keys)
-            for name in self.keys
+    def _keyless(self, shown: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+        """Return the ids of those objects that leave out one of their keys, or garble it."""
+        fit = {str} if self.has_all_keys else {str, type(None)}
+        columns = [[each.get(name, ...) for each in shown] for name in self.keys]
+        if all(fit.issuperset(map(type, column)) for column in columns):
+            return frozenset()  # nearly always, and a page has a hundred
+        rows = zip(shown, *columns, strict=True)
+        return frozenset(
+            [each["id"] for each, *keys in rows if not fit.issuperset(map(type, keys))]
         )
 
     def list_request(self, query: Mapping[str, Any], *, page: int = 1) -> Request:
@@ -276,8 +279,7 @@ class Endpoint(Generic[T]):
         self, payload: Any
     ) -> tuple[tuple[T, ...], PageCounts, str | None, frozenset[str]]:
         items = decode_items(payload, self.plural, self.model)
-        raw = find_list(payload, self.plural)[0] if self.keys else ()
-        keyless = frozenset([each["id"] for each in raw if self._is_keyless(each)])
+        keyless = self._keyless(find_list(payload, self.plural)[0])
         return items, read_counts(payload), request_id_of(payload), keyless
 
 
