@@ -1,10 +1,11 @@
-"""A page of 100 of each model, from bytes to models, against ``json.loads`` of the same bytes.
+"""A page of 100 of each model, from bytes to models and counts, against ``json.loads``.
 
 Each object has every field that its model names. Ours is measured without orjson and with it.
 """
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -101,14 +102,15 @@ def _page(plural: str) -> bytes:
 
 
 def _tasks() -> Iterator[tuple[str, Task]]:
-    from gather_async.protocol.responses import (  # noqa: PLC0415 - once orjson was hidden
-        decode_items,
-        parse_json,
-    )
+    from gather_async import endpoint  # noqa: PLC0415 - once orjson was hidden
+    from gather_async.protocol.responses import parse_json  # noqa: PLC0415
 
-    for plural, model in _MODELS.items():
+    no_session: Any = None
+    for plural in _MODELS:
+        name = re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", plural)
+        listing = getattr(endpoint, f"{name}_endpoint")(no_session)
         body = _page(plural)
-        read: tuple[Any, ...] = decode_items(parse_json(body, is_write=False), plural, model)
+        read: tuple[Any, ...] = listing.read_page(parse_json(body, is_write=False))[0]
         if len(read) != _ITEMS or any(item.extra for item in read):
             raise AssertionError(f"the page of {plural} wasn't read as a whole")
 
@@ -116,11 +118,9 @@ def _tasks() -> Iterator[tuple[str, Task]]:
             for _ in range(count):
                 json.loads(body)
 
-        async def ours(
-            count: int, body: bytes = body, plural: str = plural, model: type = model
-        ) -> None:
+        async def ours(count: int, body: bytes = body, listing: Any = listing) -> None:
             for _ in range(count):
-                decode_items(parse_json(body, is_write=False), plural, model)
+                listing.read_page(parse_json(body, is_write=False))
 
         yield f"json-{plural}", bare
         yield f"ours-{plural}", ours

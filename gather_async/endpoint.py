@@ -251,7 +251,7 @@ class Endpoint(Generic[T]):
         request = self.list_request(query, page=number)
         try:
             found, counts, request_id, keyless = await self.session.send(
-                request, decode=self._decode_page, timeout=timeout
+                request, decode=self.read_page, timeout=timeout
             )
         except NotFoundError:
             if number == 1:
@@ -275,9 +275,14 @@ class Endpoint(Generic[T]):
             fetch_next=partial(self._page, query, timeout, after, first_on),
         )
 
-    def _decode_page(
+    def read_page(
         self, payload: Any
     ) -> tuple[tuple[T, ...], PageCounts, str | None, frozenset[str]]:
+        """Return a list response's items, counts, request id, and the ids of keyless items.
+
+        Raises:
+            ResponseDecodeError: There is no array, or one of its items doesn't fit.
+        """
         items = decode_items(payload, self.plural, self.model)
         keyless = self._keyless(find_list(payload, self.plural)[0])
         return items, read_counts(payload), request_id_of(payload), keyless
