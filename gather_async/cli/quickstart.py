@@ -137,7 +137,7 @@ class _Steps:
         if self.is_json:
             self.output.json({"step": step.strip(), "object": kind, "id": id})
         else:
-            self.output.print(f"{step:<28}  {id}")
+            self.output.print(f"{step:<29}  {id}")
 
     async def _questions(
         self, step: str, questions: Sequence[tuple[str, str]]
