@@ -23,7 +23,8 @@ class LateServer:
     """Candidates and their invites, over a wire on which one request in seven goes wrong.
 
     A write that goes wrong was not carried out, or was with its answer lost, or is
-    carried out ``commits_after`` seconds later though the gateway has answered 504.
+    carried out ``commits_after`` seconds later though the gateway has answered 504. What goes
+    wrong depends on whom a request is about and on those before it, not on who comes first.
     """
 
     clock: Clock
@@ -50,11 +51,14 @@ class LateServer:
         factory=lambda: {"candidates": [], "candidateInterviews": []}
     )
     _writes: Counter[str] = field(factory=Counter)
+    _seed: float = 0.0
+    _draws: Counter[str] = field(factory=Counter)
     _arrival: asyncio.Event = field(factory=asyncio.Event)
     _runner: web.AppRunner | None = None
     _port: int = 0
 
     async def __aenter__(self) -> Self:
+        self._seed = self.rng.random()
         app = web.Application()
         for path, key in (
             ("/qsi/gather/candidates", "candidates"),
@@ -105,7 +109,7 @@ class LateServer:
 
     async def _write(self, request: web.Request, key: str) -> web.Response | None:
         body = await request.json()
-        fate = self._fate(key)
+        fate = self._fate(key, body)
         if fate in {"late", "lost"}:
             if fate == "late":
                 self.clock.call_later(self.commits_after, lambda: self.make(key, body))
@@ -120,7 +124,15 @@ class LateServer:
         created = web.json_response({"success": True, "data": item}, status=201)
         return None if fate == "cut after" else created
 
-    def _fate(self, key: str) -> str:
+    def _drawn(self, key: str, about: Mapping[str, Any]) -> random.Random:
+        """Return what draws for the next request of its kind about someone."""
+        made = {each["id"]: each["email"] for _, each in self._made["candidates"]}
+        who = made.get(about.get("candidateId"), about.get("externalId"))
+        kind = f"{key} {who} {about.get('page')}"
+        self._draws[kind] += 1
+        return random.Random(f"{self._seed} {kind} {self._draws[kind]}")
+
+    def _fate(self, key: str, body: Mapping[str, Any]) -> str:
         """Return what becomes of the next write to a list."""
         self._writes[key] += 1
         for fate, writes in (
@@ -130,9 +142,10 @@ class LateServer:
         ):
             if (key, self._writes[key]) in writes:
                 return fate
-        if self.rng.random() >= self.faults:
+        rng = self._drawn(key, body)
+        if rng.random() >= self.faults:
             return "done"
-        return self.rng.choice(["lost", "late", "unanswered", "cut before", "cut after"])
+        return rng.choice(["lost", "late", "unanswered", "cut before", "cut after"])
 
     def _has(self, key: str, body: Mapping[str, Any]) -> bool:
         own_id = body.get("externalId")
@@ -150,8 +163,9 @@ class LateServer:
         return item
 
     async def _list(self, request: web.Request, key: str) -> web.Response | None:
-        if self.rng.random() < self.faults:
-            return self.rng.choice([None, web.json_response({"error": "busy"}, status=503)])
+        rng = self._drawn(key, request.query)
+        if rng.random() < self.faults:
+            return rng.choice([None, web.json_response({"error": "busy"}, status=503)])
         shown_until = self.clock.monotonic() - self.lists_after
         wanted = {
             name: value

@@ -145,15 +145,13 @@ async def test_three_hundred_people_of_a_late_server(late: float, tmp_path: Path
     clock = VirtualClock()
     async with LateServer(clock, random.Random(7), commits_after=late, lists_after=late) as server:
         report = await _invite(server, clock, 300, journal=tmp_path / "j.db")
-        if report.failed:  # whose writes were lost five times is left to the next run
-            report = await _invite(server, clock, 300, journal=tmp_path / "j.db")
         _LOG.info(
             "%.0f s late: %.2f requests a row, %.0f s",
             late,
             server.requests.total() / 300,
             clock.monotonic(),
         )
-        assert report.failed == 0
+        assert report.invited == 300
         assert sorted(server.candidates.values()) == [1] * 300
         assert sorted(server.invites.values()) == [1] * 300
         assert server.requests.total() / 300 < 3.0

@@ -29,7 +29,7 @@ _WORKER = """
         def monotonic(self):
             return time.monotonic() + 1000 * float(ahead)
 
-    policy = HandlerPolicy(lease=5.0, poll=0.05, base=0.05, cap=0.05)
+    policy = HandlerPolicy(lease=2.0, poll=0.05, base=0.05, cap=0.05)
     hooks = WebhookReceiver("s", inbox=RedisInbox(url), handling=policy, clock=Clock())
 
     def note(word, event, handler):

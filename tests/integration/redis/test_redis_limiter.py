@@ -87,7 +87,7 @@ async def test_processes_share_one_quota(redis_url: str) -> None:
         began = time.monotonic()
         for limiter in (one, other, one, other, one):
             (await _get(limiter)).answered(None)
-        assert time.monotonic() - began >= 0.3
+        assert 0.3 <= time.monotonic() - began < 0.5
 
 
 async def test_the_api_key_is_nowhere(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -249,7 +249,7 @@ asyncio.run(main())
     began = time.monotonic()
     async with _limiter(redis_url, rate_limits=limits, lease=0.6) as limiter:
         (await _get(limiter)).answered(None)
-    assert time.monotonic() - began > 0.4
+    assert 0.4 < time.monotonic() - began < 1.6
 
 
 async def test_headers_of_the_server_count(redis_url: str) -> None:
@@ -267,29 +267,29 @@ async def test_a_hold_holds_all_processes(redis_url: str) -> None:
         (await _get(other)).answered(None)
         until = time.time() + 1.0
         one.hold(until)
-        longest = 0.0
+        began = time.time()
         while time.time() < until:  # the hold is on its way, then it holds
-            began = time.monotonic()
+            began = time.time()
             (await _get(other)).returned()
-            longest = max(longest, time.monotonic() - began)
-        assert longest > 0.3
+        assert until - began > 0.5
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.4])
 async def test_without_the_server_calls_fail_in_time(
     redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, wait: float
 ) -> None:
-    """A server that is gone ends calls, once ``outage_wait`` is over, and the next ones at once."""
+    """A server that is gone ends calls within ``outage_wait`` and half a second."""
     async with _limiter(redis_url, outage_wait=wait) as limiter:
         (await _get(limiter)).answered(None)
         redis_server.stop()
         began = time.monotonic()
         with pytest.raises(QuotaUnavailableError, match="on_outage") as failed:
             await _get(limiter)
-        assert time.monotonic() - began >= wait
+        assert wait <= time.monotonic() - began < wait + 0.5
         assert isinstance(failed.value.__cause__, redis.RedisError)
         with pytest.raises(QuotaUnavailableError):  # and without waiting for it anew
             await _get(limiter, "bulk")
+        assert time.monotonic() - began < wait + 1.0
         redis_server.start()
         (await _get(limiter)).answered(None)
     lines = [each for each in caplog.messages if "the quota" in each]
@@ -303,8 +303,10 @@ async def test_a_server_that_hangs_is_as_good_as_gone(redis_url: str, paused: Re
         (await _get(limiter)).answered(None)
         assert paused._process is not None
         paused._process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
         with pytest.raises(QuotaUnavailableError):
             await _get(limiter)
+        assert time.monotonic() - began < 0.8
         paused._process.send_signal(signal.SIGCONT)
         (await _get(limiter)).answered(None)
 
