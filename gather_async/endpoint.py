@@ -128,8 +128,8 @@ class Endpoint(Generic[T]):
 
         def decode(payload: Any) -> Part:
             part = decode_item(payload, name, model)
-            owner = getattr(part, "extra", {}).get(f"{self.singular}Id", id)
-            if not isinstance(owner, str) or owner.casefold() != id.casefold():
+            owner = getattr(part, "extra", {}).get(f"{self.singular}Id")
+            if owner is not None and str(owner).casefold() != id.casefold():
                 raise self._mixed_up()
             return part
 
@@ -247,17 +247,18 @@ class Endpoint(Generic[T]):
         ``first_on`` has the page on which each item of this reading was first seen. All its
         pages share it: a set of each page's own would grow with the square of the list.
         """
-        number = before.page + 1
+        number, is_beyond = before.page + 1, False
         request = self.list_request(query, page=number)
         try:
             found, counts, request_id, keyless = await self.session.send(
                 request, decode=self.read_page, timeout=timeout
             )
         except NotFoundError:
-            if number == 1:
+            if number == 1 or before.known < (before.total or 0):
                 raise
             # Some frameworks say so of a page beyond the end, which others give empty.
             found, counts, request_id, keyless = (), PageCounts(), None, frozenset()
+            is_beyond = True
         listed = {item.id: item for item in found}
         # Not before this page: one that is read a second time gives the same items.
         items = tuple(
@@ -269,7 +270,8 @@ class Endpoint(Generic[T]):
             page=number,
             total=counts.total,
             has_next=after.has_next,
-            is_complete=after.is_complete,
+            # A gateway may say it, too: without counts it proves nothing.
+            is_complete=after.is_complete and not (is_beyond and after.total is None),
             request_id=request_id,
             keyless=tuple([item.id for item in items if item.id in keyless]),
             fetch_next=partial(self._page, query, timeout, after, first_on),

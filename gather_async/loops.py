@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _outside: Counter[asyncio.AbstractEventLoop] = Counter()
-"""How many works are done outside for each loop; each loop changes its own number only."""
+"""Numbers of works done outside, by loop; each loop changes its own number only."""
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

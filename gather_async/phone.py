@@ -87,7 +87,8 @@ _INTERNATIONAL: Final = re.compile(
 _NATIONAL: Final = re.compile(rf"[0-9 .-]*?{_GROUP}")
 # Decimals, exponents, thousands parted by commas, the negative result of a formula.
 _DECIMAL: Final = re.compile(
-    r"[+-]?[0-9]+(?:[.,][0-9]+)?[eE][+-]?[0-9]+|.*[0-9](?:[.,]0|[0-9]{2}[.,]00)|[+-]?[0-9]{5,}[.,][0-9]{1,2}"
+    r"[+-]?[0-9]+(?:[.,][0-9]+)?[eE][+-]?[0-9]+|.*[0-9](?:[.,]0|[0-9]{2}[.,]00)"
+    r"|[+-]?[0-9]{5,}[.,][0-9]{1,2}"
     r"|[+-]?[0-9]{1,3}(?:[ ,.'][0-9]{3})+[.,][0-9]{1,2}|[+-]?[0-9]{1,3}(?:[,'][0-9]{3})+|-[0-9]+"
 )
 _DECIMAL_SIGN: Final = re.compile(r"[.,'eE]|^-")

@@ -46,7 +46,7 @@ really sent. Source: /getting-started/overview"""
 DEFAULT_TIMEOUT = 30.0
 """Seconds for each attempt of a call."""
 DEFAULT_RETRY = RetryPolicy()
-"""How failed requests are tried again."""
+"""The rules by which failed requests are tried again."""
 
 
 def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:

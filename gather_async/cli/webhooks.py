@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from gather_async.cli.output import ExitStatus, Output
 from gather_async.exchange_errors import connection_reason
 from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
+from gather_async.webhooks.handlers import nearest_event
 from gather_async.webhooks.signing import SignedSample, sample
 
 __all__ = ["add_to"]
@@ -238,8 +238,8 @@ def _data(text: str) -> Mapping[str, Any]:
 
 def _run_send(options: argparse.Namespace, output: Output) -> int:
     if options.event not in EVENT_CLASSES:
-        nearest = get_close_matches(options.event, EVENT_CLASSES, n=1)
-        hint = f": did you mean {nearest[0]}?" if nearest else "."
+        nearest = nearest_event(options.event)
+        hint = f": did you mean {nearest}?" if nearest else "."
         known = ", ".join(sorted(EVENT_CLASSES))
         output.info(f"{options.event} is sent, but is none of {known}{hint}", style="yellow")
     delivery = sample(

@@ -244,8 +244,9 @@ def is_error_envelope(payload: Any) -> bool:
     """Return whether JSON is an error envelope, under whatever status.
 
     Beside the documented one, that is what frameworks write in place of a result:
-    ``success: false``, a list of ``errors``, a ``status`` that is a word for failure, or
-    the number of one. Who took its null for an empty list would miss everyone there is.
+    ``success: false``, a list of ``errors``, or a ``status`` that is a word for failure, or
+    the number of one, beside null or a message. Who took its null for an empty list would
+    miss everyone there is.
     """
     if not isinstance(payload, dict) or payload.get("data"):
         return False
@@ -255,11 +256,13 @@ def is_error_envelope(payload: Any) -> bool:
     error, status = payload.get("error"), payload.get("status")
     if payload.get("data") is not None:
         return False
-    return (
-        (bool(error) and isinstance(error, dict | str))
-        or (isinstance(status, str) and status.lower() in _FAILED)
-        or any(_is_failure(payload.get(key)) for key in ("status", "statusCode"))
+    if error and isinstance(error, dict | str):
+        return True
+    is_failed = (isinstance(status, str) and status.lower() in _FAILED) or any(
+        _is_failure(payload.get(key)) for key in ("status", "statusCode")
     )
+    # Alone, it may be the state of what a caller asked for by a request of their own.
+    return is_failed and ("data" in payload or bool(_message(payload)))
 
 
 _FAILED = frozenset({"error", "fail", "failed", "failure"})

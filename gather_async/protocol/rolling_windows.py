@@ -50,7 +50,7 @@ class RateLimit:
 
 
 DEFAULT_RATE_LIMITS = (RateLimit(100, 60), RateLimit(1000, 3600))
-"""What each key is allowed. Source: /getting-started/rate-limits"""
+"""The limits of each key. Source: /getting-started/rate-limits"""
 
 
 def check_rate_limits(rate_limits: Iterable[RateLimit]) -> tuple[RateLimit, ...]:

@@ -25,7 +25,7 @@ from gather_async.webhooks.events import (
     is_wanted,
 )
 
-__all__ = ["Handler", "Handlers", "Registration"]
+__all__ = ["Handler", "Handlers", "Registration", "nearest_event"]
 
 _log = logging.getLogger("gather_async.webhooks")
 
@@ -188,9 +188,14 @@ def _target(event: Any, *, allow_unknown: bool) -> str:
     raise ConfigurationError('on() takes the name of an event, "*", or a class of events.')
 
 
+def nearest_event(event: str) -> str | None:
+    """Return the documented event that a misspelt name is like; None if none is."""
+    return next(iter(difflib.get_close_matches(event.lower(), EVENT_CLASSES, n=1)), None)
+
+
 def _unknown_event(event: str) -> ConfigurationError:
-    nearest = difflib.get_close_matches(event.lower(), EVENT_CLASSES, n=1, cutoff=0.6)
-    advice = f'did you mean "{nearest[0]}"? If not' if nearest else "if it is new"
+    nearest = nearest_event(event)
+    advice = f'did you mean "{nearest}"? If not' if nearest else "if it is new"
     return ConfigurationError(
         f'No event "{event}" is documented: {advice}, say on(..., allow_unknown=True).'
     )

@@ -284,6 +284,8 @@ def test_what_frameworks_write_in_place_of_a_result_is_an_error(payload: Any) ->
     [
         {"data": {"id": "x"}, "error": {"code": "X"}},
         {"data": {"id": "x"}, "success": False, "errors": ["y"]},
+        {"status": "failed", "jobId": "j"},
+        {"status": 404, "id": "x"},
         {"data": [], "errors": []},
         {"data": [], "status": "ok", "statusCode": 200},
         {"data": [], "error": "a warning"},

@@ -14,7 +14,7 @@ from gather_async.protocol.rolling_windows import RateLimit
 __all__ = ["FakeQuota", "HeadersDescribe", "QuotaDecision"]
 
 HeadersDescribe = Literal["tightest", "shortest", "longest"]
-"""Which window ``X-RateLimit-*`` describe; the documentation doesn't say."""
+"""The window that ``X-RateLimit-*`` describe; the documentation doesn't say which it is."""
 
 
 @define

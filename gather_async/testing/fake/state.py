@@ -62,7 +62,7 @@ class Sleeps:
 
 
 Edition = Literal["A", "B"]
-"""Which of the two published wordings the server follows."""
+"""The published wording that the server follows, of two."""
 
 QuestionsList = Literal["paged", "unpaged", "missing", "empty"]
 """What ``GET /qsi/gather/questions`` does; the documentation only shows that it exists."""
