@@ -202,7 +202,7 @@ class Pager(TaskCoroutine[Page[T]], Generic[T]):
                 return found
         if not self.is_complete:
             raise _unproven(
-                "The list ended before everything had come that the server counts",
+                "The list ended, and it isn't certain that everything had come",
                 "$.meta.pagination.total",
             )
         return None
@@ -218,7 +218,7 @@ class Pager(TaskCoroutine[Page[T]], Generic[T]):
         else:
             if len(ids) <= _MOST_READS:
                 return None
-        raise _unproven("The list leaves out by what its objects are found", "$.data")
+        raise _unproven("The list leaves out the keys of its objects", "$.data")
 
 
 def _unproven(why: str, path: str) -> ResponseDecodeError:
