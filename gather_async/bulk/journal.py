@@ -113,11 +113,14 @@ class Journal:
         """
         # SQLite follows symbolic links too, and has its files beside the real one.
         path = None if path is None else await asyncio.to_thread(path.resolve)
-        lock = None if path is None else FileLock(path, what="journal")
+        lock = None if path is None else FileLock(path, what="journal", is_opened_later=True)
         try:
             is_alone = path is not None and not _wal_of(path).exists()
             store = SQLiteStore(
-                "" if path is None else path, schema_version=SCHEMA_VERSION, migrate=migrate
+                "" if path is None else path,
+                schema_version=SCHEMA_VERSION,
+                migrate=migrate,
+                lock=lock,
             )
             try:
                 identity = await store.run(

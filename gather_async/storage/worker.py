@@ -119,6 +119,8 @@ class SQLiteConnector:
     synchronous: str
     busy_timeout: float
     is_shrinkable: bool = False
+    on_open: Callable[[], object] | None = None
+    """Called on the thread when the file is open, and nothing of it was read yet."""
     thread_name: str = "gather-async-sqlite"
     begin: str = "BEGIN IMMEDIATE"
     lost: type[Exception] = sqlite3.OperationalError
@@ -150,6 +152,8 @@ class SQLiteConnector:
 
     def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
+            if self.on_open is not None:
+                self.on_open()
             if self.is_shrinkable:  # only before anything is written
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._enter_wal(connection)
