@@ -14,6 +14,7 @@
 --   :letters      zset: KEY, a line's end, and the handler; by the time
 --   :subjects     hash: whether synthetic, KEY, a line's end, and the state
 --   :handlers:R   hash: the events that each handler of a receiver wants
+--   :gone:TOKEN   string: there while a claim that reaches no one could still come
 --   :until:R      zset: handlers by when they are forgotten     :receivers  set
 local P = KEYS[1]
 -- No lease and no pause is longer: what seems due later was written before the clock went back.
@@ -150,6 +151,13 @@ local function due_events(queues, limit, time)
   return found
 end
 
+-- Return the queues of events that a receiver with some handlers can claim.
+local function queues_of(receiver, handlers)
+  local queues = {P .. ':q:' .. queue(receiver, '')}
+  for _, name in ipairs(handlers) do queues[#queues + 1] = P .. ':q:' .. queue(receiver, name) end
+  return queues
+end
+
 local function next_due_in(queues, time)
   local least
   for _, name in ipairs(queues) do
@@ -244,13 +252,10 @@ commands.drain = drain
 function commands.claim(receiver, limit, lease, token, ...)
   go_on_without_memory()
   local time, claims, handlers = now(), {}, {}
-  limit = tonumber(limit)
+  limit = call('EXISTS', P .. ':gone:' .. token) == 0 and tonumber(limit) or 0
   forget_handlers(receiver, time)
   drain()
-  local queues = {P .. ':q:' .. queue(receiver, '')}
-  for _, name in ipairs({...}) do
-    queues[#queues + 1] = P .. ':q:' .. queue(receiver, name)
-  end
+  local queues = queues_of(receiver, {...})
   for _, found in ipairs(due_events(queues, limit, time)) do
     if #claims == limit then break end
     local _, key, from = unpack(found)
@@ -267,6 +272,22 @@ function commands.claim(receiver, limit, lease, token, ...)
     handlers[#handlers + 1] = {name, call('HGET', P .. ':handlers:' .. receiver, name)}
   end
   return {time, next_due_in(queues, time), claims, handlers}
+end
+
+-- Undo a claim, whose arguments these are, or keep it from being carried out later: calls of
+-- two connections can overtake each other.
+function commands.give_back(receiver, _, lease, token, ...)
+  go_on_without_memory()
+  local time = now()
+  call('SET', P .. ':gone:' .. token, '', 'PX', math.max(lease, 1))
+  for _, name in ipairs(queues_of(receiver, {...})) do
+    local first, last = '(' .. time, time + lease
+    for _, key in ipairs(call('ZREVRANGEBYSCORE', name, last, first, 'LIMIT', 0, CHUNK)) do
+      local waits_for = call('HGET', event(key), 'w')
+      local report = {key = key, failed = {}, dead = {}, due_in = 0, waits_for = waits_for}
+      if held(key, token) then end_claim(report, time) end
+    end
+  end
 end
 
 function commands.renew(lease, ...)

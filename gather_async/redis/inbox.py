@@ -1,23 +1,39 @@
 """An inbox on a Redis server, shared by processes on any machines."""
 
+import asyncio
 import json
 import logging
-import math
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final, Literal
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gather_async.errors import ConfigurationError
+from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.observability import log_fields
 from gather_async.redis.connection import (
+    Argument,
     RedisClient,
     RedisConnection,
     RedisError,
     Script,
     decoded,
+)
+from gather_async.redis.inbox_script import (
+    chosen,
+    claimed_of,
+    event_of,
+    identity_of,
+    letter_of,
+    milliseconds,
+    pairs,
+    spec_of,
+    to_bytes,
+    to_text,
 )
 from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.webhooks.inbox import (
@@ -26,7 +42,6 @@ from gather_async.webhooks.inbox import (
     ClaimResult,
     DeadLetter,
     EventState,
-    HandlerFailure,
     InboxEntry,
     Published,
     PutResult,
@@ -41,9 +56,9 @@ _SCRIPT: Final = Script(
     files("gather_async.redis").joinpath("inbox.lua").read_text(encoding="utf-8")
 )
 _CALL: Final = 3.0  # seconds; the sender gives up after 5. Source: /api-reference/webhooks
+_FAREWELL: Final = 1.0  # seconds for which a cancellation may be held up
 _CLAIMS_AT_ONCE: Final = 1000  # renewed by one call, in some milliseconds
 _LETTERS_AT_ONCE: Final = 100  # dead letters read by one call, each with its text
-_HORIZON: Final = 7200.0  # seconds; as in the script
 _META: Final = (
     "key",
     "name",
@@ -119,13 +134,13 @@ class RedisInbox:
     async def put(self, event: StoredEvent) -> PutResult:
         """Store an event; see `Inbox.put`."""
         meta = {name: getattr(event, name) for name in _META}
-        spec = {**_identity_of(event), **meta, "meta": json.dumps(meta)}
-        is_new = await self._run("put", json.dumps(spec), _bytes(event.text))
+        spec = {**identity_of(event), **meta, "meta": json.dumps(meta)}
+        is_new = await self._run("put", json.dumps(spec), to_bytes(event.text))
         return PutResult.NEW if is_new else PutResult.DUPLICATE
 
     async def contains(self, event: StoredEvent) -> bool:
         """Return whether `put` would call it a duplicate."""
-        return bool(await self._run("contains", json.dumps(_identity_of(event))))
+        return bool(await self._run("contains", json.dumps(identity_of(event))))
 
     async def announce(
         self,
@@ -141,7 +156,7 @@ class RedisInbox:
         is_over = await self._run(
             "announce",
             receiver,
-            _milliseconds(keep_for),
+            milliseconds(keep_for),
             json.dumps(wanted),
             json.dumps(others),
         )
@@ -153,11 +168,16 @@ class RedisInbox:
     ) -> ClaimResult:
         """Claim due events; see `Inbox.claim`."""
         token = uuid.uuid4().hex
-        now, due_in, claims, known = await self._run(
-            "claim", receiver, limit, _milliseconds(lease), token, *handlers
-        )
+        spec: tuple[Argument, ...] = (receiver, limit, milliseconds(lease), token, *handlers)
+        try:
+            now, due_in, claims, known = await self._run("claim", *spec)
+        except (asyncio.CancelledError, RedisConnectionError, RedisTimeoutError):
+            # It may be carried out all the same, and its events would wait for the lease's end.
+            if limit:
+                await self._give_back(spec)
+            raise
         return ClaimResult(
-            events=[_claimed(crashes, _pairs(fields), token, now) for crashes, fields in claims],
+            events=[claimed_of(crashes, pairs(fields), token, now) for crashes, fields in claims],
             next_due_in=None if due_in is None else due_in / 1000,
             handlers={decoded(name): frozenset(json.loads(events)) for name, events in known},
         )
@@ -168,7 +188,7 @@ class RedisInbox:
         # Lua takes 8000 arguments at most.
         for first in range(0, len(tokens) or 1, 2 * _CLAIMS_AT_ONCE):
             part = tokens[first : first + 2 * _CLAIMS_AT_ONCE]
-            kept |= set(map(decoded, await self._run("renew", _milliseconds(lease), *part)))
+            kept |= set(map(decoded, await self._run("renew", milliseconds(lease), *part)))
         return kept
 
     async def complete(self, claimed: ClaimedEvent, handler: str) -> None:
@@ -177,7 +197,7 @@ class RedisInbox:
 
     async def report(self, reports: Collection[ClaimReport]) -> None:
         """End claims; see `Inbox.report`."""
-        await self._run("report", json.dumps(list(map(_spec_of, reports))))
+        await self._run("report", json.dumps(list(map(spec_of, reports))))
 
     async def list(
         self,
@@ -196,7 +216,7 @@ class RedisInbox:
                 "list", state or "", decoded(after) if after else 0, limit - len(found), *filters
             )
             found += [
-                InboxEntry(event=_event_of(meta, text), state=EventState(decoded(each)))
+                InboxEntry(event=event_of(meta, text), state=EventState(decoded(each)))
                 for each, meta, text in rows
             ]
         return found
@@ -211,9 +231,9 @@ class RedisInbox:
         found: list[DeadLetter] = []
         for first in range(0, len(names), _LETTERS_AT_ONCE):
             part = names[first : first + _LETTERS_AT_ONCE]
-            rows = zip(map(_text, part), await self._run("letters", *part), strict=True)
+            rows = zip(map(to_text, part), await self._run("letters", *part), strict=True)
             # One that was replayed meanwhile has no failure any more.
-            letters = [_letter_of(name, *row) for name, row in rows if row[-1] is not None]
+            letters = [letter_of(name, *row) for name, row in rows if row[-1] is not None]
             found += [each for each in letters if receiver in (None, each.receiver)]
             if len(found) >= limit:
                 break
@@ -223,13 +243,13 @@ class RedisInbox:
         self, keys: Collection[str], *, handlers: Collection[str] | None = None
     ) -> int:
         """Make events that are over due again; see `Inbox.replay`."""
-        return int(await self._run("replay", *_chosen(keys, handlers)))
+        return int(await self._run("replay", *chosen(keys, handlers)))
 
     async def discard(
         self, keys: Collection[str], *, handlers: Collection[str] | None = None
     ) -> int:
         """Give events up; see `Inbox.discard`."""
-        return int(await self._run("discard", *_chosen(keys, handlers)))
+        return int(await self._run("discard", *chosen(keys, handlers)))
 
     async def counts(self) -> Mapping[EventState, int]:
         """Return how many events are in each state."""
@@ -238,14 +258,14 @@ class RedisInbox:
     async def published(self, after: int | None, *, limit: int = 100) -> Published:
         """Return the events put after a position; see `Inbox.published`."""
         position, rows = await self._run("published", "" if after is None else after, limit)
-        return Published(position=position, events=[_event_of(meta, text) for meta, text in rows])
+        return Published(position=position, events=[event_of(meta, text) for meta, text in rows])
 
     async def prune(self, *, older_than: float | None = None) -> int:
         """Forget events that are over; see `Inbox.prune`."""
         count, is_more = 0, True
         while is_more:
             forgotten, is_more = await self._run(
-                "prune", _milliseconds(self._keep_for if older_than is None else older_than)
+                "prune", milliseconds(self._keep_for if older_than is None else older_than)
             )
             count += forgotten
         return count
@@ -269,6 +289,14 @@ class RedisInbox:
         if not self._is_checked:
             await self._check_server()
         return await self._connect().run(_SCRIPT, [self._base], arguments)
+
+    async def _give_back(self, spec: Sequence[Argument]) -> None:
+        """Make events due again whose claim reached no one, or is still on its way."""
+        with suppress(RedisError, ClientClosedError):  # the lease ends by itself
+            await self._connect().call(
+                lambda client: _SCRIPT.run(client, [self._base], ["give_back", *spec]),
+                timeout=_FAREWELL,
+            )
 
     async def _check_server(self) -> None:
         """Warn, once, of a server that loses events; one that doesn't say is believed."""
@@ -301,100 +329,3 @@ class RedisInbox:
         except ResponseError:  # managed servers have no CONFIG, or a user of few rights
             return {}
         return answer if isinstance(answer, dict) else {}
-
-
-def _identity_of(event: StoredEvent) -> dict[str, Any]:
-    """Return what a duplicate is recognised by, as the script reads it."""
-    return {
-        "keys": [event.key, *event.aliases],
-        "subjects": list(event.subjects),
-        "state": event.state,
-        "synthetic": event.synthetic,
-    }
-
-
-def _spec_of(report: ClaimReport) -> dict[str, Any]:
-    """Return a report as the script reads it."""
-    state = EventState.IGNORED if report.is_ignored else EventState.DONE
-    return {
-        "key": report.claimed.event.key,
-        "token": report.claimed.token,
-        "done": list(report.done),
-        "failed": [
-            [name, each.failures, _milliseconds(each.retry_in), _storable(each.error)]
-            for name, each in report.failed.items()
-        ],
-        "dead": [
-            [name, each.failures, _storable(each.error)] for name, each in report.dead.items()
-        ],
-        "due_in": -1 if report.due_in is None else _milliseconds(report.due_in),
-        "waits_for": report.waits_for,
-        "state": state.value,
-    }
-
-
-def _claimed(crashes: int, fields: Mapping[str, str], token: str, now: int) -> ClaimedEvent:
-    return ClaimedEvent(
-        event=_event_of(fields["meta"], fields["text"]),
-        ended=frozenset(name[2:] for name in fields if name[:2] in ("h:", "d:")),
-        failures={
-            name[2:]: _failure_of(value, now)
-            for name, value in fields.items()
-            if name.startswith("f:")
-        },
-        crashes=crashes,
-        token=token,
-    )
-
-
-def _failure_of(value: str, now: int) -> HandlerFailure:
-    failures, due_at, error = value.split(":", 2)
-    retry_in = (int(due_at) - now) / 1000
-    # A pause is an hour at most, unless the clock went back.
-    retry_in = retry_in if retry_in < _HORIZON else 0.0
-    return HandlerFailure(failures=int(failures), error=error, retry_in=retry_in)
-
-
-def _letter_of(name: str, meta: str | bytes, text: str | bytes, failure: str | bytes) -> DeadLetter:
-    event, (failures, dead_at, error) = _event_of(meta, text), _text(failure).split(":", 2)
-    return DeadLetter(
-        event=event.decode(),
-        handler=name.partition("\n")[2],
-        key=event.key,
-        receiver=event.receiver,
-        failures=int(failures),
-        dead_at=int(dead_at) / 1000,
-        error=error,
-    )
-
-
-def _event_of(meta: str | bytes, text: str | bytes) -> StoredEvent:
-    return StoredEvent(text=_text(text), **json.loads(meta))
-
-
-def _pairs(flat: Sequence[str | bytes]) -> dict[str, str]:
-    parts: Iterator[str] = map(_text, flat)
-    return dict(zip(parts, parts, strict=True))
-
-
-def _chosen(keys: Collection[str], handlers: Collection[str] | None) -> tuple[str, str]:
-    names = None if handlers is None else list(handlers)
-    return json.dumps(list(dict.fromkeys(keys))), json.dumps(names)
-
-
-def _milliseconds(seconds: float) -> int:
-    """Return a duration as the script counts; more rather than less, and none below 0."""
-    return max(0, math.ceil(seconds * 1000))
-
-
-def _storable(error: str) -> str:
-    """Return a message that the script can read: it refuses lone surrogates."""
-    return error.encode("utf-8", "backslashreplace").decode()
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(reply: str | bytes) -> str:
-    return reply if isinstance(reply, str) else reply.decode("utf-8", "surrogatepass")
