@@ -184,7 +184,7 @@ class PostgresInbox(SQLInbox):
         seconds = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(seconds.fetchone()[0])
 
-    async def _shrink(self) -> None:
+    async def _shrink(self, *, is_over: bool) -> None:
         """Leave it to the server: autovacuum makes the space free for new events."""
 
 

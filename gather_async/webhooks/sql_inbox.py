@@ -172,22 +172,24 @@ class SQLInbox(ABC):
     async def prune(self, *, older_than: float | None = None) -> int:
         """Forget what is over and old, and give the space back; see `Inbox.prune`."""
         age = self._keep_for if older_than is None else older_than
-        forgotten = subjects = 0
-        # In bites, so that no sender waits for a long transaction.
-        while bite := await self._run(lambda c: _prune(c, self._now(c) - age, _EVENTS_AT_ONCE)):
-            forgotten += bite
-        while bite := await self._run(
-            lambda c: _prune_subjects(c, self._now(c) - age, _EVENTS_AT_ONCE)
-        ):
-            subjects += bite
+        forgotten = await self._forget(_prune, age)
+        subjects = await self._forget(_prune_subjects, age)
         await self._run(lambda c: _forget_handlers(c, self._now(c)))
         if forgotten or subjects:
-            await self._shrink()
+            await self._shrink(is_over=True)
+        return forgotten
+
+    async def _forget(self, some: Callable[[Any, float, int], int], age: float) -> int:
+        """Forget in bites, so that no sender waits for a long transaction; return how many."""
+        forgotten = 0
+        while bite := await self._run(lambda c: some(c, self._now(c) - age, _EVENTS_AT_ONCE)):
+            forgotten += bite
+            await self._shrink(is_over=False)
         return forgotten
 
     @abstractmethod
-    async def _shrink(self) -> None:
-        """Give the space of what was forgotten back."""
+    async def _shrink(self, *, is_over: bool) -> None:
+        """Give the space of what was forgotten back: all, or what is much as more follows."""
 
 
 def _entries(

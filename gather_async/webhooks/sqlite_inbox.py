@@ -26,6 +26,9 @@ _log = logging.getLogger("gather_async.webhooks")
 _BUSY_TIMEOUT: Final = 3.0
 # Pages of one transaction of upkeep: about 10 ms, which a delivery can wait for.
 _PAGES_AT_ONCE: Final = 1000
+# Free pages that may be there while more events are forgotten: to give one back, SQLite looks for
+# it in the list of all, which must stay short, and reads it, so it should still be in the cache.
+_MOST_FREE: Final = 250
 # Free pages that are worth rewriting a file whose pages can't be given back one by one.
 _WORTH_A_REWRITE: Final = 2500
 _IN_MEMORY: Final = ":memory:"
@@ -85,15 +88,19 @@ class SQLiteInbox(SQLInbox):
     def __repr__(self) -> str:
         return f"<SQLiteInbox {'closed' if self._file is None else 'open'}>"
 
-    async def _shrink(self) -> None:
+    async def _shrink(self, *, is_over: bool) -> None:
         """Give free pages back to the file system."""
         free, is_incremental = await self._run(_free_pages, writes=False)
+        if not is_over and (free < _MOST_FREE or not is_incremental):
+            return
         if is_incremental:
             for _ in range(0, free, _PAGES_AT_ONCE):
                 await self._run(_free_some, writes=False)
         elif free >= _WORTH_A_REWRITE:
             # A file of an earlier version: once, and from then on page by page.
             await self._run(_rewrite, writes=False)
+        if not is_over:
+            return
         # Busy readers keep the log from being cut; the next time does it.
         await self._run(
             lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), writes=False

@@ -225,6 +225,31 @@ async def test_pruning_gives_space_back(tmp_path: Path) -> None:
     file.close()
 
 
+async def test_pruning_gives_space_back_as_it_goes(tmp_path: Path) -> None:
+    """The free pages stay few while many events are forgotten: each is looked for among all."""
+    free: list[int] = []
+
+    class Watched(SQLiteInbox):
+        async def _run(self, work: Callable[[Any], Any], *, writes: bool = True) -> Any:
+            found = await super()._run(work, writes=writes)
+            (pages,) = await super()._run(
+                lambda c: c.execute("PRAGMA freelist_count").fetchone(), writes=False
+            )
+            free.append(pages)
+            return found
+
+    inbox = Watched(tmp_path / "i.db", synchronous="NORMAL", clock=(clock := VirtualClock()))
+    text = "x" * 3500  # a page each
+    await asyncio.gather(*(inbox.put(event(f"k{n}", text=text)) for n in range(3001)))
+    claimed = await inbox.claim("", (), limit=3000, lease=60)
+    await inbox.report([ClaimReport(claimed=each) for each in claimed.events])
+    await clock.sleep(8 * 86_400)
+    assert await inbox.prune() == 3000
+    await inbox.aclose()
+    assert max(free) < 2000
+    assert free[-1] == 0
+
+
 # What the first version wrote, statement for statement.
 FIRST_VERSION = """
 CREATE TABLE events (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL,
