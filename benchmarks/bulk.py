@@ -43,8 +43,7 @@ def figures() -> Iterator[Figure]:
     yield _requests("14 % of requests failing", _FAULTS, at_most=3.0)
     yield _lookups(10_000)
     yield _schedule(10_000)
-    for rows in (10_000, 1_000_000):
-        yield from _memory(rows)
+    yield from _memory(10_000, 1_000_000)
     yield from _sent(3_000)
     yield from _jobs_at_once(300)
 
@@ -182,12 +181,21 @@ async def _dry(count: int) -> None:
         print(_peak() - before, rate if report.ready == count else 0.0)
 
 
-def _memory(count: int) -> Iterator[Figure]:
-    grown, rate = map(float, _child("dry", str(count)).split())
-    yield Figure(
-        f"bulk: memory over the start, {count:,} rows", f"{grown:.1f} MB", "<= 60 MB", grown <= 60
-    )
-    yield Figure(f"bulk: {count:,} rows read, checked, entered", f"{rate:,.0f} rows/s of CPU")
+def _memory(few: int, many: int) -> Iterator[Figure]:
+    rates: list[float] = []
+    for count in (few, many):
+        grown, rate = map(float, _child("dry", str(count)).split())
+        yield Figure(
+            f"bulk: memory over the start, {count:,} rows",
+            f"{grown:.1f} MB",
+            "<= 60 MB",
+            grown <= 60,
+        )
+        yield Figure(f"bulk: {count:,} rows read, checked, entered", f"{rate:,.0f} rows/s of CPU")
+        rates.append(rate)
+    ratio = rates[0] / rates[1]
+    name = f"bulk: {many:,} rows beside {few:,}, CPU of each"
+    yield Figure(name, f"{ratio:.2f} x", "<= 1.3", ratio <= 1.3)
 
 
 async def _held_by_jobs(count: int, folder: Path) -> list[int]:

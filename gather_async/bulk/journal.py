@@ -17,6 +17,7 @@ from gather_async.bulk.journal_schema import (
     Instant,
     JournalIdentity,
     RequestHistory,
+    index_persons,
     migrate,
     seal,
 )
@@ -303,6 +304,7 @@ def _identify(
         keeps_candidates=keeps_candidates,
         invitation=blake2b(scope.invitation.encode(), digest_size=16).digest(),
         retry_failed=retry_failed,
+        has_earlier_rows=index_persons(connection),
     )
 
 

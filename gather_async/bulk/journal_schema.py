@@ -17,6 +17,7 @@ __all__ = [
     "RequestHistory",
     "SCHEMA_VERSION",
     "changed_fields",
+    "index_persons",
     "migrate",
     "seal",
     "values_of",
@@ -149,6 +150,8 @@ class JournalIdentity:
     """Digest of what people are invited with; kept beside each refusal."""
     retry_failed: bool = False
     """Whether rows that the server refused in an earlier run are opened again."""
+    has_earlier_rows: bool = True
+    """Whether the journal had rows when this run began."""
 
     def external_id(self, candidate: NewCandidate) -> str:
         """Return the external id of a row that has none of its own.
@@ -245,7 +248,6 @@ CREATE TABLE rows (
 CREATE INDEX rows_by_row ON rows (row);
 CREATE UNIQUE INDEX rows_by_email ON rows (email_key) WHERE email_key IS NOT NULL;
 CREATE UNIQUE INDEX rows_by_id ON rows (id_key) WHERE id_key IS NOT NULL;
-CREATE INDEX rows_by_person ON rows (person_key) WHERE person_key IS NOT NULL;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,
     age REAL NOT NULL,
@@ -253,6 +255,21 @@ CREATE TABLE runs (
     monotonic REAL NOT NULL
 );
 """
+
+
+def index_persons(connection: sqlite3.Connection) -> bool:
+    """Make what rows of earlier runs are found by, name and phone; False if there are none.
+
+    The first run looks for none. A row costs it a fifth more with this index, whose random
+    keys touch another page for each, while a later run makes it at once, in order.
+    """
+    if connection.execute("SELECT 1 FROM rows LIMIT 1").fetchone() is None:
+        return False
+    connection.execute(
+        "CREATE INDEX IF NOT EXISTS rows_by_person ON rows (person_key)"
+        " WHERE person_key IS NOT NULL"
+    )
+    return True
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:

@@ -191,7 +191,7 @@ class _Upsert:
         wanted = {
             "email_key": [key.email for key in keys],
             "id_key": [key.id for key in keys if key.id is not None],
-            "person_key": [key.person for key in keys],
+            "person_key": [key.person for key in keys] if self._identity.has_earlier_rows else [],
         }
         for column, values in wanted.items():
             marks = ", ".join("?" * len(values))

@@ -157,6 +157,8 @@ class SQLiteConnector:
             if self.is_shrinkable:  # only before anything is written
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._enter_wal(connection)
+            if not self.path:  # what undoes a transaction needs no more to last than the file
+                connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute(f"PRAGMA synchronous = {self.synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("BEGIN IMMEDIATE")

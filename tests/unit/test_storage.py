@@ -96,6 +96,25 @@ async def test_file_settings(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_temporary_file_is_undone_from_memory() -> None:
+    """What is gone with the process writes nothing that would undo a transaction after it."""
+    store = store_at("")
+    await insert(store, 1)
+    (mode,) = await store.read(
+        lambda connection: connection.execute("PRAGMA journal_mode").fetchone()
+    )
+    assert mode == "memory"
+
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (2)")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.run(fail)
+    assert await numbers(store) == [1]
+    await store.aclose()
+
+
 async def test_works_that_queue_up_share_a_commit(tmp_path: Path) -> None:
     """Works that wait behind a running one are committed together, in the order of the calls."""
     store = store_at(tmp_path / "s.db")

@@ -334,6 +334,19 @@ def test_a_derived_external_id_is_the_persons() -> None:
     assert "555" not in bytes.fromhex(derived.removeprefix("bulk-")).decode("latin-1")
 
 
+async def test_persons_are_indexed_once_they_are_looked_for(bench: Bench, journal: Path) -> None:
+    """The first run keeps no index that only later runs use; the second makes it, once for all."""
+    found = []
+    for _ in range(3):
+        await bench.job(people(3), journal=journal)
+        with closing(sqlite3.connect(journal)) as connection:
+            plan = connection.execute(
+                "EXPLAIN QUERY PLAN SELECT key FROM rows WHERE person_key IN (?, ?)", (b"a", b"b")
+            )
+            found.append("rows_by_person" in str(plan.fetchall()))
+    assert found == [False, True, True]
+
+
 _VERSION_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rows (
