@@ -6,9 +6,9 @@ from os import PathLike
 from typing import Any, Literal
 
 from gather_async.bulk.execution import BulkClient, JobExecution
-from gather_async.bulk.outcome import InviteOutcome
 from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
+from gather_async.bulk.row_state import InviteOutcome
 from gather_async.bulk.settings import InviteOptions, JobLease, JobLimits, Settings
 from gather_async.bulk.source import CandidateSource
 from gather_async.models.enums import DeliveryType

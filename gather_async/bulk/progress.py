@@ -10,8 +10,13 @@ from attrs import define, field, frozen
 
 from gather_async.bulk.candidate_file import FileDescription
 from gather_async.bulk.existing import KeysLeft, LookupStrategy
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
-from gather_async.bulk.row_state import RowRecord, RowState, requests_left
+from gather_async.bulk.row_state import (
+    InviteOutcome,
+    InviteStatus,
+    RowRecord,
+    RowState,
+    requests_left,
+)
 from gather_async.clock import Clock
 from gather_async.observability import log_fields
 

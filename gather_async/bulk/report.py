@@ -14,9 +14,8 @@ from attrs import define, evolve, field, frozen
 
 from gather_async.bulk.journal import Connect, Journal, connect_to
 from gather_async.bulk.journal_sql import COLUMNS, record_of
-from gather_async.bulk.outcome import InviteOutcome, InviteStatus
 from gather_async.bulk.progress import InvitePlan
-from gather_async.bulk.row_state import outcome_of
+from gather_async.bulk.row_state import InviteOutcome, InviteStatus, outcome_of
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 from gather_async.storage.whole_file import replacing

@@ -12,11 +12,17 @@ from gather_async.bulk.candidate_file import line_of
 from gather_async.bulk.failures import InterviewNotFound, is_fatal, is_rejection
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow
-from gather_async.bulk.outcome import InviteStatus
 from gather_async.bulk.progress import JobStatistics, OutcomeQueue, ProgressNotifier
 from gather_async.bulk.report import StopReason
 from gather_async.bulk.row_check import RowCheck, with_external_id
-from gather_async.bulk.row_state import RowRecord, RowState, defer, outcome_of, status_of
+from gather_async.bulk.row_state import (
+    InviteStatus,
+    RowRecord,
+    RowState,
+    defer,
+    outcome_of,
+    status_of,
+)
 from gather_async.bulk.row_task import RowContext, RowTask
 from gather_async.bulk.settings import JobLimits
 from gather_async.bulk.source import CandidateSource, chunks_of
