@@ -15,7 +15,6 @@ from gather_async.errors import AlreadyHandledError, ClientClosedError, Configur
 from gather_async.storage import Cursor, DatabaseStore
 from gather_async.validators import hide_arguments
 from gather_async.webhooks.inbox import ClaimedEvent
-from gather_async.webhooks.postgres_schema import SCHEMA, SCHEMA_VERSION
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
 from gather_async.webhooks.sql_queries import COMPLETION
 
@@ -47,6 +46,48 @@ _CONNECTION: Final = {
     "application_name": "gather-async",
 }
 _SCHEMA_NAME: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
+
+_VERSION: Final = 1
+# An event is in waiting or in ended. Neither holds its text, which can be a megabyte, so that a
+# change of state doesn't write it again.
+_TABLES: Final = """
+    CREATE TABLE version (version integer NOT NULL);
+    INSERT INTO version VALUES (1);
+    CREATE TABLE events (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, key text NOT NULL UNIQUE,
+        name text NOT NULL, text text NOT NULL, received_at float8 NOT NULL,
+        receiver text NOT NULL, tenant text, synthetic boolean NOT NULL,
+        signed boolean NOT NULL, default_event text
+    );
+    CREATE TABLE subjects (
+        subject text PRIMARY KEY, state text NOT NULL, synthetic boolean NOT NULL,
+        event_id bigint NOT NULL, seen_at float8 NOT NULL
+    );
+    CREATE INDEX subjects_by_age ON subjects (seen_at);
+    CREATE TABLE waiting (
+        event_id bigint PRIMARY KEY, receiver text NOT NULL, waits_for text NOT NULL DEFAULT '',
+        due_at float8 NOT NULL, starts integer NOT NULL DEFAULT 0, token text
+    );
+    CREATE INDEX waiting_due ON waiting (receiver, waits_for, due_at, event_id);
+    CREATE INDEX waiting_claimed ON waiting (token, due_at) WHERE token IS NOT NULL;
+    CREATE TABLE ended (
+        event_id bigint PRIMARY KEY,
+        state text NOT NULL CHECK (state IN ('done', 'ignored', 'dead')),
+        ended_at float8 NOT NULL
+    );
+    CREATE INDEX ended_by_age ON ended (state, ended_at, event_id);
+    CREATE TABLE handled (
+        event_id bigint NOT NULL, handler text NOT NULL,
+        state text NOT NULL CHECK (state IN ('done', 'failed', 'dead')),
+        failures integer NOT NULL DEFAULT 0, due_at float8, ended_at float8, error text,
+        PRIMARY KEY (event_id, handler)
+    );
+    CREATE INDEX handled_dead ON handled (ended_at) WHERE state = 'dead';
+    CREATE TABLE handlers (
+        receiver text NOT NULL, handler text NOT NULL, events text NOT NULL,
+        until float8 NOT NULL, PRIMARY KEY (receiver, handler)
+    );
+"""
 
 
 class PostgresInbox(SQLInbox):
@@ -253,12 +294,12 @@ class _Connector:
             if connection.execute(f"SELECT to_regnamespace('{self.quoted}')").fetchone()[0] is None:
                 connection.execute(f"CREATE SCHEMA {self.quoted}")
             # Anew: a path that was looked up before the schema was there goes without it.
-            connection.execute(f"SET LOCAL search_path = {self.quoted}, pg_temp; {SCHEMA}")
+            connection.execute(f"SET LOCAL search_path = {self.quoted}, pg_temp; {_TABLES}")
         (version,) = connection.execute("SELECT version FROM version").fetchone()
-        if version > SCHEMA_VERSION:
+        if version > _VERSION:
             raise ConfigurationError(
                 f"The schema {self.schema} has version {version}, this program knows "
-                f"{SCHEMA_VERSION}: install the newer gather-async, or use another schema."
+                f"{_VERSION}: install the newer gather-async, or use another schema."
             )
         connection.execute("DELETE FROM waiting WHERE false")  # raises where only reading works
 
