@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from attrs import field, frozen
 
 from gather_async.errors import WebhookFailure
-from gather_async.webhooks.asgi import Receiver
+from gather_async.webhooks.adapters import Receiver
 from gather_async.webhooks.ingest import WebhookReply
 
 if TYPE_CHECKING:

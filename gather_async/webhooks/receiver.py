@@ -22,8 +22,8 @@ from gather_async.loops import LoopOwner
 from gather_async.observability import EventListeners, log_fields, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
+from gather_async.webhooks.adapters import ASGIApp, WebhookApp
 from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
-from gather_async.webhooks.asgi import ASGIApp, WebhookApp
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
