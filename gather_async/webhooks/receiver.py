@@ -22,8 +22,7 @@ from gather_async.loops import LoopOwner
 from gather_async.observability import EventListeners, log_fields, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
-from gather_async.webhooks.adapters import ASGIApp, WebhookApp
-from gather_async.webhooks.aiohttp_web import LambdaReply, aiohttp_handler, receive_lambda
+from gather_async.webhooks import adapters
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
@@ -176,7 +175,7 @@ class WebhookReceiver(Handlers):
             )
         return await self._ingest.handle(body, headers, path=path, tenant=tenant)
 
-    async def receive_lambda(self, event: Mapping[str, Any]) -> LambdaReply:
+    async def receive_lambda(self, event: Mapping[str, Any]) -> adapters.LambdaReply:
         """Take one delivery as AWS Lambda gets it, and return what Lambda answers.
 
         Within ``async with hooks`` the handlers run before the function is frozen.
@@ -187,7 +186,7 @@ class WebhookReceiver(Handlers):
         Raises:
             ClientClosedError: The receiver runs in another event loop.
         """
-        return await receive_lambda(self, event)
+        return await adapters.receive_lambda(self, event)
 
     async def ensure_started(self) -> bool:
         """Start, if nothing did, as under a server without lifespan; return whether it runs."""
@@ -216,7 +215,7 @@ class WebhookReceiver(Handlers):
             raise ConfigurationError("complete() is for handlers, while they run.")
         await self._inbox.complete(*run, **options)
 
-    def asgi(self, *, path: str | None = None, otherwise: ASGIApp | None = None) -> Any:
+    def asgi(self, *, path: str | None = None, otherwise: adapters.ASGIApp | None = None) -> Any:
         """Return an ASGI application, to be mounted or to be the server's own.
 
         As the server's own it starts and drains this receiver with the server; mounted in
@@ -234,11 +233,11 @@ class WebhookReceiver(Handlers):
         """
         if (path is None) != (otherwise is None):
             raise ConfigurationError("asgi() takes path and otherwise together.")
-        return WebhookApp(self, self._ingest.max_body, self._body_timeout, path, otherwise)
+        return adapters.WebhookApp(self, self._ingest.max_body, self._body_timeout, path, otherwise)
 
     def aiohttp_handler(self) -> "Callable[[web.Request], Awaitable[web.StreamResponse]]":
         """Return a handler for ``web.Application().router.add_post``; see `cleanup_ctx`."""
-        return aiohttp_handler(
+        return adapters.aiohttp_handler(
             self, max_body=self._ingest.max_body, body_timeout=self._body_timeout
         )
 
