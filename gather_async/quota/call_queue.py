@@ -18,6 +18,7 @@ from gather_async.clock import Clock, Timer
 from gather_async.errors import ClientClosedError
 from gather_async.loops import running_loop
 from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.quota.lobby import Lobby
 from gather_async.quota.priority_queue import WaitQueue, WaitQueues
 
 __all__ = ["CallQueue", "CallWaiter", "LimiterSlot", "LoopHome", "SlotOwner", "WakeTimer"]
@@ -126,6 +127,7 @@ class LoopHome:
 
     Attributes:
         loop: The loop.
+        lobby: Where its calls wait before they join, if they are many.
         timer: Rings in this loop.
         waiting: Calls of this loop that wait.
         in_flight: Requests of this loop that were not answered yet.
@@ -133,12 +135,13 @@ class LoopHome:
         is_gone: Whether the loop ended, so that what was in flight counted as lost.
     """
 
-    __slots__ = ("in_flight", "is_called", "is_gone", "loop", "timer", "waiting")
+    __slots__ = ("in_flight", "is_called", "is_gone", "lobby", "loop", "timer", "waiting")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Clock, ring: "Callable[[LoopHome], object]"
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
+        self.lobby: Lobby = Lobby(loop)
         self.timer: WakeTimer = WakeTimer(clock, partial(ring, self))
         self.waiting: int = 0
         self.in_flight: int = 0
@@ -169,7 +172,7 @@ class CallWaiter:
 
 
 class CallQueue:
-    """The waiting calls of one limiter. Every method but `wait` wants the lock held.
+    """The waiting calls of one limiter. Every method but `arrive` and `wait` wants the lock held.
 
     Args:
         queues: Where they wait, in order.
@@ -217,6 +220,22 @@ class CallQueue:
             home = self._homes[loop] = LoopHome(loop, self._clock, self._ring)
         self._latest = home
         return home
+
+    async def arrive(self, *, bulk: bool) -> None:
+        """Return once the running loop has time to let a call join: at once, unless many do."""
+        with self._lock:
+            lobby = self.home(asyncio.get_running_loop()).lobby
+            if lobby.pass_one():
+                return
+            turn = lobby.turn()
+            queue = self._queues.bulk if bulk else self._queues.interactive
+            queue.arriving += 1
+        try:
+            await turn
+        finally:
+            del turn  # a cancelled future refers to this frame: no cycle to collect
+            with self._lock:
+                queue.arriving -= 1
 
     def _ring(self, home: LoopHome) -> None:
         with self._lock:

@@ -50,12 +50,14 @@ class WaitQueue(Generic[_W]):
 
     Attributes:
         waiting: How many wait.
+        arriving: How many are about to be pushed.
     """
 
-    __slots__ = ("_first_time", "_left", "_refused", "waiting")
+    __slots__ = ("_first_time", "_left", "_refused", "arriving", "waiting")
 
     def __init__(self) -> None:
         self.waiting: int = 0
+        self.arriving: int = 0
         self._left = 0
         self._first_time: deque[_W] = deque()
         self._refused: deque[_W] = deque()
@@ -113,12 +115,17 @@ class WaitQueues(Generic[_W]):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no call waits."""
-        return not (self.interactive.waiting or self.bulk.waiting)
+        """Whether no call waits, or is about to."""
+        interactive, bulk = self.interactive, self.bulk
+        return not (interactive.waiting or bulk.waiting or interactive.arriving or bulk.arriving)
 
-    def status(self) -> QueueStatus:
-        """Return how many wait."""
-        return QueueStatus(interactive=self.interactive.waiting, bulk=self.bulk.waiting)
+    def status(self, *, arriving: bool = False) -> QueueStatus:
+        """Return how many wait; with those that are about to, which go behind them."""
+        interactive, bulk = self.interactive, self.bulk
+        return QueueStatus(
+            interactive=interactive.waiting + interactive.arriving * arriving,
+            bulk=bulk.waiting + bulk.arriving * arriving,
+        )
 
 
 # Seconds that bulk waits behind interactive calls before it earns credit. Long enough that a

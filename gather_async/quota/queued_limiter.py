@@ -127,6 +127,7 @@ class QueuedLimiter(ABC):
             QuotaWaitError: It would take longer than ``max_wait``, or did.
             ConfigurationError: ``max_wait`` is negative, or no number.
         """
+        await self._calls.arrive(bulk=bulk)
         if max_wait is not None:
             _SECONDS.check("max_wait", max_wait, accepts="or None")
         with self._lock:
@@ -189,7 +190,7 @@ class QueuedLimiter(ABC):
                 now=self._now(),
                 wall=self._clock.wall(),
                 held=self._hold.until,
-                queued=self._queues.status(),
+                queued=self._queues.status(arriving=True),
                 as_of=self._as_of(),
             )
 
@@ -235,8 +236,9 @@ class QueuedLimiter(ABC):
         windows, ahead = self._known(), self._queues.status()
         waiting = ahead.bulk if bulk else ahead.interactive
         other = ahead.interactive if bulk else 0
-        used = [(windows.count(-math.inf), each.limit, each.external) for each in windows.windows]
-        state = (bulk, other, windows.in_flight, used, self._hold.until, self._latency)
+        used = [(each.limit, each.external) for each in windows.windows]
+        used.append((windows.in_flight, windows.count(-math.inf)))
+        state = (bulk, other, used, self._hold.until, self._latency)
         latest = self._latest_forecast
         if latest is not None and latest[0] == (state, waiting) and now - latest[1] < _FRESH:
             made_at, forecast = latest[1:]
