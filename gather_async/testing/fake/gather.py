@@ -1,10 +1,14 @@
 """`FakeGather`: a faithful Gather API on loopback, for tests and for trying things out."""
 
+import asyncio
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from aiohttp import web
 
 from gather_async.client import GatherClient
 from gather_async.clock import Clock, SystemClock
@@ -17,7 +21,7 @@ from gather_async.testing.fake.messages import ReceivedRequest, ReceivedRequests
 from gather_async.testing.fake.organization import seed_organization
 from gather_async.testing.fake.questions import listen_for_audio, show_question, stop_timers
 from gather_async.testing.fake.quota import FakeQuota, HeadersDescribe
-from gather_async.testing.fake.server import HOST, LoopbackServer, RequestHandler
+from gather_async.testing.fake.server import RequestHandler
 from gather_async.testing.fake.state import (
     AudioWords,
     Edition,
@@ -32,6 +36,12 @@ from gather_async.testing.fake.state import (
 from gather_async.testing.fake.webhooks import Webhooks
 
 __all__ = ["FakeGather"]
+
+_HOST = "127.0.0.1"
+_GRACE = 0.05  # real seconds for handlers to notice that their connection is gone
+_BACKLOG = 1024  # hundreds of clients may connect in one tick
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class FakeGather(FaultMethods, ScenarioMethods):
@@ -66,7 +76,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         clock: Clock | None = None,
         api_key: str | None = None,
         port: int = 0,
-        host: str = HOST,
+        host: str = _HOST,
         fail_audio_for: Collection[str] = (),
         audio_words: AudioWords | None = None,
         summary_seconds: float = 0.2,
@@ -152,7 +162,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         )
         self._port = port
         self._host = host
-        self._server: LoopbackServer | None = None
+        self._server: _LoopbackServer | None = None
 
     # Lifecycle
 
@@ -167,7 +177,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         self._sleeps.open()
         if self._webhooks.has_targets:
             listen_for_audio(self._world)
-        self._server = await LoopbackServer.open(self._handler.handle, self._port, self._host)
+        self._server = await _LoopbackServer.open(self._handler.handle, self._port, self._host)
         self._port = self._server.port
         return self
 
@@ -220,7 +230,7 @@ class FakeGather(FaultMethods, ScenarioMethods):
         if not self._port:
             raise RuntimeError("FakeGather has no port yet: use async with, or await start().")
         # Every address of the machine is none that a client could connect to.
-        host = {"0.0.0.0": HOST, "::": "::1"}.get(self._host, self._host)  # noqa: S104 - bound before
+        host = {"0.0.0.0": _HOST, "::": "::1"}.get(self._host, self._host)  # noqa: S104 - bound before
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
@@ -304,3 +314,52 @@ class FakeGather(FaultMethods, ScenarioMethods):
         state = f"on {self.base_url}" if self._server else "not listening"
         edition, count = self._world.options.edition, len(self._handler.log.records)
         return f"<FakeGather edition {edition}, {state}, {count} requests>"
+
+
+class _LoopbackServer:
+    """An HTTP server in the running loop, on 127.0.0.1 unless another host is named."""
+
+    def __init__(self, server: asyncio.Server, protocols: web.Server) -> None:
+        self._server = server
+        self._protocols = protocols
+
+    @classmethod
+    async def open(cls, handler: _Handler, port: int, host: str = _HOST) -> "_LoopbackServer":
+        """Listen on a port; 0 takes any free one.
+
+        Raises:
+            OSError: The port is taken, or the host is none of this machine's.
+        """
+        protocols = web.Server(handler, access_log=None)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(protocols, host, port, backlog=_BACKLOG)
+        return cls(server, protocols)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def aclose(self) -> None:
+        """Stop listening and cut every connection."""
+        await self._stop_accepting()
+        self._server.close()
+        for protocol in self._protocols.connections:
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        await self._protocols.shutdown(_GRACE)
+        await self._server.wait_closed()
+
+    async def _stop_accepting(self) -> None:
+        """Let connections that are being accepted become whole.
+
+        asyncio leaks the socket of a connection whose acceptance has begun when
+        its server closes.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError):  # Windows' default loop
+            for listening in self._server.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(3):  # the callback, the task that it starts, the protocol's start
+            await asyncio.sleep(0)
