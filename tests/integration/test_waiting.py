@@ -27,7 +27,7 @@ from gather_async import (
     WaitTimeoutError,
 )
 from gather_async.testing import FakeGather, VirtualClock
-from gather_async.testing.fake import routes
+from gather_async.testing.fake import server
 from gather_async.testing.fake.questions import get_question, list_questions
 from gather_async.testing.fake.state import AudioWords
 from gather_async.waiting.scheduler import Scheduler
@@ -158,7 +158,7 @@ async def test_a_list_that_grows_meanwhile_still_costs_its_pages(
         rows.insert(0, {**rows[-1], "id": f"new-{len(rows)}"})
         return list_questions(call)
 
-    monkeypatch.setitem(routes._OPERATIONS, ("GET", "questions"), growing)
+    monkeypatch.setitem(server._OPERATIONS, ("GET", "questions"), growing)
     async with a_world(400, audio_seconds=uniform(0.1, 3.0)) as world:
         await asyncio.gather(*(world.wait(n) for n in range(400)))
         assert len(world.polls) <= 60
@@ -206,7 +206,7 @@ async def test_a_list_without_the_state_is_not_believed(
             row["audioURL"] = "https://audio.invalid/given.mp3"
         return reply
 
-    monkeypatch.setitem(routes._OPERATIONS, ("GET", "questions"), stateless)
+    monkeypatch.setitem(server._OPERATIONS, ("GET", "questions"), stateless)
     async with a_world(5, audio_seconds=4.0) as world:
         ready = await asyncio.gather(*(world.wait(n) for n in range(5)))
         assert all(question.transcription_status == "complete" for question in ready)
@@ -230,7 +230,7 @@ async def test_a_list_that_never_names_a_state_is_believed_once_checked(
         return call
 
     for key, operation in (("questions", list_questions), ("questions/*", get_question)):
-        monkeypatch.setitem(routes._OPERATIONS, ("GET", key), silent(operation))
+        monkeypatch.setitem(server._OPERATIONS, ("GET", key), silent(operation))
     async with a_world(20, audio_seconds=4.0) as world:
         ready = await asyncio.gather(*(world.wait(n) for n in range(20)))
         assert all(question.audio_url for question in ready)
@@ -249,7 +249,7 @@ async def test_a_doubtful_list_is_settled_although_reads_fail(
             row["transcriptionStatus"] = None
         return reply
 
-    monkeypatch.setitem(routes._OPERATIONS, ("GET", "questions"), stateless)
+    monkeypatch.setitem(server._OPERATIONS, ("GET", "questions"), stateless)
     async with a_world(6, audio_seconds=4.0) as world:
         prefix = "/qsi/gather/questions/"
         world.fake.fail_next(500, times=math.inf, path=prefix + world.ids[0])

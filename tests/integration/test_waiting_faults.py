@@ -16,7 +16,7 @@ from gather_async import (
     Question,
     WaitTimeoutError,
 )
-from gather_async.testing.fake import routes
+from gather_async.testing.fake import server
 from gather_async.testing.fake.messages import not_found
 from gather_async.testing.fake.questions import get_question, list_questions
 from tests.waiting_world import World, a_world, an_invite
@@ -39,7 +39,7 @@ def list_shows(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Any], Non
             change(call, row)
         return reply
 
-    monkeypatch.setitem(routes._OPERATIONS, ("GET", "questions"), listed)
+    monkeypatch.setitem(server._OPERATIONS, ("GET", "questions"), listed)
 
 
 def processing(_: Any, row: Any) -> None:
@@ -170,7 +170,7 @@ def hidden(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
             raise not_found("Question", call.id)
         return get_question(call)
 
-    monkeypatch.setitem(routes._OPERATIONS, ("GET", "questions/*"), late)
+    monkeypatch.setitem(server._OPERATIONS, ("GET", "questions/*"), late)
 
 
 @pytest.mark.parametrize("count", [1, 2])

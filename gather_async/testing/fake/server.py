@@ -1,18 +1,36 @@
-"""One HTTP exchange of FakeGather: key, quota, fault, operation, answer."""
+"""Operations of FakeGather, and one HTTP exchange: key, quota, fault, operation, answer."""
 
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from attrs import define, field
 
 from gather_async.clock import Timer
+from gather_async.testing.fake.candidates import (
+    create_candidate,
+    create_candidate_interview,
+    get_candidate,
+    get_candidate_interview,
+    get_results,
+    list_candidate_interviews,
+    list_candidates,
+    resend_invite,
+    update_status,
+)
 from gather_async.testing.fake.faults import Fault, FaultKind, FaultPlan
+from gather_async.testing.fake.interviews import (
+    bulk_update_interviews,
+    create_interview,
+    get_interview,
+    list_interviews,
+)
 from gather_async.testing.fake.messages import (
     FakeRequest,
     ReceivedRequest,
@@ -21,16 +39,56 @@ from gather_async.testing.fake.messages import (
     Reply,
     encode,
     invalid,
+    no_such_path,
     seen_headers,
     too_many,
     unauthorized,
 )
+from gather_async.testing.fake.organization import (
+    create_teams,
+    create_users,
+    get_message_group,
+    get_narrator,
+    list_message_groups,
+    list_narrators,
+    list_teams,
+    list_users,
+)
+from gather_async.testing.fake.questions import create_question, get_question, list_questions
 from gather_async.testing.fake.quota import FakeQuota, QuotaDecision
-from gather_async.testing.fake.routes import route
 from gather_async.testing.fake.state import Closing, ServerState, Sleeps, iso
 
 __all__ = ["RequestHandler"]
 
+_Operation = Callable[[FakeRequest], Reply]
+
+_PREFIX = "/qsi/gather/"
+# By method and path below the prefix. The internal credentials operations are left out.
+_OPERATIONS: dict[tuple[str, str], _Operation] = {
+    ("POST", "questions"): create_question,
+    ("GET", "questions"): list_questions,
+    ("GET", "questions/*"): get_question,
+    ("POST", "interviews"): create_interview,
+    ("GET", "interviews"): list_interviews,
+    ("GET", "interviews/*"): get_interview,
+    ("POST", "candidates"): create_candidate,
+    ("GET", "candidates"): list_candidates,
+    ("GET", "candidates/*"): get_candidate,
+    ("POST", "candidate-interviews"): create_candidate_interview,
+    ("GET", "candidate-interviews"): list_candidate_interviews,
+    ("GET", "candidate-interviews/*"): get_candidate_interview,
+    ("PATCH", "candidate-interviews/*/status"): update_status,
+    ("GET", "candidate-interviews/*/results"): get_results,
+    ("POST", "candidate-interviews/*/resend-invite"): resend_invite,
+    ("GET", "narrators"): list_narrators,
+    ("GET", "narrators/*"): get_narrator,
+    ("GET", "message-groups"): list_message_groups,
+    ("GET", "message-groups/*"): get_message_group,
+    ("POST", "teams"): create_teams,
+    ("GET", "teams"): list_teams,
+    ("POST", "users"): create_users,
+    ("GET", "users"): list_users,
+}
 
 _JSON = "application/json; charset=utf-8"
 _HTML = (
@@ -201,7 +259,7 @@ class RequestHandler:
     def _operate(self, method: str, call: FakeRequest) -> _Answer:
         """Carry an operation out."""
         try:
-            operation, key = route(method, call.path)
+            operation, key = _route(method, call.path)
             _check_form(method, call)
             reply = operation(FakeRequest(call.world, call.path, key, call.query, call.body))
         except Refusal as refusal:
@@ -230,6 +288,22 @@ class RequestHandler:
             "X-RateLimit-Remaining": str(verdict.remaining),
             "X-RateLimit-Reset": str(math.ceil(self.world.clock.wall() + verdict.reset_in)),
         }
+
+
+def _route(method: str, path: str) -> tuple[_Operation, str]:
+    """Return the operation and the id of a raw path, or refuse it."""
+    if not path.startswith(_PREFIX):
+        raise no_such_path(path)
+    rest = path[len(_PREFIX) :]
+    if (method, rest) == ("PATCH", "interviews/bulk-update"):
+        return bulk_update_interviews, ""
+    collection, slash, tail = rest.partition("/")
+    key, second_slash, action = tail.partition("/")
+    shape = collection + (slash and "/*") + (second_slash and f"/{action}")
+    operation = _OPERATIONS.get((method, shape))
+    if operation is None or bool(slash) != bool(key):
+        raise no_such_path(path)
+    return operation, unquote(key)
 
 
 def _decode(body: bytes) -> Any:
