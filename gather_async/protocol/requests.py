@@ -142,9 +142,9 @@ def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Priv
                 for each in value:
                     validate_id(f"Each of {name}", each)
         given[name] = value
-    if not isinstance(extra, Mapping | None):
-        raise InvalidRequestError('extra must map names to values, as {"name": "value"} does.')
-    if extra:
+    if extra is not None:
+        if not isinstance(extra, Mapping):
+            raise InvalidRequestError('extra must map names to values, as {"name": "value"} does.')
         given.update(extra)
     return given
 
