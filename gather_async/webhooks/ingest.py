@@ -244,9 +244,7 @@ class Ingest:
         if self._is_unsigned(path):
             text = body.decode("utf-8", "replace")
             return decode_event(text, signed=False, default_event=_DEFAULT_EVENT), text
-        if not self.secrets.has_tenants:
-            tenant = path = None
-        candidates = await self.secrets.find(tenant, path)
+        candidates = self.secrets.own or await self.secrets.find(tenant, path)
         secrets = [each.secret for each in candidates]
         header = signatures.read_header(
             signature_in(headers), tolerance=self.tolerance, now=self.wall()

@@ -210,6 +210,7 @@ class Secrets:
     """The secrets of a receiver: one tenant's, or those of many."""
 
     own: tuple[TenantSecret, ...] = ()
+    """Those of the one tenant; none if there are many."""
     tenants: TenantSecrets | None = None
     path: str = "/webhooks/gather"
 
@@ -234,13 +235,8 @@ class Secrets:
             raise ConfigurationError("secrets must be a mapping or a function of the tenant.")
         return cls(tenants=tenants, path=path)
 
-    @property
-    def has_tenants(self) -> bool:
-        """Whether deliveries are of several tenants."""
-        return self.tenants is not None
-
     async def find(self, tenant: str | None, path: str | None) -> Sequence[TenantSecret]:
-        """Return the secrets that a delivery may be signed with, one at least.
+        """Return the secrets of tenants that a delivery may be signed with, one at least.
 
         For an unknown tenant that is one that no signature fits, so that the answer
         takes as long as for a known one.
@@ -249,8 +245,6 @@ class Secrets:
             UnknownTenantError: No tenant is named, and the secrets can't be listed.
             Exception: The function that returns secrets failed.
         """
-        if self.tenants is None:
-            return self.own
         tenant = tenant or tenant_in(path, self.path)
         if tenant is not None:
             return await self._of(tenant) or (TenantSecret(None, _NO_SECRET, is_known=False),)
@@ -323,7 +317,7 @@ def receiver_names(name: str | None, secrets: Secrets) -> tuple[str, ...]:
         if not _NAME.match(name):
             raise ConfigurationError("name must be 1 to 64 letters, digits, dots, dashes or _.")
         return name, ""
-    if secrets.has_tenants:
+    if not secrets.own:
         return "tenants", ""
     return (*dict.fromkeys(fingerprint(each.secret) for each in secrets.own), "")
 
