@@ -322,9 +322,9 @@ class Ingest:
             extra = log_fields(event=event.event, error="full", status=503)
             _log.error("The webhook inbox is full: answered 503", extra=extra)
             return WebhookReply.unavailable("inbox_full")
-        word = result.name.lower()
-        extra = log_fields(event=event.event, result=word, status=200)
-        _log.debug("A webhook event was stored: %s", event.event, extra=extra)
+        if _log.isEnabledFor(logging.DEBUG):  # seldom, and this line comes with every delivery
+            extra = log_fields(event=event.event, result=result.name.lower(), status=200)
+            _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
 
 
