@@ -115,6 +115,13 @@ def test_importing_the_package_imports_nothing_of_it_yet() -> None:
     assert _run("-c", program).stdout.split() == ["gather_async", "gather_async.version", "False"]
 
 
+def test_importing_a_client_imports_nothing_that_only_some_calls_need() -> None:
+    """What reads a response, a page of HTML, a phone number or a file of people comes later."""
+    later = ["cattrs", "html", "phonenumbers", "gather_async.bulk", "gather_async.webhooks"]
+    program = f"import sys, gather_async.client; print(*({set(later)} & set(sys.modules)))"
+    assert _run("-c", program).stdout.strip() == ""
+
+
 def test_every_public_name_is_loaded_when_first_used() -> None:
     """Each name of `__all__` is there, as are the public packages; any other is refused."""
     for name in gather_async.__all__:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import UnionType
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import attrs
-from cattrs import Converter
 
 from gather_async.models.enums import InterviewStatus, OpenEnum
 from gather_async.models.fields import WIRE_NAME
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 __all__ = ["MismatchError", "decode", "decode_all", "wire_names"]
 
@@ -151,7 +153,7 @@ def _readable(values: list[Any], read: Callable[[Any, Any], Any]) -> tuple[Any, 
     return tuple(kept)
 
 
-def _model_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+def _model_hook(cls: type[Any], converter: "Converter") -> Callable[[Any, Any], Any]:
     """Return a reader of one model, generated as source, as attrs does a class' own methods.
 
     A page of 100 is read in the time that its JSON takes (benchmarks/decode.py). That needs
@@ -218,7 +220,7 @@ def _absent(field: Any) -> str:
 
 
 def _field_lines(
-    field: Any, wire_name: str, converter: Converter, scope: dict[str, Any]
+    field: Any, wire_name: str, converter: "Converter", scope: dict[str, Any]
 ) -> Iterator[str]:
     """Give the lines that make of the raw value ``v`` the field, or what stands for it.
 
@@ -255,7 +257,7 @@ def _field_lines(
 
 
 def _reading_lines(
-    name: str, kind: Any, converter: Converter, scope: dict[str, Any]
+    name: str, kind: Any, converter: "Converter", scope: dict[str, Any]
 ) -> Iterator[str]:
     """Give the lines that turn ``v`` into what it means, or raise; the frequent ones inline."""
     if kind is datetime:
@@ -295,8 +297,11 @@ def _is_array(kind: Any) -> bool:
     return getattr(kind, "__origin__", None) is tuple
 
 
-def _converter() -> Converter:
+@cache
+def _converter() -> "Converter":
     """Build the converter; by default cattrs would turn null into "None" and "no" into True."""
+    from cattrs import Converter  # noqa: PLC0415 - a tenth of the import, for the first response
+
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, _boolean)
@@ -310,14 +315,11 @@ def _converter() -> Converter:
     return converter
 
 
-_CONVERTER = _converter()
-
-
 class _Readers(dict[Any, Callable[[Any, Any], Any]]):
     """The converter's hooks, each looked up once."""
 
     def __missing__(self, model: Any) -> Callable[[Any, Any], Any]:
-        hook = self[model] = _CONVERTER.get_structure_hook(model)
+        hook = self[model] = _converter().get_structure_hook(model)
         return hook
 
 
