@@ -50,7 +50,7 @@ async def browser(fake: FakeGather) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def completed(browser: httpx.AsyncClient, invite_id: str) -> httpx.Response:
-    """Deliver the webhook that the API sends when somebody has finished."""
+    """Deliver the webhook that the API sends when a candidate has finished."""
     data = {"candidateInterviewId": invite_id}
     delivery = sample("candidate_interview.completed", secret=SECRET, data=data)
     return await browser.post("/webhooks/gather", content=delivery.body, headers=delivery.headers)

@@ -207,8 +207,8 @@ async def test_what_is_no_mapping_list_policy_or_reference_is_refused(
     assert not fake.requests
 
 
-async def test_a_reference_that_is_none_finds_nobody(gather: GatherClient) -> None:
-    """None would find the first person without a reference, and blank text nobody who has one."""
+async def test_a_reference_that_is_none_finds_no_one(gather: GatherClient) -> None:
+    """None would find the first person without a reference, and blank text no one who has one."""
     await gather.candidates.create(**ADA, phone="+12025550123")
     for wrong in (None, "", " "):
         with pytest.raises(InvalidRequestError):

@@ -1,4 +1,4 @@
-"""Lists that leave out the keys of their objects: nobody is made twice for it."""
+"""Lists that leave out the keys of their objects: no one is made twice for it."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -96,7 +96,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.mark.parametrize("show", [ID_ALONE, NESTED, SNAKE_CASE, NUMBERS])
 async def test_another_client_finds_what_a_list_hides(serve: Serve, show: Show) -> None:
-    """What the list leaves out, a single read shows: nobody is made or invited twice."""
+    """What the list leaves out, a single read shows: no one is made or invited twice."""
     server, client = await serve(show)
     for _ in range(2):
         gather = client()
@@ -109,7 +109,7 @@ async def test_another_client_finds_what_a_list_hides(serve: Serve, show: Show) 
 
 @pytest.mark.parametrize("show", [ID_ALONE, NUMBERS])
 async def test_a_job_without_its_journal_finds_what_a_list_hides(serve: Serve, show: Show) -> None:
-    """A list read whole that shows no external id proves nobody absent: each is asked for."""
+    """A list read whole that shows no external id proves no one absent: each is asked for."""
     server, client = await serve(show)
     rows = [{**PERSON, "email": f"ada{number}@example.com"} for number in range(3)]
     first = await client().bulk_invite(rows, interview_id="i")

@@ -44,7 +44,7 @@ class Radio:
 
 
 class World:
-    """A server, a client that hears signals, and questions."""
+    """A server, a client that receives signals, and questions."""
 
     def __init__(self, fake: FakeGather, gather: GatherClient, ids: Sequence[str]) -> None:
         self.fake, self.gather, self.ids = fake, gather, ids

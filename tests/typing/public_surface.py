@@ -134,7 +134,7 @@ def on_event(event: ClientEvent) -> None:
 
 
 def observed(hooks: WebhookReceiver, letters: Sequence[DeadLetter]) -> None:
-    """Listeners are typed by what they hear, and stay the functions that they are."""
+    """Listeners are typed by what they receive, and stay the functions that they are."""
     pool, gather = GatherPool(on_event=on_event), GatherClient("key", on_event=on_event)
     gather.call_events.subscribe(on_event)()
     pool.call_events.subscribe(lambda event: assert_type(event, ClientEvent))

@@ -274,7 +274,7 @@ def test_an_error_envelope_under_200_is_that_error(
     ],
 )
 def test_what_frameworks_write_in_place_of_a_result_is_an_error(payload: Any) -> None:
-    """Read as an empty list, it would prove that nobody is there, and all are made again."""
+    """Read as an empty list, it would prove that no one is there, and all are made again."""
     assert is_error_envelope(payload)
     assert "No" in str(failed(200, json.dumps(payload).encode())) or len(payload) == 2
 

@@ -343,7 +343,7 @@ def test_the_mark_of_a_files_end_in_dos_is_no_person(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "told"),
+    ("start", "message"),
     [
         (b"PK\x05\x06", "ZIP"),
         (b"{\\rtf1\\ansi First Name", "RTF"),
@@ -360,10 +360,10 @@ def test_the_mark_of_a_files_end_in_dos_is_no_person(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_table_is_named_as_what_it_is(
-    tmp_path: Path, start: bytes, told: str
+    tmp_path: Path, start: bytes, message: str
 ) -> None:
     """The message says which kind it is, not that columns are missing."""
     path = tmp_path / "people.csv"
     path.write_bytes(start)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         list(read_candidates(path))

@@ -71,7 +71,7 @@ def _insert(n: int, connection: sqlite3.Connection) -> None:
 async def test_a_work_that_no_one_waits_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is done in its turn; its error is nobody's, and a closed store leaves it undone."""
+    """It is done in its turn; its error reaches no one, and a closed store leaves it undone."""
     store = store_at(tmp_path / "s.db")
     for n in (7, 7, 8):
         store.start(partial(_insert, n))

@@ -34,7 +34,7 @@ _steps = st.lists(
 
 
 def _counted(stamp: float, now: float, period: float) -> bool:
-    """Tell whether some server, however it computes, still counts the stamp."""
+    """Return whether some server, however it computes, still counts the stamp."""
     return now - stamp < period or stamp > now - period or stamp + period > now
 
 

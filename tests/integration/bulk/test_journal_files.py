@@ -87,7 +87,7 @@ async def test_a_journal_that_another_process_has_is_not_read(tmp_path: Path) ->
 
 @_LINUX
 async def test_a_journal_that_the_process_reads_is_locked_apart(tmp_path: Path) -> None:
-    """Where SQLite's descriptor can't be told from others, those may be closed before the job's."""
+    """Where SQLite's descriptor isn't the only one, another may be closed before the job's."""
     path = tmp_path / "invites.db"
     await (await _opened(path)).aclose()
     with path.open("r+b"):

@@ -15,7 +15,7 @@ from gather_async.webhooks import ClaimedEvent, ClaimReport
 
 
 class _Deaf(Redis):
-    """A client that hears no reply to a claim, though the server has carried it out."""
+    """A client that gets no reply to a claim, though the server has carried it out."""
 
     error: Exception | None = None
     has_claimed: asyncio.Event
@@ -41,7 +41,7 @@ async def inbox(redis_url: str) -> AsyncIterator[RedisInbox]:
 
 @pytest.fixture
 async def deaf(redis_url: str) -> AsyncIterator[_Deaf]:
-    """A client for an inbox that hears nothing of its claims."""
+    """A client for an inbox that gets no reply to its claims."""
     client = _Deaf.from_url(redis_url)
     assert isinstance(client, _Deaf)
     client.has_claimed = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_a_claim_that_comes_after_its_end_brings_nothing(
 
 
 async def test_a_second_cancellation_is_not_held_up(inbox: RedisInbox, deaf: _Deaf) -> None:
-    """Whoever can't wait for the events to be given back cancels again; the lease will end."""
+    """A caller who can't wait for the events to be given back cancels again; the lease will end."""
     await inbox.put(event())
     lossy = RedisInbox(deaf)
     claiming = asyncio.create_task(_claim(lossy))

@@ -43,7 +43,7 @@ class Ear:
         self._loop.call_soon_threadsafe(self._news.set)
 
     async def wait_for(self, count: int) -> None:
-        """Return once so many events were heard."""
+        """Return once so many events were received."""
         async with asyncio.timeout(10):
             while len(self.events) < count:
                 self._news.clear()
@@ -108,7 +108,7 @@ async def test_it_is_alive_while_a_receiver_lives(redis_url: str, stack: AsyncEx
         async with hooks:
             await until(lambda: waiter.alive and signals.alive)
             async with RedisSignals(redis_url, beat=600) as late:
-                # It hears the next beat.
+                # It receives the next beat.
                 await until(lambda: late.alive)
         await until(lambda: not waiter.alive)
         assert not signals.alive
