@@ -49,7 +49,8 @@ class RedisLimiter(SteppedLimiter):
     all its waiting calls at once, with one script, one call in flight at a time.
 
     The server keeps when requests were answered, and what each process has in flight. A
-    process that dies has its requests in flight counted as answered when its lease ends. If
+    process that dies has its requests in flight counted as answered when its lease ends; one
+    that only was stopped for so long takes that back, and reports what became of them. If
     the server loses its state, the processes restore it from what each remembers: all but what
     one that died less than a lease before had in flight. Nothing on the server is named by the
     API key but by a digest of it, and everything there expires.

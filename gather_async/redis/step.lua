@@ -7,7 +7,8 @@
 -- KEYS: 1 log    list: when requests were answered, oldest first
 --       2 state  hash: clock offset head last hold epoch size longest
 --                      credit starved nobulk pause evenly
---       3 procs  hash: process -> "seq flying served interactive bulk until lease"
+--       3 procs  hash: process -> "seq flying served interactive bulk until lease", or, once its
+--                      lease ended with requests in flight, "gone seq served number at"
 --
 -- The rules are those of gather_async.protocol.rolling_windows (entry, below, free, free_at)
 -- and of gather_async.quota.priority_queue (turns): the tests hold both against each other.
@@ -56,18 +57,30 @@ local function go_on_from(at)
 end
 go_on_from(clock)
 
--- All processes. A lease that ended with requests in flight: they count as answered then.
-local rivals, gone, stamps = {}, {}, {}
-local flying, living, served, seq_done = flying_mine, 1, 0, -1
+-- All processes. A lease that ended with requests in flight: they count as answered then, until
+-- the process comes back, if it only was stopped, and says what became of them.
+local rivals, gone, stamps, guessed = {}, {}, {}, nil
+local flying, living, served, seq_done, guesses = flying_mine, 1, 0, -1, 0
 local all = redis.call('HGETALL', procs)
 for k = 1, #all, 2 do
   local q, f, v, i, b, till, lease =
     string.match(all[k + 1], '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
-  if all[k] == me then
+  if not q then
+    local gone_q, gone_v, n, at = string.match(all[k + 1], '^gone (%d+) (%d+) (%d+) (%d+)$')
+    if all[k] == me then
+      served, seq_done, guessed = tonumber(gone_v), tonumber(gone_q), {number = tonumber(n), at = at}
+    elseif tonumber(at) + longest <= now then
+      gone[#gone + 1] = {id = all[k]}
+    else
+      guesses = guesses + tonumber(n)
+    end
+  elseif all[k] == me then
     served, seq_done = tonumber(v), tonumber(q)
   elseif tonumber(lease) < now then
-    for _ = 1, tonumber(f) do stamps[#stamps + 1] = tonumber(lease) end
-    gone[#gone + 1] = all[k]
+    local process = {id = all[k], record = q .. ' ' .. v .. ' ' .. f, flying = tonumber(f)}
+    for _ = 1, process.flying do stamps[#stamps + 1] = {at = tonumber(lease), of = process} end
+    guesses = guesses + process.flying
+    gone[#gone + 1] = process
   else
     flying, living = flying + tonumber(f), living + 1
     if tonumber(till) >= now and tonumber(i) + tonumber(b) > 0 then
@@ -80,14 +93,14 @@ if seq <= seq_done then return {'late'} end -- a later call of its own overtook 
 -- What ended: the number of the call that first reported it, and its age.
 for _ = 1, number() do
   local reported, age = number(), number()
-  if reported > seq_done then stamps[#stamps + 1] = now - age end
+  if reported > seq_done then stamps[#stamps + 1] = {at = now - age} end
 end
 
 -- What this process remembers, where the state is not the one that it knew.
 local remembered = number()
-if remembered < 0 and epoch_seen ~= '' and (epoch_seen ~= epoch or head_seen > head) then
-  return {'lost'}
-end
+local function history_of(name) return name and string.match(name, '^[^/]*') end
+local is_other = history_of(epoch_seen) ~= history_of(epoch) or head_seen > head
+if remembered < 0 and epoch_seen ~= '' and is_other then return {'lost'} end
 if not epoch then
   -- Empty, perhaps just restarted: others may be about to report what they have in flight.
   local info = redis.pcall('INFO', 'server')
@@ -117,14 +130,26 @@ if remembered > 0 then
   end
 end
 
-for _, id in ipairs(gone) do redis.call('HDEL', procs, id) end
-table.sort(stamps)
-for _, at in ipairs(stamps) do
-  last = math.max(at, last)
+if guessed and redis.call('LREM', log, -guessed.number, guessed.at) > 0 then
+  -- The same history in another wording: all others read it anew, and add nothing to it.
+  epoch = history_of(epoch) .. '/' .. text(now) .. me
+end
+table.sort(stamps, function(a, b) return a.at < b.at end)
+for _, stamp in ipairs(stamps) do
+  last = math.max(stamp.at, last)
   redis.call('RPUSH', log, text(last))
   head = head + 1
+  if stamp.of then stamp.of.at = text(last) end
 end
-local extra = redis.call('LLEN', log) - size
+for _, process in ipairs(gone) do
+  if process.at then
+    redis.call('HSET', procs, process.id, 'gone ' .. process.record .. ' ' .. process.at)
+  else
+    redis.call('HDEL', procs, process.id)
+  end
+end
+-- What is taken back must not leave too few.
+local extra = redis.call('LLEN', log) - size - guesses
 if extra > 0 then redis.call('LTRIM', log, extra, -1) end
 if hold_for > 0 then hold = math.max(hold, now + math.min(hold_for, longest + 60e6)) end
 

@@ -1,6 +1,5 @@
 """The limiter's script held against the rules of one process, and against a server that counts."""
 
-import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -10,77 +9,14 @@ import pytest
 import redis
 from hypothesis import example, given
 from hypothesis import strategies as st
-from redis.exceptions import NoScriptError
 
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
 from gather_async.quota.priority_queue import PriorityScheduler
-from gather_async.redis.step import (
-    STEP,
-    EndedRequest,
-    SharedState,
-    StepSettings,
-    WaitingCalls,
-    step_arguments,
-)
+from gather_async.redis.step import EndedRequest, WaitingCalls, step_arguments
+from tests.integration.redis.script_process import NAMES, TICK, ScriptProcess
 from tests.servers import RedisServer
 
-_TICK = 1 / 64  # seconds: whole microseconds, and exact in floats
 _LEASE = 5.0
-_names = itertools.count()
-
-
-class _Process:
-    """One process as the script sees it. Its monotonic clock is the server's."""
-
-    def __init__(self, client: redis.Redis, quota: str, limits: Any, **options: Any) -> None:
-        self._client = client
-        self._keys = [f"{{{quota}}}:{part}" for part in ("log", "state", "procs")]
-        reserve, even = options.get("reserve", 0), options.get("even", False)
-        self.windows = RollingWindows([RateLimit(*each) for each in limits], reserve=reserve)
-        interval = PriorityScheduler(self.windows, even=even).interval
-        self._settings = StepSettings(
-            lease=options.get("lease", 1e6),
-            patience=options.get("patience", _TICK),
-            interval=interval,
-            settle=0.0,
-        )
-        self.state = SharedState(self.windows, offset=0.0)
-        self.name = f"p{next(_names):06}"
-        self.number = 0
-        self.flying = 0
-
-    def step(self, now: float, *, i: int = 0, b: int = 0, answers: Any = ()) -> tuple[int, int]:
-        """Take a step; return the slots for interactive and bulk calls."""
-        reply = self.ask(now, i=i, b=b, answers=answers)
-        assert self.state.record(reply, asked_at=now, flying=self.flying)
-        got = [
-            sum(count for is_bulk, count in self.state.granted if is_bulk is which)
-            for which in (False, True)
-        ]
-        self.flying += sum(got)
-        return got[0], got[1]
-
-    def ask(self, now: float, *, i: int = 0, b: int = 0, answers: Any = ()) -> Any:
-        """Return what the script replies."""
-        self.number += 1
-        arguments = step_arguments(
-            self.state,
-            self._settings,
-            process=self.name,
-            number=self.number,
-            now=now,
-            flying=self.flying,
-            waiting=WaitingCalls(i, b),
-            ended=[EndedRequest(self.number, at) for at in answers],
-        )
-        return self.run([round(now * 1e6), *arguments[1:]])
-
-    def run(self, arguments: Any) -> Any:
-        """Run the script."""
-        try:
-            return self._client.evalsha(STEP.digest, 3, *self._keys, *arguments)
-        except NoScriptError:
-            return self._client.eval(STEP.text, 3, *self._keys, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -128,19 +64,19 @@ def test_one_process_gets_what_it_would_get_alone(  # noqa: C901 - a branch for 
     client: redis.Redis, limits: Any, steps: Any, reserve: int, even: bool
 ) -> None:
     """Any history: the same slots for the same priorities, and the same next instant."""
-    process = _Process(client, f"q{next(_names)}", limits, reserve=reserve, even=even)
+    process = ScriptProcess(client, f"q{next(NAMES)}", limits, reserve=reserve, even=even)
     windows = RollingWindows([RateLimit(*each) for each in limits], reserve=reserve)
     scheduler = PriorityScheduler(windows, even=even)
     now, waiting_i, waiting_b = 1000.0, 0, 0
     for kind, count, ticks in steps:
-        now += _TICK
+        now += TICK
         answers: list[float] = []
         if kind in {"interactive", "both"}:
             waiting_i += count
         if kind in {"bulk", "both"}:
             waiting_b += count
         if kind == "pass":
-            now += ticks * _TICK
+            now += ticks * TICK
         if kind == "answer":
             answers = [now] * min(count, windows.in_flight)
             process.flying -= len(answers)
@@ -151,8 +87,8 @@ def test_one_process_gets_what_it_would_get_alone(  # noqa: C901 - a branch for 
             windows.returned(gone)
         if kind == "elsewhere":
             for each in (windows.windows[0], process.windows.windows[0]):
-                each.external, each.external_until = count, now + ticks * _TICK
-                each.probe_at = now + ticks * _TICK / 2
+                each.external, each.external_until = count, now + ticks * TICK
+                each.probe_at = now + ticks * TICK / 2
         expected = [0, 0]
         while (turn := scheduler.next(now, waiting_i > 0, waiting_b > 0)) is not None:
             bulk = turn == "bulk"
@@ -194,37 +130,37 @@ def test_no_server_ever_counts_too_many(  # noqa: C901, PLR0912 - a branch for e
     process that died, until its lease ends. What such a process had in flight is unknown to
     all others if the state is lost before that.
     """
-    quota = f"q{next(_names)}"
-    processes: dict[int, tuple[_Process, list[float]]] = {}
+    quota = f"q{next(NAMES)}"
+    processes: dict[int, tuple[ScriptProcess, list[float]]] = {}
     now, stamps = 10_000.0, []
     dead: list[tuple[float, list[float]]] = []  # when a process died, and its requests
     for which, kind, count, seconds in steps:
         if which not in processes:
-            processes[which] = _Process(client, quota, limits, lease=_LEASE), []
+            processes[which] = ScriptProcess(client, quota, limits, lease=_LEASE), []
         process, flying = processes[which]
-        target = now + (seconds if kind == "pass" else _TICK)
+        target = now + (seconds if kind == "pass" else TICK)
         while now < target:  # all that live renew their leases
             now = min(target, now + _LEASE / 3)
             for living, _ in processes.values():
-                _retry(living, now)
+                living.retry(now)
         if kind in {"ask", "lost reply"}:
             before = process.flying
-            got, _ = _retry(process, now, i=count)
+            got, _ = process.retry(now, i=count)
             if kind == "ask":
                 flying += [now] * got
             else:  # granted, and the process never knew
                 process.flying = before
         elif kind == "answer" and flying:
             answered = [flying.pop(0) for _ in range(min(count, len(flying)))]
-            now += _TICK
+            now += TICK
             stamps += [rng.uniform(sent, now) for sent in answered]
             process.flying -= len(answered)
-            _retry(process, now + _TICK, answers=[now] * len(answered))
-            now += _TICK
+            process.retry(now + TICK, answers=[now] * len(answered))
+            now += TICK
         elif kind == "return" and flying:
             flying.pop()
             process.flying -= 1
-            _retry(process, now)
+            process.retry(now)
         elif kind == "die":
             dead.append((now, [rng.uniform(sent, now) for sent in flying]))
             del processes[which]
@@ -233,27 +169,16 @@ def test_no_server_ever_counts_too_many(  # noqa: C901, PLR0912 - a branch for e
             for part in ("log", "state", "procs"):
                 client.delete(f"{{{quota}}}:{part}")
             for living, _ in processes.values():  # each renews its lease before any slot
-                _retry(living, now)
+                living.retry(now)
     stamps = sorted(stamps + [at for _, sent in dead for at in sent])
     for limit, period in limits:
         pairs = zip(stamps, stamps[limit:], strict=False)
         assert all(later - first >= period for first, later in pairs)
 
 
-def _retry(process: _Process, now: float, **asked: Any) -> tuple[int, int]:
-    """Take a step; if the server lost its state, one more, which restores it."""
-    reply = process.ask(now, **asked)
-    if not process.state.record(reply, asked_at=now, flying=process.flying):
-        assert process.state.is_lost
-        return process.step(now, **asked)
-    got = sum(count for _, count in process.state.granted)
-    process.flying += got
-    return got, 0
-
-
 def test_a_step_that_comes_late_changes_nothing(client: redis.Redis) -> None:
     """A call that a later one of its process overtook has no effect, and says so."""
-    process = _Process(client, f"q{next(_names)}", [(3, 60)])
+    process = ScriptProcess(client, f"q{next(NAMES)}", [(3, 60)])
     process.step(1000.0, i=1)
     process.number += 1
     process.step(1001.0, i=1)
@@ -265,7 +190,7 @@ def test_a_step_that_comes_late_changes_nothing(client: redis.Redis) -> None:
 
 def test_an_answer_whose_report_was_lost_counts_once(client: redis.Redis) -> None:
     """A report that was carried out, and whose reply was lost, is repeated without effect."""
-    process = _Process(client, f"q{next(_names)}", [(3, 60)])
+    process = ScriptProcess(client, f"q{next(NAMES)}", [(3, 60)])
     process.step(1000.0, i=2)
     process.flying -= 1
     process.ask(1001.0, answers=[1001.0])
@@ -291,9 +216,9 @@ def test_a_dead_process_slots_count_until_its_lease_ends_and_a_window_more(
     client: redis.Redis,
 ) -> None:
     """All that it had in flight counts as answered at the end of its lease."""
-    quota = f"q{next(_names)}"
-    dead = _Process(client, quota, [(3, 60)], lease=_LEASE)
-    alive = _Process(client, quota, [(3, 60)], lease=_LEASE)
+    quota = f"q{next(NAMES)}"
+    dead = ScriptProcess(client, quota, [(3, 60)], lease=_LEASE)
+    alive = ScriptProcess(client, quota, [(3, 60)], lease=_LEASE)
     assert dead.step(1000.0, i=3) == (3, 0)
     assert alive.step(1000.0 + _LEASE, i=3) == (0, 0)
     assert alive.step(1001.0 + _LEASE, i=3) == (0, 0)
@@ -303,8 +228,8 @@ def test_a_dead_process_slots_count_until_its_lease_ends_and_a_window_more(
 
 def test_slots_go_to_who_was_served_least(client: redis.Redis) -> None:
     """Three processes that always want all get about a third each, in whatever order they come."""
-    quota, rng = f"q{next(_names)}", random.Random(3)
-    processes = [_Process(client, quota, [(6, 1)]) for _ in range(3)]
+    quota, rng = f"q{next(NAMES)}", random.Random(3)
+    processes = [ScriptProcess(client, quota, [(6, 1)]) for _ in range(3)]
     got, now = dict.fromkeys(range(3), 0), 1000.0
     for _ in range(400):
         now += 1 / 16
@@ -325,9 +250,9 @@ def test_bulk_gets_as_much_of_other_processes_as_of_its_own(
     """Under endless interactive load elsewhere bulk work gets what it would get in one process."""
 
     def bulk_share(*asked: dict[str, int]) -> float:
-        quota, rng = f"q{next(_names)}", random.Random(7)
+        quota, rng = f"q{next(NAMES)}", random.Random(7)
         options = {"reserve": 5, "patience": 0.3}  # they come every quarter of a second
-        processes = [(_Process(client, quota, [limit], **options), each) for each in asked]
+        processes = [(ScriptProcess(client, quota, [limit], **options), each) for each in asked]
         got, now = [0, 0], 1000.0
         while sum(got) < 1000:
             now += 1 / 4
@@ -346,7 +271,7 @@ def test_bulk_gets_as_much_of_other_processes_as_of_its_own(
 
 def test_a_clock_that_is_set_back_goes_on(client: redis.Redis) -> None:
     """The server's clock may jump back: nothing is held longer for it."""
-    process = _Process(client, f"q{next(_names)}", [(1, 10)])
+    process = ScriptProcess(client, f"q{next(NAMES)}", [(1, 10)])
     assert process.step(1000.0, i=1) == (1, 0)
     process.flying = 0
     assert process.step(1001.0, i=1, answers=[1001.0]) == (0, 0)
