@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
@@ -11,7 +11,6 @@ from gather_async.errors import NotFoundError, ResponseDecodeError
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview
 from gather_async.models.interview import Interview
-from gather_async.models.organization import MessageGroup, Narrator, Team, User
 from gather_async.models.question import Question
 from gather_async.pager import Page, Pager
 from gather_async.protocol.pagination import (
@@ -33,6 +32,9 @@ from gather_async.protocol.responses import (
 from gather_async.session import Session
 from gather_async.transport import Timeout
 from gather_async.unset import UNSET, Unset
+
+if TYPE_CHECKING:
+    from gather_async.models.organization import MessageGroup, Narrator, Team, User
 
 __all__ = [
     "Endpoint",
@@ -341,15 +343,19 @@ def candidate_interviews_endpoint(session: Session) -> Endpoint[CandidateIntervi
     )
 
 
-def narrators_endpoint(session: Session) -> Endpoint[Narrator]:
+def narrators_endpoint(session: Session) -> "Endpoint[Narrator]":
     """Return the narrators. Source: /api-reference/narrators."""
+    from gather_async.models.organization import Narrator  # noqa: PLC0415 - as `models` does
+
     return Endpoint(
         session=session, model=Narrator, path="narrators", singular="narrator", plural="narrators"
     )
 
 
-def message_groups_endpoint(session: Session) -> Endpoint[MessageGroup]:
+def message_groups_endpoint(session: Session) -> "Endpoint[MessageGroup]":
     """Return the message groups. Source: /api-reference/message-groups."""
+    from gather_async.models.organization import MessageGroup  # noqa: PLC0415 - as `models` does
+
     return Endpoint(
         session=session,
         model=MessageGroup,
@@ -359,11 +365,15 @@ def message_groups_endpoint(session: Session) -> Endpoint[MessageGroup]:
     )
 
 
-def teams_endpoint(session: Session) -> Endpoint[Team]:
+def teams_endpoint(session: Session) -> "Endpoint[Team]":
     """Return the teams. Source: /api-reference/teams."""
+    from gather_async.models.organization import Team  # noqa: PLC0415 - as `models` does
+
     return Endpoint(session=session, model=Team, path="teams", singular="team", plural="teams")
 
 
-def users_endpoint(session: Session) -> Endpoint[User]:
+def users_endpoint(session: Session) -> "Endpoint[User]":
     """Return the users. Source: /api-reference/users."""
+    from gather_async.models.organization import User  # noqa: PLC0415 - as `models` does
+
     return Endpoint(session=session, model=User, path="users", singular="user", plural="users")

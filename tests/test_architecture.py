@@ -116,8 +116,9 @@ def test_importing_the_package_imports_nothing_of_it_yet() -> None:
 
 
 def test_importing_a_client_imports_nothing_that_only_some_calls_need() -> None:
-    """What reads a response, a page of HTML, a phone number or a file of people comes later."""
+    """What reads a response, a page, a phone number, people or the organization comes later."""
     later = ["cattrs", "html", "phonenumbers", "gather_async.bulk", "gather_async.webhooks"]
+    later += ["gather_async.models.organization", "gather_async.resources.organization"]
     program = f"import sys, gather_async.client; print(*({set(later)} & set(sys.modules)))"
     assert _run("-c", program).stdout.strip() == ""
 

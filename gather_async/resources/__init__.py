@@ -1,6 +1,7 @@
 """Methods that a user calls: one class for each resource of the API."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from gather_async import endpoint
 from gather_async.pager import Page, Pager
@@ -8,11 +9,13 @@ from gather_async.phone import PhonePolicy
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
 from gather_async.resources.interviews import Interviews
-from gather_async.resources.organization import MessageGroups, Narrators, Teams, Users
 from gather_async.resources.questions import Questions
 from gather_async.resources.resource import Resource
 from gather_async.session import Session
 from gather_async.waiting import Waits
+
+if TYPE_CHECKING:
+    from gather_async.resources.organization import MessageGroups, Narrators, Teams, Users
 
 __all__ = [
     "CandidateInterviews",
@@ -29,6 +32,40 @@ __all__ = [
     "Users",
 ]
 
+if not TYPE_CHECKING:  # a checker that saw `__getattr__` would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Return a class of the organization's module, which is imported now (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from gather_async.resources import organization  # noqa: PLC0415 - as `models` does
+
+        value = globals()[name] = getattr(organization, name)
+        return value
+
+
+class _OfOrganization:
+    """Attribute of a client whose class is imported, and the object made, when first used."""
+
+    def __init__(self, kind: str, make_endpoint: Callable[[Session], Any], *options: str) -> None:
+        self._kind = kind
+        self._make_endpoint = make_endpoint
+        self._options = options
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, client: "Resources | None", _: type) -> object:
+        from gather_async.resources import organization  # noqa: PLC0415 - as `models` does
+
+        kind = getattr(organization, self._kind)
+        if client is None:
+            return kind
+        session, options = client._of_organization  # noqa: SLF001 - the class below
+        endpoint = self._make_endpoint(session)
+        made = vars(client)[self._name] = kind(endpoint, *(options[each] for each in self._options))
+        return made
+
 
 class Resources:
     """All resources of the API, as attributes of a client."""
@@ -38,10 +75,15 @@ class Resources:
     interviews: Interviews = cast("Any", Interviews)
     candidates: Candidates = cast("Any", Candidates)
     candidate_interviews: CandidateInterviews = cast("Any", CandidateInterviews)
-    narrators: Narrators = cast("Any", Narrators)
-    message_groups: MessageGroups = cast("Any", MessageGroups)
-    teams: Teams = cast("Any", Teams)
-    users: Users = cast("Any", Users)
+    narrators: "Narrators" = cast("Any", _OfOrganization("Narrators", endpoint.narrators_endpoint))
+    message_groups: "MessageGroups" = cast(
+        "Any", _OfOrganization("MessageGroups", endpoint.message_groups_endpoint)
+    )
+    teams: "Teams" = cast("Any", _OfOrganization("Teams", endpoint.teams_endpoint))
+    users: "Users" = cast(
+        "Any",
+        _OfOrganization("Users", endpoint.users_endpoint, "phone_policy", "default_region"),
+    )
 
     def _build(
         self,
@@ -59,7 +101,7 @@ class Resources:
         self.interviews = Interviews(endpoint.interviews_endpoint(session))
         self.candidates = Candidates(people, phone_policy, default_region)
         self.candidate_interviews = CandidateInterviews(links, waits)
-        self.narrators = Narrators(endpoint.narrators_endpoint(session))
-        self.message_groups = MessageGroups(endpoint.message_groups_endpoint(session))
-        self.teams = Teams(endpoint.teams_endpoint(session))
-        self.users = Users(endpoint.users_endpoint(session), phone_policy, default_region)
+        options = {"phone_policy": phone_policy, "default_region": default_region}
+        self._of_organization: tuple[Session, dict[str, Any]] = session, options
+        for name in ("narrators", "message_groups", "teams", "users"):
+            vars(self).pop(name, None)  # a view begins as a copy

@@ -25,7 +25,7 @@ from gather_async import (
     ResponseDecodeError,
     RetryPolicy,
 )
-from gather_async.resources import Pager
+from gather_async.resources import Pager, Resources
 from gather_async.testing import FakeGather
 
 KEY = "qapi_very_secret_0123456789"
@@ -272,10 +272,22 @@ async def test_mock_made_from_the_class_knows_the_resources_calls() -> None:
         await fake.candidate_interviews.get()
     with pytest.raises(AttributeError):
         _ = fake.teams.remove
-    real = {name for name, value in vars(GatherClient("qapi_test")).items() if name[0] != "_"}
+    real = {name for name in Resources.__annotations__ if hasattr(GatherClient("qapi_test"), name)}
     assert len(real) == 8
     for name in real:
         assert callable(getattr(mock.create_autospec(GatherClient), name).list)
+
+
+async def test_a_view_has_resources_of_its_own_whichever_were_used_before() -> None:
+    """A resource is made once for each client; a view's takes the view's options."""
+    gather = GatherClient("qapi_test")
+    assert gather.users is gather.users
+    view = gather.with_options(default_region="US", timeout=1.0)
+    assert view.users is view.users
+    assert view.users is not gather.users
+    assert (view.users._default_region, gather.users._default_region) == ("US", None)
+    assert view.teams._endpoint.session is view._session
+    await gather.aclose()
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
