@@ -26,12 +26,12 @@ from gather_async.bulk.progress import (
     instant,
 )
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason, copy_file, private_copy
+from gather_async.bulk.requests import Restorable, TrackedLimiter
 from gather_async.bulk.row_check import RowCheck
 from gather_async.bulk.row_task import RowContext
 from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
-from gather_async.bulk.tracked_limiter import Restorable, TrackedLimiter
 from gather_async.clock import Clock
 from gather_async.models.candidate import Candidate
 from gather_async.models.candidate_interview import CandidateInterview

@@ -14,6 +14,7 @@ from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow
 from gather_async.bulk.progress import JobStatistics, OutcomeQueue, ProgressNotifier
 from gather_async.bulk.report import StopReason
+from gather_async.bulk.requests import TrackedLimiter
 from gather_async.bulk.row_check import RowCheck, with_external_id
 from gather_async.bulk.row_state import (
     InviteStatus,
@@ -26,7 +27,6 @@ from gather_async.bulk.row_state import (
 from gather_async.bulk.row_task import RowContext, RowTask
 from gather_async.bulk.settings import JobLimits
 from gather_async.bulk.source import CandidateSource, chunks_of
-from gather_async.bulk.tracked_limiter import TrackedLimiter
 from gather_async.clock import Clock, wait
 from gather_async.errors import (
     GatherAPIError,
