@@ -8,14 +8,14 @@ from typing import TypeVar
 from attrs import define, evolve, field, frozen
 
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord
-from gather_async.bulk.failures import (
+from gather_async.bulk.journal import Journal
+from gather_async.bulk.requests import (
     InterviewNotFound,
     is_rejection,
     may_be_processed,
     names_interview,
     suggests_duplicate,
 )
-from gather_async.bulk.journal import Journal
 from gather_async.bulk.row_check import with_external_id
 from gather_async.bulk.row_state import (
     Action,

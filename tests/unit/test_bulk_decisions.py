@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.bulk.existing import LookupCosts, LookupStrategy, choose_strategy
-from gather_async.bulk.failures import (
+from gather_async.bulk.requests import (
     deserialize_error,
     is_fatal,
     is_rejection,
