@@ -76,9 +76,11 @@ class ClientEvent:
     """Seconds from a request to the end of its response, of all its attempts."""
 
 
-@frozen(kw_only=True)
+# Not decorated: without fields of its own it is as its base, and attrs would write it anew.
 class RequestStarted(ClientEvent):
     """The quota let a request go."""
+
+    __slots__ = ()
 
 
 @frozen(kw_only=True)
@@ -109,9 +111,10 @@ class QuotaWaited(ClientEvent):
     """How long, this time."""
 
 
-@frozen(kw_only=True)
 class CallSucceeded(ClientEvent):
     """The call returned."""
+
+    __slots__ = ()
 
 
 @frozen(kw_only=True)

@@ -3,6 +3,7 @@
 import ast
 import functools
 import logging
+import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from gather_async import ConfigurationError, GatherClient, GatherPool, NotFoundError, RequestStarted
+from gather_async import (
+    CallSucceeded,
+    ConfigurationError,
+    GatherClient,
+    GatherPool,
+    NotFoundError,
+    RequestStarted,
+)
 from gather_async.observability import (
     ClientEvent,
     EventListeners,
@@ -39,6 +47,21 @@ EVENT = RequestStarted(
     backoff=0.0,
     network=0.0,
 )
+
+
+@pytest.mark.parametrize("kind", [RequestStarted, CallSucceeded])
+def test_an_event_without_fields_of_its_own(kind: type[ClientEvent]) -> None:
+    """It is a value like the others: frozen, compared by class and fields, copied, shown."""
+    fields = attrs.asdict(EVENT)
+    event = kind(**fields)
+    assert event == kind(**fields) != attrs.evolve(event, call=2)
+    assert {event, kind(**fields)} == {event}
+    assert event != ClientEvent(**fields)
+    assert pickle.loads(pickle.dumps(event)) == event
+    assert repr(event).startswith(f"{kind.__name__}(call=1, operation='teams.list'")
+    assert not hasattr(event, "__dict__")
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        event.call = 2  # type: ignore[misc]  # that is the test
 
 
 @pytest.fixture
