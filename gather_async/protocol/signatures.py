@@ -9,7 +9,7 @@ import contextlib
 import hmac
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from gather_async.protocol.javascript import reserialize, reserialize_quickly
 from gather_async.validators import Number, revealed
 
 __all__ = [
+    "Headers",
     "SIGNATURE_HEADER",
     "SignatureHeader",
     "VerifiedPayload",
@@ -27,6 +28,7 @@ __all__ = [
     "read_header",
     "read_instant",
     "sign",
+    "signature_in",
     "validate_secrets",
     "validate_tolerance",
     "verify",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 SIGNATURE_HEADER: Final = "x-qualifi-signature"
+Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None
 _LONGEST_HEADER = 4096
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?\Z")
 _ISO = re.compile(r"[0-9][0-9TtWzZ:.+ -]{7,40}\Z")
@@ -102,6 +105,28 @@ def verify(
     found = verify_sent(raw, parts, secrets) or verify_stringified(raw, parts, secrets)
     assert found is not None  # noqa: S101 - only quick verification leaves it open
     return found
+
+
+def signature_in(headers: Headers) -> str | None:
+    """Return the signature header's value, None if there is none; several are joined.
+
+    Names are compared without regard to case; text, bytes and lists of them are fine, and so
+    is anything with ``items``: the standard library's messages are no mappings.
+    """
+    items = getattr(headers, "items", None)
+    pairs: Any = items() if callable(items) else headers or ()
+    values = [
+        _text_of(value) for name, value in pairs if _text_of(name).lower() == SIGNATURE_HEADER
+    ]
+    return ",".join(values) if values else None
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text_of, value))
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def read_header(header: Any, *, tolerance: float, now: float) -> SignatureHeader:

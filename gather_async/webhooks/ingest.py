@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from gather_async.errors import WebhookFailure, WebhookVerificationError
 from gather_async.observability import log_fields
 from gather_async.protocol import signatures
-from gather_async.protocol.signatures import SIGNATURE_HEADER, SignatureHeader, VerifiedPayload
+from gather_async.protocol.signatures import Headers, SignatureHeader, VerifiedPayload
 from gather_async.webhooks.events import (
     CandidateInterviewCompleted,
     WebhookEvent,
@@ -26,7 +26,7 @@ from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
 from gather_async.webhooks.signing import Secrets, UnknownTenantError
 
-__all__ = ["Ingest", "Listener", "Listeners", "WebhookReply", "signature_in"]
+__all__ = ["Ingest", "Listener", "Listeners", "WebhookReply"]
 
 _JSON: Final = {"content-type": "application/json"}
 
@@ -90,8 +90,6 @@ _OWN_KEYS: Final = 10_000
 # A webhook of one candidate interview comes when it is completed. Source: /guides/sending-invites
 _DEFAULT_EVENT: Final = CandidateInterviewCompleted.NAME
 
-Headers = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None
-
 
 Listener = Callable[[str, frozenset[str]], None]
 """Gets an event's name and the ids found in its data; must neither block nor raise."""
@@ -127,26 +125,6 @@ class Listeners:
             except Exception as error:
                 extra = log_fields(event=event, error=error)
                 _log.exception("A listener to webhooks failed", extra=extra)
-
-
-def signature_in(headers: Headers) -> str | None:
-    """Return the signature header's value, None if there is none; several are joined.
-
-    Names are compared without regard to case; text, bytes and lists of them are fine, and so
-    is anything with ``items``: the standard library's messages are no mappings.
-    """
-    items = getattr(headers, "items", None)
-    pairs: Any = items() if callable(items) else headers or ()
-    values = [_text(value) for name, value in pairs if _text(name).lower() == SIGNATURE_HEADER]
-    return ",".join(values) if values else None
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 @define(eq=False)
@@ -247,7 +225,7 @@ class Ingest:
         candidates = self.secrets.own or await self.secrets.find(tenant, path)
         secrets = [each.secret for each in candidates]
         header = signatures.read_header(
-            signature_in(headers), tolerance=self.tolerance, now=self.wall()
+            signatures.signature_in(headers), tolerance=self.tolerance, now=self.wall()
         )
         try:
             signed = await self._payload(body, header, secrets)
