@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.protocol.rolling_windows import RateLimit
-from gather_async.testing.fake.quota import FakeQuota
+from gather_async.testing.fake.state import FakeQuota
 
 GAPS = st.lists(st.integers(0, 40).map(lambda tenths: tenths / 8), max_size=60)
 LIMITS = st.lists(

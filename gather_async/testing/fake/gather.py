@@ -20,12 +20,13 @@ from gather_async.testing.fake.interviews import show_interview
 from gather_async.testing.fake.messages import ReceivedRequest, ReceivedRequests
 from gather_async.testing.fake.organization import seed_organization
 from gather_async.testing.fake.questions import listen_for_audio, show_question, stop_timers
-from gather_async.testing.fake.quota import FakeQuota, HeadersDescribe
 from gather_async.testing.fake.server import RequestHandler
 from gather_async.testing.fake.state import (
     AudioWords,
     Edition,
     FakeOptions,
+    FakeQuota,
+    HeadersDescribe,
     Invite,
     QuestionsList,
     Row,

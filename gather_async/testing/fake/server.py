@@ -55,8 +55,14 @@ from gather_async.testing.fake.organization import (
     list_users,
 )
 from gather_async.testing.fake.questions import create_question, get_question, list_questions
-from gather_async.testing.fake.quota import FakeQuota, QuotaDecision
-from gather_async.testing.fake.state import Closing, ServerState, Sleeps, iso
+from gather_async.testing.fake.state import (
+    Closing,
+    FakeQuota,
+    QuotaDecision,
+    ServerState,
+    Sleeps,
+    iso,
+)
 
 __all__ = ["RequestHandler"]
 
