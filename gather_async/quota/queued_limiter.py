@@ -71,7 +71,7 @@ class QueuedLimiter(ABC):
         self._server = ServerQuotaTracker(self._windows)
         self._scheduler = PriorityScheduler(self._windows, even=pace == "even")
         self._latency = 0.0
-        self._hold = Hold(limits[-1].per, rng)
+        self._hold = Hold(limits[-1].per, None if rng is None else rng.random)
         self._latest_forecast: tuple[object, float, Forecast] | None = None
         self._open_queues()
         _LIMITERS.add(self)

@@ -10,8 +10,8 @@ Pure: instants are parameters.
 """
 
 import math
-import random
 from bisect import bisect_right
+from collections.abc import Callable
 
 from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RollingWindows, Window
@@ -27,20 +27,20 @@ class Hold:
 
     Args:
         longest: Seconds of the longest window; no hold needs to be much longer.
-        rng: Adds up to a second of jitter, so that several processes don't start
-            again together; None adds none.
+        draw: Returns a number from 0 to 1, by which up to a second of jitter is added, so that
+            several processes don't start again together; None adds none.
 
     Attributes:
         until: The instant before which nothing starts; ``-inf`` at first.
     """
 
-    __slots__ = ("_asked", "_longest", "_rng", "until")
+    __slots__ = ("_asked", "_draw", "_longest", "until")
 
-    def __init__(self, longest: float, rng: random.Random | None) -> None:
+    def __init__(self, longest: float, draw: Callable[[], float] | None) -> None:
         self.until: float = -math.inf
         self._asked = -math.inf
         self._longest = longest
-        self._rng = rng
+        self._draw = draw
 
     def grow(self, seconds: float, now: float) -> bool:
         """Hold for at least that many seconds from now; return whether that changed anything.
@@ -51,8 +51,8 @@ class Hold:
         if not (seconds > 0.0 and at > self.until and at > self._asked):
             return False
         self.until = at
-        if self._rng is not None:
-            self.until += self._rng.random() * min(_JITTER, seconds)
+        if self._draw is not None:
+            self.until += self._draw() * min(_JITTER, seconds)
             self._asked = at + min(_JITTER, seconds)
         return True
 
