@@ -19,8 +19,8 @@ from attrs import frozen
 
 from benchmarks.figure import Figure, table
 from gather_async.clock import Clock, SystemClock
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import InProcessLimiter
 from gather_async.testing.clock import VirtualClock
 

@@ -21,11 +21,11 @@ from gather_async.errors import (
 from gather_async.loops import CancelScope
 from gather_async.observability import CallEvents, CallRecord, log_fields, without_frames
 from gather_async.protocol.api_errors import api_error, server_time
-from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after
 from gather_async.protocol.reconciliation import Reconciliation
 from gather_async.protocol.requests import Request, encode_body
 from gather_async.protocol.responses import Response, is_error_envelope, parse_json, redact
 from gather_async.protocol.retry import LONGEST_HOLD, Failure, Retry, RetryPolicy, backoff, decide
+from gather_async.protocol.server_quota import ServerQuota, read_rate_headers, read_reset_after
 from gather_async.quota.limiter import HoldNotice, Limiter, Slot, log_wait
 from gather_async.quota.priority_queue import Priority
 from gather_async.reconciler import CreatedObjects, LostWrite, Reconciler, Result

@@ -28,7 +28,7 @@ from gather_async.errors import (
     RateLimitedError,
 )
 from gather_async.models.rate_limit import RateLimitStatus
-from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import Limiter, Priority, Slot
 
 __all__ = [

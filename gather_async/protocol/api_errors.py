@@ -20,8 +20,8 @@ from gather_async.errors import (
     ServerError,
 )
 from gather_async.protocol.codec import MismatchError, decode
-from gather_async.protocol.rate_headers import read_hints, read_number
 from gather_async.protocol.responses import ErrorBody, Response, read_error, redact, truncate
+from gather_async.protocol.server_quota import read_hints, read_number
 from gather_async.validators import is_number
 
 __all__ = ["api_error", "publishable", "seconds_until_reset", "server_time"]

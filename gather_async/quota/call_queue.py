@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from gather_async.clock import Clock, Timer
 from gather_async.errors import ClientClosedError
 from gather_async.loops import running_loop
-from gather_async.protocol.rate_headers import ServerQuota
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota.lobby import Lobby
 from gather_async.quota.priority_queue import WaitQueue, WaitQueues
 

@@ -14,9 +14,9 @@ from attrs import define, field
 from gather_async.clock import Clock
 from gather_async.models.rate_limit import RateLimitStatus
 from gather_async.observability import log_fields
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.requests import Request
 from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota.call_queue import LimiterSlot, LoopHome
 from gather_async.quota.priority_queue import PRIORITY, Priority
 from gather_async.quota.queued_limiter import Pace, QueuedLimiter

@@ -13,8 +13,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RollingWindows, Window
+from gather_async.protocol.server_quota import ServerQuota
 
 __all__ = ["Hold", "ServerQuotaTracker"]
 

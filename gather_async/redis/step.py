@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RollingWindows
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota.call_queue import CallWaiter, LoopHome
 from gather_async.redis.connection import Argument, Script, decoded
 

@@ -11,8 +11,8 @@ from typing import Any
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError
 from gather_async.loops import running_loop
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota.call_queue import CallWaiter, LimiterSlot
 from gather_async.quota.forecast import quota_wait_error
 from gather_async.quota.queued_limiter import Pace, QueuedLimiter

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import InProcessLimiter, Priority
 from gather_async.testing.clock import VirtualClock
 

@@ -21,8 +21,8 @@ from gather_async.errors import (
     QuotaUnavailableError,
     QuotaWaitError,
 )
-from gather_async.protocol.rate_headers import ServerQuota
 from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import Priority, Slot
 from gather_async.redis import RedisLimiter
 from gather_async.testing import FakeGather

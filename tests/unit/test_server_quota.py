@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gather_async.protocol.rate_headers import ServerQuota, read_rate_headers, read_reset_after
+from gather_async.protocol.server_quota import ServerQuota, read_rate_headers, read_reset_after
 
 
 def _headers(limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
