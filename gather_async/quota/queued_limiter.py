@@ -15,11 +15,10 @@ from gather_async.clock import Clock
 from gather_async.errors import QuotaWaitError
 from gather_async.models.rate_limit import QueueStatus, RateLimitStatus, WindowStatus
 from gather_async.protocol.rolling_windows import RateLimit, RollingWindows, check_rate_limits
-from gather_async.protocol.server_quota import ServerQuota
+from gather_async.protocol.server_quota import Hold, ServerQuota, ServerQuotaTracker
 from gather_async.quota.call_queue import CallQueue, CallWaiter, LimiterSlot
 from gather_async.quota.forecast import Forecast, quota_wait_error
 from gather_async.quota.priority_queue import PRIORITY, Priority, PriorityScheduler, WaitQueues
-from gather_async.quota.server_quota import Hold, ServerQuotaTracker
 from gather_async.validators import Choice, Number
 
 __all__ = ["Pace", "QueuedLimiter"]
