@@ -380,8 +380,9 @@ class CallQueue:
             elif not waiter.home.is_gone:  # else its place went with the loop
                 waiter.future.cancel()
                 waiter.home.waiting -= 1
-                queue.discard(waiter)
-                self._dispatch()
+                # What is next, and when, only depends on whether calls wait, not on how many.
+                if queue.discard(waiter) or not waiter.home.waiting:
+                    self._dispatch()
 
 
 def _lives_in(home: LoopHome, waiter: CallWaiter) -> bool:

@@ -79,13 +79,14 @@ class WaitQueue(Generic[_W]):
                 self._left -= 1
         return None
 
-    def discard(self, waiter: _W) -> None:
-        """Count out a waiter that left."""
+    def discard(self, waiter: _W) -> bool:
+        """Count out a waiter that left; return whether it was the last."""
         if waiter.is_counted_out:
-            return
+            return False
         self._count_out(waiter)
         if self._left > max(self.waiting, _TOLERATED):
             self.remove(lambda each: each.has_left)
+        return not self.waiting
 
     def remove(self, is_leaving: Callable[[_W], bool]) -> list[_W]:
         """Remove all waiters of a kind at once; return those that still waited."""

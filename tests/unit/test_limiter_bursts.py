@@ -106,3 +106,26 @@ async def test_those_who_left_take_no_turn() -> None:
     assert lobby.pass_one()
     with pytest.raises(asyncio.CancelledError):
         await turns[0]
+
+
+async def test_leaving_asks_for_no_slot_but_for_the_last_of_a_queue() -> None:
+    """While others wait as before, nothing is free earlier; the last one may let bulk go on."""
+    asked = 0
+
+    class Counted(InProcessLimiter):
+        def _dispatch(self) -> None:
+            nonlocal asked
+            asked += 1
+            super()._dispatch()
+
+    limiter = Counted([RateLimit(2, per=10.0)], clock=VirtualClock(), reserve=1)
+    slot = await limiter.acquire(priority="interactive", max_wait=None)
+    tasks = _burst(limiter, 91)
+    bulk = asyncio.create_task(limiter.acquire(priority="bulk", max_wait=None))
+    await asyncio.sleep(0)
+    (await tasks[0]).lost()
+    asked = 0
+    await _leave(tasks[1:])
+    assert asked == 1
+    slot.returned()
+    await bulk
