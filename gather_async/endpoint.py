@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from attrs import Factory, field, frozen
 
 from gather_async.errors import NotFoundError, ResponseDecodeError
-from gather_async.models.candidate import Candidate
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.models.interview import Interview
 from gather_async.models.question import Question
 from gather_async.pager import Page, Pager

@@ -33,8 +33,7 @@ from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
 from gather_async.clock import Clock
-from gather_async.models.candidate import Candidate
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.observability import log_fields
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy

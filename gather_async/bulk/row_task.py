@@ -34,8 +34,7 @@ from gather_async.errors import (
     InviteNotDeliverableError,
     NotFoundError,
 )
-from gather_async.models.candidate import NewCandidate
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import CandidateInterview, NewCandidate
 from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = ["RowContext", "RowTask"]

@@ -9,8 +9,12 @@ Those of the organization, which few programs read, are loaded when first used (
 
 from typing import TYPE_CHECKING
 
-from gather_async.models.candidate import Candidate, NewCandidate
-from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.candidate import (
+    Candidate,
+    CandidateInterview,
+    InterviewResults,
+    NewCandidate,
+)
 from gather_async.models.enums import (
     CandidateInterviewStatus,
     DeliveryType,

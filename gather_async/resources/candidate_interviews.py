@@ -11,7 +11,7 @@ from typing import Any
 from attrs import define, field
 
 from gather_async.errors import InviteNotDeliverableError, ResponseDecodeError
-from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.candidate import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, DeliveryType
 from gather_async.pager import Pager
 from gather_async.protocol.polling import PollPolicy

@@ -16,7 +16,7 @@ from gather_async.errors import (
     NotFoundError,
     WaitTimeoutError,
 )
-from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.candidate import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, SummaryStatus
 from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page

@@ -18,7 +18,7 @@ from gather_async.errors import (
     InvalidRequestError,
 )
 from gather_async.loops import LoopOwner, PerLoop
-from gather_async.models.candidate_interview import CandidateInterview, InterviewResults
+from gather_async.models.candidate import CandidateInterview, InterviewResults
 from gather_async.models.question import Question
 from gather_async.protocol.polling import PollPolicy
 from gather_async.protocol.retry import RetryPolicy

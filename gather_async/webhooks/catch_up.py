@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import CandidateInterview
 from gather_async.models.enums import CandidateInterviewStatus
 from gather_async.webhooks.events import (
     CandidateInterviewCompleted,

@@ -23,8 +23,7 @@ from gather_async.bulk.row_state import RowRecord, RowState, defer, to_candidate
 from gather_async.bulk.row_task import RowContext, RowTask
 from gather_async.bulk.settings import InviteOptions
 from gather_async.errors import GatherConnectionError, GatherError
-from gather_async.models.candidate import Candidate, NewCandidate
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import Candidate, CandidateInterview, NewCandidate
 
 _IN_FLIGHT = 5.0
 _IDENTITY = JournalIdentity(

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gather_async.models.candidate import Candidate
-from gather_async.models.candidate_interview import CandidateInterview
+from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.protocol.reconciliation import LookupResult, Reconciliation, Verdict, began_at
 from gather_async.protocol.requests import Lookup, Request
 
