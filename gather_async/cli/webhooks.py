@@ -26,7 +26,7 @@ from gather_async.cli.context import (
 )
 from gather_async.cli.inbox import add_inbox_to
 from gather_async.cli.output import ExitStatus, Output
-from gather_async.exchange_errors import connection_reason
+from gather_async.exchange import connection_reason
 from gather_async.webhooks import MemoryInbox, PutResult, StoredEvent, WebhookReceiver
 from gather_async.webhooks.events import EVENT_CLASSES
 from gather_async.webhooks.handlers import nearest_event
