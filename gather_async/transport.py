@@ -14,9 +14,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gather_async.errors import ClientClosedError, ResponseDecodeError
-from gather_async.exchange import broken, chainable, timed_out
+from gather_async.exchange import BodyBuffer, broken, chainable, timed_out
 from gather_async.loops import Deadlines, LoopOwner, PerLoop, end_lifetime
-from gather_async.protocol.body_buffer import BodyBuffer
 from gather_async.protocol.responses import Response
 from gather_async.validators import Number
 
