@@ -18,8 +18,7 @@ from gather_async.clock import Clock, Timer
 from gather_async.errors import ClientClosedError
 from gather_async.loops import running_loop
 from gather_async.protocol.server_quota import ServerQuota
-from gather_async.quota.lobby import Lobby
-from gather_async.quota.priority_queue import WaitQueue, WaitQueues
+from gather_async.quota.priority_queue import Lobby, WaitQueue, WaitQueues
 
 __all__ = ["CallQueue", "CallWaiter", "LimiterSlot", "LoopHome", "SlotOwner", "WakeTimer"]
 

@@ -9,7 +9,7 @@ import pytest
 from gather_async.errors import ConfigurationError, QuotaWaitError
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota import InProcessLimiter, Slot
-from gather_async.quota.lobby import Lobby
+from gather_async.quota.priority_queue import Lobby
 from gather_async.testing.clock import VirtualClock
 
 
