@@ -9,8 +9,9 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,19 @@ ERROR_ARGUMENTS: dict[str, Any] = {
     "waited": 2.5,
     "last": {"id": "i"},
 }
+
+
+@cache
+def _nodes(path: Path) -> Sequence[ast.AST]:
+    """Return all nodes of a module, its root first."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_trees() -> Iterator[None]:
+    """Free the 200,000 nodes, which each search for garbage would visit, after these tests."""
+    yield
+    _nodes.cache_clear()
 
 
 def _relative(path: Path) -> str:
@@ -172,7 +186,7 @@ _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 def _log_calls(path: Path) -> Iterator[ast.Call]:
     """Yield the calls of a module that write log records."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(path):
         match node:
             case ast.Call(func=ast.Attribute(value=target, attr=name)) if name in _LEVELS:
                 if ast.unparse(target).lower().endswith("_log"):
@@ -194,7 +208,7 @@ def test_fields_of_log_records_are_documented() -> None:
     """The page names each field that the code writes, and no other."""
     written = {f"gather_{each.name}" for each in attrs.fields(HandlerEnded)}
     written |= {"gather_operation", "gather_method", "gather_route"}  # of every request
-    for node in (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))):
+    for node in (node for path in SOURCES for node in _nodes(path)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "log_fields":
             written |= {f"gather_{each.arg}" for each in node.keywords if each.arg}
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -302,11 +316,15 @@ def test_raised_errors_are_documented() -> None:
     assert silent == []
 
 
-def _calls_of(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+def _calls_of(nodes: Iterable[ast.AST], name: str) -> Iterator[ast.Call]:
     """Yield the calls of a function by its plain name."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
             yield node
+
+
+def _type_checks(tree: ast.AST) -> Iterator[ast.Call]:
+    return _calls_of(ast.walk(tree), "isinstance")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)
@@ -316,10 +334,10 @@ def test_a_boolean_is_excluded_from_the_numbers_in_one_place(path: Path) -> None
         return
     mixed = [
         ast.unparse(node)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _nodes(path)
         if isinstance(node, ast.BoolOp)
-        and any("bool" in ast.unparse(call) for call in _calls_of(node, "isinstance"))
-        and any("int" in ast.unparse(call.args[1]) for call in _calls_of(node, "isinstance"))
+        and any("bool" in ast.unparse(call) for call in _type_checks(node))
+        and any("int" in ast.unparse(call.args[1]) for call in _type_checks(node))
     ]
     assert mixed == []
 
@@ -335,7 +353,7 @@ def test_the_client_takes_what_a_bulk_job_takes() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)
 def test_an_endpoint_is_made_in_one_place(path: Path) -> None:
     """Resources and waits are handed their endpoint: none spells a collection a second time."""
-    made = [*_calls_of(ast.parse(path.read_text(encoding="utf-8")), "Endpoint")]
+    made = [*_calls_of(_nodes(path), "Endpoint")]
     assert bool(made) == (path == PACKAGE / "endpoint.py")
 
 
@@ -351,16 +369,15 @@ def test_reading_one_object_is_written_once() -> None:
 
 def _texts_of(path: Path) -> set[str]:
     """Return the texts in a module that are values, not docstrings or annotations."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     annotations = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in _nodes(path)
         if isinstance(node, ast.arg) and node.annotation is not None
         for inner in ast.walk(node.annotation)
     }
     return {
         node.value
-        for node in ast.walk(tree)
+        for node in _nodes(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and id(node) not in annotations
@@ -378,7 +395,7 @@ def test_the_documented_rate_limits_are_written_once() -> None:
     homes = {
         _relative(path)
         for path in SOURCES
-        for call in _calls_of(ast.parse(path.read_text(encoding="utf-8")), "RateLimit")
+        for call in _calls_of(_nodes(path), "RateLimit")
         if any(isinstance(each, ast.Constant) for each in call.args)
     }
     assert homes == {"gather_async/protocol/rolling_windows.py"}
@@ -396,7 +413,7 @@ def test_growing_pauses_are_computed_in_one_place(path: Path) -> None:
     """`protocol.retry.backoff` is the only power with an exponent that grows."""
     powers = [
         ast.unparse(node)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _nodes(path)
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Pow)
         and not isinstance(node.right, ast.Constant)
@@ -408,7 +425,7 @@ def _methods_called(path: Path) -> set[str]:
     """Return the names of the methods that a module calls."""
     return {
         node.func.attr
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
 
@@ -424,7 +441,7 @@ def test_a_sleep_that_an_event_ends_is_written_once(path: Path) -> None:
     """No timer sets an event that is waited for: that is what `clock.wait` is for."""
     timers = [
         ast.unparse(node)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _nodes(path)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith("call_later")
         and len(node.args) > 1
@@ -437,7 +454,7 @@ def test_no_class_name_is_defined_twice() -> None:
     """One name has one meaning in the whole tree; only private names may stand for two things."""
     homes: dict[str, list[str]] = {}
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _nodes(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(_relative(path))
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
@@ -446,9 +463,10 @@ def test_no_class_name_is_defined_twice() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("[!t]*/**/test_*.py")), ids=_relative)
 def test_a_client_of_the_fake_server_is_made_by_the_server(path: Path) -> None:
     """`FakeGather.client` connects the two; tests don't spell the connection out."""
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     made = [
         ast.unparse(call)
-        for call in _calls_of(ast.parse(path.read_text(encoding="utf-8")), "GatherClient")
+        for call in _calls_of(tree, "GatherClient")
         if call.args and ast.unparse(call.args[0]) in {"fake.api_key", "fake_gather.api_key"}
     ]
     assert made == []
@@ -478,8 +496,7 @@ def test_the_words_are_those_of_the_field() -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=_relative)
 def test_docstrings_open_with_a_noun(path: Path) -> None:
     """No module or class is introduced by the question that it answers."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    described = [each for each in ast.walk(tree) if isinstance(each, ast.Module | ast.ClassDef)]
+    described = [each for each in _nodes(path) if isinstance(each, ast.Module | ast.ClassDef)]
     opening = [(ast.get_docstring(each) or "").partition(" ")[0] for each in described]
     questions = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}
     assert [word for word in opening if word in questions] == []
