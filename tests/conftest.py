@@ -1,6 +1,10 @@
 """Settings that every test shares."""
 
+import gc
+import os
 import secrets
+import sys
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if _is_fuzz_run(config) and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(secrets.randbelow(2**32))
     settings.load_profile("new" if _is_fuzz_run(config) else "same")
+    # A hundred children import the package: a shell that wants no bytecode (`__pycache__` is
+    # ignored by git) would have each of them, and each worker, compile all of it again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the collected tests, 300,000 objects, out of each search for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(
