@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from gather_async.models.rate_limit import QueueStatus
 from gather_async.protocol.rolling_windows import RollingWindows
 from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota.call_queue import CallWaiter, LoopHome
@@ -77,6 +78,11 @@ class WaitingCalls:
     interactive: int = 0
     bulk: int = 0
 
+    @classmethod
+    def of(cls, status: QueueStatus) -> "WaitingCalls":
+        """Return those that wait now."""
+        return cls(status.interactive, status.bulk)
+
     def without(self, granted: Iterable[tuple[bool, int]]) -> "WaitingCalls":
         """Return those that still wait after some got slots."""
         interactive, bulk = self.interactive, self.bulk
@@ -97,11 +103,11 @@ class StepInFlight:
     asked_at: float
     ends: float
     """When it is given up, should its loop be blocked."""
-    waiting: WaitingCalls
-    flying: int
-    ended: list[EndedRequest]
-    seen: list[SeenQuota]
-    has_hold_news: bool
+    waiting: WaitingCalls = field(factory=WaitingCalls)
+    flying: int = 0
+    ended: list[EndedRequest] = field(factory=list)
+    seen: list[SeenQuota] = field(factory=list)
+    has_hold_news: bool = False
     task: "asyncio.Task[None] | None" = None
 
 

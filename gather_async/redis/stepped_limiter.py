@@ -232,18 +232,17 @@ class SteppedLimiter(QueuedLimiter):
         return max(at, self._outage.retry_at)
 
     def _take_step(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
-        waiting = self._queues.status()
-        self._step = step = StepInFlight(
-            home=self._calls.home(loop),
-            asked_at=now,
-            ends=now + 2 * self._timeout,
-            waiting=WaitingCalls(waiting.interactive, waiting.bulk),
-            flying=self._in_flight,
-            ended=self._ended,
-            seen=self._seen,
-            has_hold_news=self._state.is_hold_news,
-        )
-        self._ended, self._seen = [], []
+        self._step = step = StepInFlight(self._calls.home(loop), now, now + 2 * self._timeout)
+        # A context of its own: the step serves all calls, not the one that made it due.
+        step.task = loop.create_task(self._run(step), context=contextvars.Context())
+
+    def _ask(self, step: StepInFlight) -> Sequence[Any]:
+        """Return a step's arguments, which include all that the loop woke up for."""
+        step.asked_at = self._clock.monotonic()
+        step.waiting = WaitingCalls.of(self._queues.status())
+        step.flying, step.has_hold_news = self._in_flight, self._state.is_hold_news
+        step.ended, self._ended = self._ended, []
+        step.seen, self._seen = self._seen, []
         self._is_urgent = False
         self._number += 1
         arguments = step_arguments(
@@ -251,19 +250,22 @@ class SteppedLimiter(QueuedLimiter):
             self._settings,
             process=self._process,
             number=self._number,
-            now=now,
+            now=step.asked_at,
             flying=step.flying,
             waiting=step.waiting,
             ended=step.ended,
         )
         self._state.is_hold_news = False
-        # A context of its own: the step serves all calls, not the one that made it due.
-        step.task = loop.create_task(self._run(step, arguments), context=contextvars.Context())
+        return arguments
 
-    async def _run(self, step: StepInFlight, arguments: Sequence[Any]) -> None:
+    async def _run(self, step: StepInFlight) -> None:
         """Ask the server, and let go what it grants."""
         reply: Any = None
         failure: Exception | None = None
+        with self._lock:
+            if self._step is not step:  # given up meanwhile
+                return
+            arguments = self._ask(step)
         try:
             reply = await self._connection.run(STEP, self._keys, arguments)
         except (RedisError, ClientClosedError) as error:

@@ -1,18 +1,23 @@
-"""Processes that were stopped for longer than their lease, and come back.
+"""Processes that are late, or were stopped for longer than their lease, and come back.
 
 All others count what such a process had in flight as answered at the end of its lease. That
 is a guess: it knows better.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gather_async.protocol.rolling_windows import RateLimit
+from gather_async.quota import Slot
+from gather_async.redis import RedisLimiter
 from gather_async.redis.step import EndedRequest
 from tests.integration.redis.script_process import NAMES, TICK, ScriptProcess
 from tests.servers import RedisServer
@@ -156,3 +161,25 @@ def test_no_server_ever_counts_too_many(  # noqa: C901 - a branch for each kind 
     for limit, period in limits:
         pairs = zip(stamps, stamps[limit:], strict=False)
         assert all(later - first >= period for first, later in pairs)
+
+
+async def test_all_that_a_process_woke_up_for_is_one_step(redis_url: str) -> None:
+    """On a busy machine each step waits for the CPU: what came meanwhile needs none of its own."""
+    limits = [RateLimit(10, per=60)]
+    async with RedisLimiter(redis_url, key="k", rate_limits=limits, lease=600.0) as limiter:
+        limiter._settings = attrs.evolve(limiter._settings, settle=0.0)
+        slots = list[Slot]()
+
+        async def acquire() -> None:
+            slots.append(await limiter.acquire(priority="interactive", max_wait=None))
+
+        await asyncio.gather(*(acquire() for _ in range(3)))
+        assert limiter.steps == 1
+        acquiring = asyncio.create_task(acquire())
+        await asyncio.sleep(0)
+        slots.pop().answered(None)
+        await acquiring
+        assert limiter.steps == 2
+        assert limiter._windows.count(0.0) == 1
+        for slot in slots:
+            slot.returned()
