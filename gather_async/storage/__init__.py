@@ -1,6 +1,6 @@
 """Databases behind asyncio, for what must survive the process."""
 
-from gather_async.storage.file_lock import FileLock
+from gather_async.storage.files import FileLock
 from gather_async.storage.store import DatabaseStore, SQLiteStore
 from gather_async.storage.worker import Cursor, Database
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from gather_async.errors import ClientClosedError
 from gather_async.loops import outside_work
-from gather_async.storage.file_lock import FileLock
+from gather_async.storage.files import FileLock
 from gather_async.storage.worker import (
     Connector,
     DatabaseThread,
