@@ -134,8 +134,8 @@ class QueuedLimiter(ABC):
                 self._check_wait(max_wait, bulk=bulk)
             home = self._calls.home(asyncio.get_running_loop())
             waiter, queue = self._calls.push(home, bulk=bulk)
-            self._joined(waiter, max_wait, bulk=bulk)
-            self._dispatch()
+            if self._joined(waiter, max_wait, bulk=bulk):
+                self._dispatch()
         try:
             return await self._calls.wait(waiter, queue, max_wait)
         except QuotaWaitError:
@@ -146,10 +146,14 @@ class QueuedLimiter(ABC):
         finally:
             del waiter  # a cancelled future refers to this frame: no cycle to collect
 
-    def _joined(  # noqa: B027 - only a limiter that asks a server has a use for it
-        self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool
-    ) -> None:
-        """Note that a call joined a queue."""
+    def _joined(self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool) -> bool:
+        """Note that a call joined a queue; return whether that may let any call start.
+
+        It lets none where others wait in its queue and its loop: the slot that is next is
+        theirs, and their loop's timer rings when it is free.
+        """
+        queue = self._queues.bulk if bulk else self._queues.interactive
+        return queue.waiting == 1 or waiter.home.waiting == 1
 
     def _waited_in_vain(self, max_wait: float, *, bulk: bool) -> QuotaWaitError:
         """Return the error of a wait that a hold, or slow answers, made longer than forecast."""

@@ -114,15 +114,15 @@ class SteppedLimiter(QueuedLimiter):
     def _check_wait(self, max_wait: float, *, bulk: bool) -> None:
         """Leave it to the next step: what is known may be old."""
 
-    def _joined(self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool) -> None:
+    def _joined(self, waiter: CallWaiter, max_wait: float | None, *, bulk: bool) -> bool:
         self._outage.hurry(self._clock.monotonic())
         self._is_urgent |= not self._left.cover(bulk=bulk)
         if max_wait is not None:
             self._is_urgent = True
             deadline = self._clock.monotonic() + max_wait
-            queues = self._queues
-            position = (queues.bulk if bulk else queues.interactive).waiting
+            position = (self._queues.bulk if bulk else self._queues.interactive).waiting
             self._undecided.append(UndecidedCall(waiter, deadline, max_wait, bulk, position))
+        return True
 
     def _forecast(self, now: float, *, bulk: bool, count: int) -> float:
         # Of the calls in other processes, as many go ahead as in turns of one each.

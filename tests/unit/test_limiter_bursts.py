@@ -129,3 +129,26 @@ async def test_leaving_asks_for_no_slot_but_for_the_last_of_a_queue() -> None:
     assert asked == 1
     slot.returned()
     await bulk
+
+
+async def test_joining_asks_for_no_slot_behind_others() -> None:
+    """The slot that is next belongs to who waited before; it is theirs when the timer rings."""
+    clock, asked = VirtualClock(), 0
+
+    class Counted(InProcessLimiter):
+        def _dispatch(self) -> None:
+            nonlocal asked
+            asked += 1
+            super()._dispatch()
+
+    limiter = Counted([RateLimit(1, per=10.0)], clock=clock, reserve=0)
+    (await limiter.acquire(priority="interactive", max_wait=None)).answered(None)
+    asked = 0
+    tasks = _burst(limiter, 50)
+    await asyncio.sleep(0)
+    assert limiter.status().queued.interactive == 50
+    assert asked == 1
+    began = clock.monotonic()
+    await tasks[0]
+    assert clock.monotonic() - began == pytest.approx(10.0)
+    await _leave(tasks[1:])
