@@ -191,7 +191,8 @@ def _full_path(scope: Scope) -> str:
 def _path_below(scope: Scope) -> str:
     """Return the path below the application's mount."""
     path, root = _full_path(scope), "/" + str(scope.get("root_path") or "").strip("/")
-    return "/" + path.removeprefix(root).strip("/") if path.startswith(root) else path
+    is_below = path == root or path.startswith(f"{root}/")
+    return "/" + path.removeprefix(root).strip("/") if is_below else path
 
 
 class _Disconnected:

@@ -245,12 +245,14 @@ class Secrets:
             UnknownTenantError: No tenant is named, and the secrets can't be listed.
             Exception: The function that returns secrets failed.
         """
-        tenant = tenant or tenant_in(path, self.path)
+        tenant = _below(tenant, self.path) or tenant_in(path, self.path)
+        unknown = (TenantSecret(None, _NO_SECRET, is_known=False),)
         if tenant is not None:
-            return await self._of(tenant) or (TenantSecret(None, _NO_SECRET, is_known=False),)
+            return await self._of(tenant) or unknown
         if not isinstance(self.tenants, Mapping):
             raise UnknownTenantError
-        return [each for name, value in self.tenants.items() for each in _of_tenant(name, value)]
+        known = self.tenants.items()
+        return [each for name, value in known for each in _of_tenant(name, value)] or unknown
 
     async def _of(self, tenant: str) -> Sequence[TenantSecret]:
         try:
@@ -286,6 +288,11 @@ def tenant_in(path: str | None, before: str) -> str | None:
     if found and (not tail or tail.startswith("/")):
         return tail.strip("/") or None
     return parts.rpartition("/")[2] or None
+
+
+def _below(tenant: str | None, before: str) -> str | None:
+    """Return a tenant without the path that a server with a root path leaves before it."""
+    return f"/{tenant or ''}/".removeprefix(f"/{before.strip('/')}/").strip("/") or None
 
 
 def _of_tenant(tenant: str, secret: Any) -> tuple[TenantSecret, ...]:
