@@ -111,13 +111,17 @@ def signature_in(headers: Headers) -> str | None:
     """Return the signature header's value, None if there is none; several are joined.
 
     Names are compared without regard to case; text, bytes and lists of them are fine, and so
-    is anything with ``items``: the standard library's messages are no mappings.
+    is anything with ``items``: the standard library's messages are no mappings. What holds no
+    pairs holds no header.
     """
     items = getattr(headers, "items", None)
     pairs: Any = items() if callable(items) else headers or ()
-    values = [
-        _text_of(value) for name, value in pairs if _text_of(name).lower() == SIGNATURE_HEADER
-    ]
+    try:
+        values = [
+            _text_of(value) for name, value in pairs if _text_of(name).lower() == SIGNATURE_HEADER
+        ]
+    except (TypeError, ValueError):
+        return None
     return ",".join(values) if values else None
 
 
@@ -213,7 +217,8 @@ def validate_secrets(secret: Any, *, name: str = "The webhook secret") -> tuple[
             with it), or has a line break, as what is read from a file often has.
     """
     is_one = isinstance(secret, str | bytes) or hasattr(secret, "get_secret_value")
-    is_several = isinstance(secret, Iterable) and not is_one
+    is_none = isinstance(secret, bytearray | memoryview | Mapping)  # iterable, and no secrets
+    is_several = isinstance(secret, Iterable) and not is_one and not is_none
     secrets = tuple(_secret_text(each, name) for each in (secret if is_several else (secret,)))
     if not secrets:
         raise ConfigurationError(f"{name} is missing: pass the one that was set up with the URL.")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from gather_async.errors import WebhookFailure, WebhookVerificationError
+from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
 from gather_async.observability import log_fields
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import Headers, SignatureHeader, VerifiedPayload
@@ -24,7 +24,7 @@ from gather_async.webhooks.events import (
 )
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
-from gather_async.webhooks.signing import Secrets, UnknownTenantError
+from gather_async.webhooks.signing import Secrets, TenantSecret, UnknownTenantError
 
 __all__ = ["Ingest", "Listener", "Listeners", "WebhookReply"]
 
@@ -83,6 +83,7 @@ _log = logging.getLogger("gather_async.webhooks")
 
 # The sender waits for 5 seconds. Source: /api-reference/webhooks
 _LONGEST_PUT: Final = 4.0
+_LONGEST_LOOKUP: Final = 4.0
 # Verifying a larger body may take longer than a loop should be kept.
 _LARGEST_INLINE: Final = 32_768
 # Own events whose publication to this process is passed over; more come in no 0.2 s.
@@ -164,9 +165,9 @@ class Ingest:
             extra = log_fields(reason=error.reason.value, status=status)
             _log.info("A webhook delivery was refused: %s", error.reason, extra=extra)
             return WebhookReply.refused(status, error.reason)
-        except Exception as error:
-            kind, extra = _kind(error), log_fields(error=error, status=503)
-            _log.error("The secrets of webhooks failed (%s): answered 503", kind, extra=extra)
+        except _SecretsError as error:
+            extra = log_fields(error=error.__cause__, status=503)
+            _log.error("The secrets of webhooks failed (%s): answered 503", error, extra=extra)
             return WebhookReply.unavailable("secrets_unavailable")
         self.last_event_at = datetime.fromtimestamp(self.wall(), UTC)
         return await self._store_and_reply(event, text)
@@ -222,7 +223,7 @@ class Ingest:
         if self._is_unsigned(path):
             text = body.decode("utf-8", "replace")
             return decode_event(text, signed=False, default_event=_DEFAULT_EVENT), text
-        candidates = self.secrets.own or await self.secrets.find(tenant, path)
+        candidates = self.secrets.own or await self._secrets_of(tenant, path)
         secrets = [each.secret for each in candidates]
         header = signatures.read_header(
             signatures.signature_in(headers), tolerance=self.tolerance, now=self.wall()
@@ -237,6 +238,18 @@ class Ingest:
         return await self._in_place(
             signed.text, lambda: decode_event(signed.text, tenant=owner)
         ), signed.text
+
+    async def _secrets_of(self, tenant: str | None, path: str | None) -> Sequence[TenantSecret]:
+        """Return the secrets of tenants, which a function of the user's may look up."""
+        try:
+            async with asyncio.timeout(_LONGEST_LOOKUP):
+                return await self.secrets.find(tenant, path)
+        except UnknownTenantError:
+            raise
+        except ConfigurationError as error:  # it names the tenant and repeats no secret
+            raise _SecretsError(str(error).rstrip(".")) from error
+        except (Exception, SystemExit) as error:
+            raise _SecretsError(type(error).__name__) from error
 
     async def _payload(
         self, body: bytes, header: SignatureHeader, secrets: Sequence[str]
@@ -304,6 +317,10 @@ class Ingest:
             extra = log_fields(event=event.event, result=result.name.lower(), status=200)
             _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
+
+
+class _SecretsError(Exception):
+    """Failure of what holds the secrets of tenants."""
 
 
 def _kind(error: Exception) -> str:

@@ -225,14 +225,22 @@ class Secrets:
             raise ConfigurationError(
                 "A webhook receiver takes one secret, or secrets= by tenant: pass one of the two."
             )
+        if isinstance(secret, Mapping):  # its keys, which are no secrets, would be taken for them
+            raise ConfigurationError("A mapping holds the secrets of tenants: pass it as secrets=.")
         if tenants is None:
             own = signatures.validate_secrets(secret)
             return cls(tuple(TenantSecret(None, each) for each in own))
         if isinstance(tenants, Mapping):
             for tenant, each in tenants.items():
+                if not isinstance(tenant, str) or not tenant.strip("/"):
+                    raise ConfigurationError(
+                        f"secrets has the tenant {tenant!r}: it must be text, as the end of a path."
+                    )
                 _of_tenant(tenant, each)
         elif not callable(tenants):
             raise ConfigurationError("secrets must be a mapping or a function of the tenant.")
+        if not isinstance(path, str):
+            raise ConfigurationError("tenant_path must be the path behind which the tenant stands.")
         return cls(tenants=tenants, path=path)
 
     async def find(self, tenant: str | None, path: str | None) -> Sequence[TenantSecret]:
@@ -321,7 +329,7 @@ def receiver_names(name: str | None, secrets: Secrets) -> tuple[str, ...]:
         ConfigurationError: The name can't be part of an event's key.
     """
     if name is not None:
-        if not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.match(name):
             raise ConfigurationError("name must be 1 to 64 letters, digits, dots, dashes or _.")
         return name, ""
     if not secrets.own:
@@ -338,7 +346,8 @@ def validate_token(token: str | None) -> str | None:
     Raises:
         ConfigurationError: It is too short, or no single part of a path.
     """
-    if token is not None and (len(token) < _SHORTEST_TOKEN or "/" in token):
+    is_text = isinstance(token, str)
+    if token is not None and (not is_text or len(token) < _SHORTEST_TOKEN or "/" in token):
         raise ConfigurationError(
             f"unsigned_token must have {_SHORTEST_TOKEN} characters at least and no slash: "
             "take secrets.token_urlsafe(32)."

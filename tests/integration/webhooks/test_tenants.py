@@ -1,11 +1,15 @@
 """Receivers of many tenants: where their names and secrets come from, and what goes wrong there."""
 
+import asyncio
+import logging
+import sys
 from typing import Any
 
 import httpx
 import pytest
 
-from gather_async.webhooks import WebhookReceiver, sample
+from gather_async.errors import ConfigurationError
+from gather_async.webhooks import WebhookReceiver, sample, verify
 
 TENANTS = {"acme": "s1", "globex": "s2"}
 
@@ -46,6 +50,44 @@ async def test_root_path_before_the_tenant(
     await hooks.aclose()
 
 
+def test_names_are_not_taken_for_secrets() -> None:
+    """A mapping of tenants' secrets is refused where one secret belongs: its keys are public."""
+    secrets: Any = TENANTS
+    with pytest.raises(ConfigurationError, match="secrets="):
+        WebhookReceiver(secrets)
+    nested: Any = {"acme": {"new": "s1"}}
+    with pytest.raises(ConfigurationError, match=r"acme.*not dict"):
+        WebhookReceiver(secrets=nested)
+    delivery = sample("interview.updated", secret="acme")
+    with pytest.raises(ConfigurationError, match="not dict"):
+        verify(delivery.body, delivery.headers["x-qualifi-signature"], secret=secrets)
+
+
+@pytest.mark.parametrize("secret", [bytearray(b"s1"), memoryview(b"s1")])
+def test_kind_of_a_refused_secret_is_named(secret: Any) -> None:
+    """What is bytes but neither text nor ``bytes`` is refused as what it is."""
+    with pytest.raises(ConfigurationError, match=f"not {type(secret).__name__}"):
+        WebhookReceiver(secret)
+
+
+@pytest.mark.parametrize("tenant", [7, None, "", "/", b"acme"])
+def test_tenant_that_no_path_can_name_is_refused(tenant: Any) -> None:
+    """A tenant's name must be text: another one would get 404 for every delivery."""
+    with pytest.raises(ConfigurationError, match="must be text"):
+        WebhookReceiver(secrets={tenant: "s1"})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"tenant_path": None}, "tenant_path"), ({"name": 5}, "name")]
+)
+def test_options_of_tenants_are_checked(options: Any, said: str) -> None:
+    """What is no text is refused at construction, not with the first delivery."""
+    with pytest.raises(ConfigurationError, match=said):
+        WebhookReceiver(secrets=TENANTS, **options)
+    with pytest.raises(ConfigurationError, match="unsigned_token"):
+        WebhookReceiver("s1", unsigned_token=5)  # type: ignore[arg-type]  # on purpose
+
+
 async def test_mapping_that_became_empty() -> None:
     """With no tenant left, a delivery without one is for an unknown tenant, not a failure."""
     table = dict(TENANTS)
@@ -54,3 +96,47 @@ async def test_mapping_that_became_empty() -> None:
     delivery = sample("interview.updated", secret="s1")
     assert (await hooks.receive(delivery.body, delivery.headers)).status == 404
     await hooks.aclose()
+
+
+def leave(_: str) -> None:
+    """Ask the interpreter to exit."""
+    sys.exit("enough")
+
+
+async def hang(_: str) -> None:
+    """Return never."""
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [
+        (lambda _: "", "tenant 'acme' is blank"),
+        (lambda _: "s1\n", "tenant 'acme' has a line break"),
+        (lambda _: 1 / 0, "ZeroDivisionError"),
+        (leave, "SystemExit"),
+        (hang, "TimeoutError"),
+    ],
+)
+async def test_secrets_that_fail(
+    secrets: Any, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that fails, or hangs, is answered with 503 in time, and the log says why."""
+    monkeypatch.setattr("gather_async.webhooks.ingest._LONGEST_LOOKUP", 0.01)
+    hooks = WebhookReceiver(secrets=secrets)
+    delivery = sample("interview.updated", secret="s1")
+    with caplog.at_level(logging.ERROR, "gather_async.webhooks"):
+        reply = await hooks.receive(delivery.body, delivery.headers, tenant="acme")
+    assert (reply.status, "secrets_unavailable" in reply.body) == (503, True)
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    await hooks.aclose()
+
+
+@pytest.mark.parametrize("headers", ["x-qualifi-signature", [("one", "two", "three")], [5], 7])
+async def test_headers_that_hold_no_pairs(headers: Any) -> None:
+    """What holds no headers lacks the signature; it is no fault of the secrets."""
+    for hooks in (WebhookReceiver("s1"), WebhookReceiver(secrets=TENANTS)):
+        reply = await hooks.receive(b"{}", headers, tenant=None)
+        assert (reply.status, "missing_header" in reply.body) == (401, True)
+        await hooks.aclose()
