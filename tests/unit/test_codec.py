@@ -62,6 +62,8 @@ WORDS = [InterviewType, CandidateInterviewStatus, DeliveryType, SummaryStatus, E
 ODD: list[Any] = ["", " ", "null", "N/A", "0000-00-00", "1", "true", 0, -1, 1.5, float("nan")]
 ODD += [True, [], {}, [None], [{}], {"id": 1}, "2026-02-30", "24:00", 10**30]
 
+_wires: dict[type[Any], st.SearchStrategy[dict[str, Any]]] = {}
+
 # These laws are checked once for each model, so each time needs fewer examples.
 FEWER = settings(max_examples=12)
 
@@ -107,6 +109,12 @@ def value_of(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one line a
 
 def wire_of(model: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Return objects as a server could send them: any field but the needed ones may be absent."""
+    if model not in _wires:  # to make one takes longer than to draw from it
+        _wires[model] = _new_wire_of(model)
+    return _wires[model]
+
+
+def _new_wire_of(model: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     required: dict[str, Any] = {}
     optional: dict[str, Any] = {}
     for name, wire_name, kind in wire_fields(model):
