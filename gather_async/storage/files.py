@@ -176,6 +176,12 @@ _TAKEN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK
 _GUARD = threading.Lock()
 _FILES_IN_USE: set[tuple[int, int]] = set()
 
+if hasattr(os, "register_at_fork"):
+    # A child must not inherit a guard that a thread, which it doesn't have, would release.
+    os.register_at_fork(
+        before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release
+    )
+
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino

@@ -1,8 +1,10 @@
 """Files that a running job holds open, and what the lock beside its journal is for."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -145,6 +147,35 @@ async def test_a_lock_that_was_released_locks_nothing_any_more(tmp_path: Path) -
         await store.run(bool)
     await store.aclose()
     assert await _try_lock(path) == "free"
+
+
+_FORKER = """
+import os, pathlib, sys, threading, time
+from gather_async.storage import FileLock, files
+
+def hold():
+    with files._GUARD:
+        held.set()
+        time.sleep(0.1)
+
+held = threading.Event()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    FileLock(pathlib.Path(sys.argv[1]), what="journal").release()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_can_lock_files_though_a_thread_was_at_it(tmp_path: Path) -> None:
+    """What the thread held at the fork is held by no one in the child."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _FORKER]
+    command.append(str(tmp_path / "invites.db"))
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.split() == ["7"]
 
 
 async def _opened(path: Path) -> Journal:
