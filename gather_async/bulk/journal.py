@@ -56,6 +56,8 @@ T = TypeVar("T")
 
 # The -wal file stays below some megabytes, and a flush of the disk is added to few writes.
 _SEALED_EVERY = 256
+# A chunk of the source: among many rows the random key of each is on a page of its own.
+_WEIGHT_OF_ROWS = 16
 
 
 @frozen(kw_only=True)
@@ -146,8 +148,9 @@ class Journal:
 
     async def upsert_rows(self, entries: Sequence[SourceRow]) -> list[RowRecord]:
         """Take consecutive rows of the source in, and return where each stands."""
-        return await self._store.run(
-            lambda connection: upsert_rows(connection, self.identity, entries)
+        return await self._write(
+            lambda connection: upsert_rows(connection, self.identity, entries),
+            weight=_WEIGHT_OF_ROWS,
         )
 
     async def finish_source(self) -> None:
@@ -245,9 +248,9 @@ class Journal:
                     self._lock.release()
                     self._lock = None
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, weight: int = 1) -> T:
         result = await self._store.run(work)
-        self._unsealed += 1
+        self._unsealed += weight
         if self._unsealed >= _SEALED_EVERY and self._lock is not None:
             self._unsealed = 0
             await self._store.read(seal)

@@ -15,7 +15,9 @@ import pytest
 
 from gather_async import errors
 from gather_async.bulk import BulkInvite, InviteReport
+from gather_async.bulk.journal import Journal, JournalScope
 from gather_async.bulk.journal_schema import Instant, JournalIdentity
+from gather_async.bulk.journal_sql import SourceRow
 from gather_async.client import GatherClient
 from gather_async.models.candidate import NewCandidate
 from gather_async.protocol.rolling_windows import RateLimit
@@ -332,6 +334,33 @@ def test_a_derived_external_id_is_the_persons() -> None:
     assert derived != _identity().external_id(other)
     assert "ada" not in derived
     assert "555" not in bytes.fromhex(derived.removeprefix("bulk-")).decode("latin-1")
+
+
+async def test_the_log_stays_small_while_a_source_is_read(journal: Path) -> None:
+    """Rows are brought into the main file as they come, however many follow."""
+    scope = JournalScope(
+        interview_id="i",
+        server="s",
+        invitation="",
+        key_digest=lambda _: "k",
+        other_key=False,
+    )
+    opened = await Journal.open(
+        journal, scope, keeps_candidates=True, retry_failed=False, owner="o"
+    )
+    log, sizes = journal.with_name(f"{journal.name}-wal"), []
+    for first in range(0, 40 * 256, 256):
+        rows = [
+            SourceRow(
+                row=number + 1,
+                checked=NewCandidate("A", "B", f"a{number}@example.com", f"+1202{number:07}"),
+            )
+            for number in range(first, first + 256)
+        ]
+        await opened.upsert_rows(rows)
+        sizes.append(log.stat().st_size)
+    await opened.aclose()
+    assert max(sizes) < 5_000_000 < sum(sizes)
 
 
 async def test_persons_are_indexed_once_they_are_looked_for(bench: Bench, journal: Path) -> None:
