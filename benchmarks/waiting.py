@@ -25,12 +25,12 @@ from attrs import evolve, frozen
 from benchmarks.figure import Figure, table
 from gather_async import PollPolicy, Question, RateLimit
 from gather_async.pager import Page
+from gather_async.protocol.polling import PollBudget
 from gather_async.quota.priority_queue import Priority
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener
 from gather_async.waiting.conditions import audio_ready
 from gather_async.waiting.coordinator import Coordinator
-from gather_async.waiting.pacing import PollBudget
 
 __all__ = ["TimedSelector", "figures"]
 

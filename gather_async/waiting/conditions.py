@@ -4,11 +4,12 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from gather_async.endpoint import Endpoint, Identified
+from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import (
     AudioGenerationError,
     AudioTimeoutError,
@@ -22,12 +23,13 @@ from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollPolicy, audio_state
 from gather_async.quota.priority_queue import Priority
-from gather_async.waiting.registry import MOST_REMEMBERED
+from gather_async.session import Session
 
 __all__ = [
     "Condition",
-    "Endpoints",
     "Listener",
+    "MOST_REMEMBERED",
+    "Sessions",
     "Signals",
     "audio_ready",
     "completed",
@@ -36,9 +38,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Read = TypeVar("Read", bound=Identified)
-Endpoints = Mapping[Priority, Endpoint[Read]]
-"""One endpoint for each priority that polls can have."""
+MOST_REMEMBERED = 10_000  # ids: a megabyte; a burst of events for a whole account fits
+Sessions = Mapping[Priority, Session]
+"""One session for each priority that polls can have."""
 Listener = Callable[[str, frozenset[str]], None]
 """Gets an event's name, such as ``question.audio_generated``, and all ids in its data."""
 
@@ -84,76 +86,69 @@ class Condition(Generic[T]):
         event_prefix: What the names of events about it start with.
         read: Reads one object; None if it isn't there yet. The third argument counts each
             request beyond the first.
-        judge: Returns the state of an object, by a policy's words.
-        failed: Makes the error of a wait that ended badly, from the object and the
-            seconds waited.
+        judge: Returns how a wait ends with an object, by a policy's words and after so many
+            seconds: with the object, or an error; None if it goes on.
         timed_out: Makes the error of a deadline, from the id, what was last read, and
             the seconds waited.
         page: Reads one page of the list; None if there is no list.
         is_telling: Returns whether a list item names its state at all.
-        is_whole: Returns whether a list item in that final state may be returned as it is.
-        is_listed_whole: Whether list items show all that single reads do, while unfinished.
+        is_whole: Returns whether a list item, judged so, shows all that a single read does.
         has_events: Whether an event announces the end, so that polling may be slow.
     """
 
     noun: str
     event_prefix: str
     read: Callable[[str, Priority, Callable[[], None]], Awaitable[T | None]]
-    judge: Callable[[T, PollPolicy], AudioState]
-    failed: Callable[[T, float], GatherError]
+    judge: Callable[[T, PollPolicy, float], T | GatherError | None]
     timed_out: Callable[[str, T | None, float], GatherError]
     page: Callable[[int, Priority], Awaitable[Page[Any]]] | None = None
     is_telling: Callable[[T], bool] = lambda item: True
-    is_whole: Callable[[T, AudioState], bool] = lambda item, state: True
-    is_listed_whole: bool = True
+    is_whole: Callable[[T, T | GatherError | None], bool] = lambda item, outcome: True
     has_events: bool = True
 
 
-def audio_ready(endpoints: Endpoints[Question]) -> Condition[Question]:
+def audio_ready(sessions: Sessions) -> Condition[Question]:
     """Return the condition that a question's audio is ready."""
     return Condition(
         noun="questions",
         event_prefix="question.",
-        read=lambda name, priority, _: endpoints[priority].get(name),
-        page=lambda number, priority: endpoints[priority].list().page(number),
-        judge=audio_state,
-        failed=_generation_failed,
+        read=lambda name, priority, _: questions_endpoint(sessions[priority]).get(name),
+        page=lambda number, priority: questions_endpoint(sessions[priority]).list().page(number),
+        judge=_judge_audio,
         timed_out=_audio_late,
         is_telling=lambda question: question.transcription_status is not None,
-        is_whole=lambda question, state: state is AudioState.FAILED or bool(question.audio_url),
+        is_whole=lambda question, outcome: outcome is not question or bool(question.audio_url),
     )
 
 
-def completed(
-    endpoints: Endpoints[CandidateInterview], wall: Callable[[], float]
-) -> Condition[CandidateInterview]:
+def completed(sessions: Sessions, wall: Callable[[], float]) -> Condition[CandidateInterview]:
     """Return the condition that a candidate has finished, which an expired link can't.
 
     Source: /api-reference/candidate-interviews (the statuses; list items show few fields)
     """
 
-    def judge(item: CandidateInterview, _: PollPolicy) -> AudioState:
-        if _is_finished(item):
-            return AudioState.READY
-        return AudioState.FAILED if _is_over(item.expiry, wall()) else AudioState.PROCESSING
+    def judge(
+        link: CandidateInterview, _: PollPolicy, waited: float
+    ) -> CandidateInterview | GatherError | None:
+        if _is_finished(link):
+            return link
+        return _expired(link, waited) if _is_over(link.expiry, wall()) else None
 
     return Condition(
         noun="candidate interviews",
         event_prefix="candidate_interview.",
-        read=lambda name, priority, _: endpoints[priority].get(name),
-        page=lambda number, priority: endpoints[priority].list().page(number),
+        read=lambda name, priority, _: candidate_interviews_endpoint(sessions[priority]).get(name),
+        page=lambda number, priority: (
+            candidate_interviews_endpoint(sessions[priority]).list().page(number)
+        ),
         judge=judge,
-        failed=_expired,
-        timed_out=_late("The candidate had not finished"),
+        timed_out=partial(_late, "The candidate had not finished"),
         is_telling=lambda item: item.status is not None,
-        is_whole=lambda item, state: False,
-        is_listed_whole=False,
+        is_whole=lambda item, outcome: False,
     )
 
 
-def summarized(
-    endpoints: Endpoints[CandidateInterview], wall: Callable[[], float]
-) -> Condition[InterviewResults]:
+def summarized(sessions: Sessions, wall: Callable[[], float]) -> Condition[InterviewResults]:
     """Return the condition that the server has ended its work on a summary.
 
     Source: /api-reference/candidate-interviews (``summaryStatus``). What the results
@@ -165,10 +160,10 @@ def summarized(
     async def read(
         id: str, priority: Priority, count: Callable[[], None]
     ) -> InterviewResults | None:
-        endpoint, results = endpoints[priority], None
+        endpoint, results = candidate_interviews_endpoint(sessions[priority]), None
         with suppress(NotFoundError):
             results = await endpoint.get_part(id, "results", InterviewResults)
-        if results is not None and _summary_state(results) is not AudioState.PROCESSING:
+        if results is not None and _is_summarized(results):
             expiries.pop(id, None)
             return results
         # It may not exist, or its link has expired: then there will never be more.
@@ -186,19 +181,17 @@ def summarized(
         noun="summaries",
         event_prefix="candidate_interview.",
         read=read,
-        judge=lambda results, _: _summary_state(results),
-        failed=_never,
-        timed_out=_late("The summary was not over"),
+        judge=lambda results, *_: results if _is_summarized(results) else None,
+        timed_out=partial(_late, "The summary was not over"),
         has_events=False,
     )
 
 
-def _summary_state(results: InterviewResults) -> AudioState:
+def _is_summarized(results: InterviewResults) -> bool:
     """Any word but ``processing`` ends the wait; without a word, a summary does."""
-    status = results.summary_status
-    if status is None:
-        return AudioState.PROCESSING if results.summary is None else AudioState.READY
-    return AudioState.PROCESSING if status == SummaryStatus.PROCESSING else AudioState.READY
+    if results.summary_status is None:
+        return results.summary is not None
+    return results.summary_status != SummaryStatus.PROCESSING
 
 
 def _is_finished(link: CandidateInterview) -> bool:
@@ -212,12 +205,17 @@ def _is_over(expiry: datetime | None, now: float) -> bool:
     return expiry is not None and expiry <= datetime.fromtimestamp(now, UTC)
 
 
-def _generation_failed(question: Question, _: float) -> GatherError:
-    return AudioGenerationError(
-        f"The audio of question {question.id} could not be generated: "
-        "see .question.transcription_status, then create the question anew.",
-        question=question,
-    )
+def _judge_audio(
+    question: Question, policy: PollPolicy, waited: float
+) -> Question | GatherError | None:
+    state = audio_state(question, policy)
+    if state is AudioState.FAILED:
+        return AudioGenerationError(
+            f"The audio of question {question.id} could not be generated: "
+            "see .question.transcription_status, then create the question anew.",
+            question=question,
+        )
+    return question if state is AudioState.READY else None
 
 
 def _audio_late(id: str, question: Question | None, waited: float) -> GatherError:
@@ -237,13 +235,6 @@ def _expired(link: CandidateInterview, waited: float) -> GatherError:
     return WaitTimeoutError(message, last=link, waited=waited)
 
 
-def _late(what: str) -> Callable[[str, Any, float], GatherError]:
-    def late(id: str, last: Any, waited: float) -> GatherError:
-        message = f"{what} after {waited:.1f} s (candidate interview {id}): wait again, or read it."
-        return WaitTimeoutError(message, last=last, waited=waited)
-
-    return late
-
-
-def _never(_: object, __: float) -> GatherError:
-    raise AssertionError("This condition is never missed for good.")
+def _late(what: str, id: str, last: Any, waited: float) -> GatherError:
+    message = f"{what} after {waited:.1f} s (candidate interview {id}): wait again, or read it."
+    return WaitTimeoutError(message, last=last, waited=waited)

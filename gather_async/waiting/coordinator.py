@@ -2,25 +2,30 @@
 
 import asyncio
 import contextvars
+import logging
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Generic, TypeVar
 
 from attrs import evolve
 
 from gather_async.clock import Clock, wait
-from gather_async.endpoint import candidate_interviews_endpoint, questions_endpoint
 from gather_async.errors import (
     AudioGenerationError,
+    AuthenticationError,
     ClientClosedError,
+    ConfigurationError,
     GatherError,
     InvalidRequestError,
 )
 from gather_async.loops import LoopOwner, PerLoop
 from gather_async.models.candidate import CandidateInterview, InterviewResults
 from gather_async.models.question import Question
-from gather_async.protocol.polling import PollPolicy
+from gather_async.observability import log_fields
+from gather_async.protocol.polling import PollBudget, PollPolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.quota.priority_queue import Priority
@@ -28,20 +33,19 @@ from gather_async.session import Session
 from gather_async.validators import Number
 from gather_async.waiting.conditions import (
     Condition,
-    Endpoints,
+    Sessions,
     Signals,
     audio_ready,
     completed,
     subscribe_weakly,
     summarized,
 )
-from gather_async.waiting.list_index import Poll
-from gather_async.waiting.pacing import PollBudget, is_fatal, log_failed_poll
-from gather_async.waiting.registry import CHUNK, Waiter, WaiterRegistry
-from gather_async.waiting.scheduler import MOST_IN_FLIGHT, Scheduler
+from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.targets import CHUNK, Waiter
 
 __all__ = ["Coordinator", "Waits"]
 
+_LOG = logging.getLogger("gather_async.waiting")
 T = TypeVar("T")
 _PRIORITIES: tuple[Priority, ...] = ("interactive", "bulk")
 _SECONDS = Number(least=0, most=math.inf, unit="seconds")
@@ -64,10 +68,7 @@ class Coordinator(Generic[T]):
         is_alive: Callable[[], bool],
     ) -> None:
         self._condition, self._clock = condition, clock
-        self._registry: WaiterRegistry[T] = WaiterRegistry()
-        self._scheduler = Scheduler(
-            condition, self._registry, budget, rng, lambda: condition.has_events and is_alive()
-        )
+        self._scheduler = Scheduler(condition, budget, rng, is_alive)
         self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -82,17 +83,8 @@ class Coordinator(Generic[T]):
         Raises:
             GatherError: The wait ended badly, or its time was over.
         """
-        over = asyncio.Event()
-        target_id, seen = _split(target)
-        policy = PollPolicy.of(poll)
-        waiter = self._add(target_id, seen, _seconds(timeout), policy, lambda _: over.set())
-        self._start()
-        try:
-            await over.wait()
-        finally:
-            self._scheduler.remove(waiter)
-            await self._wait_idle()
-        outcome = waiter.outcome
+        async with self._waits([target], timeout, poll) as (_, over):
+            outcome = (await over.get()).outcome
         assert outcome is not None  # noqa: S101 - it is over
         if isinstance(outcome, BaseException):
             raise outcome
@@ -107,58 +99,60 @@ class Coordinator(Generic[T]):
             GatherError: What else ended a wait, once all the others are over; its notes
                 name all that ended so.
         """
-        seconds, policy = _seconds(timeout), PollPolicy.of(poll)
         if isinstance(targets, str) or not isinstance(targets, Iterable):
             raise InvalidRequestError("Pass several questions or ids, such as [question.id].")
-        distinct = dict(_split(each) for each in targets)
-        over, waiting = asyncio.Queue[Waiter[T]](), set[Waiter[T]]()
         failed: dict[str, BaseException] = {}
-        try:
-            for target_id, seen in distinct.items():
-                waiting.add(self._add(target_id, seen, seconds, policy, over.put_nowait))
-                if len(waiting) % CHUNK == 0:
-                    await asyncio.sleep(0)
-            self._start()
-            while waiting:
+        async with self._waits(targets, timeout, poll) as (waiters, over):
+            for _ in waiters:
                 waiter = await over.get()
-                waiting.discard(waiter)
                 outcome = waiter.outcome
-                if isinstance(outcome, AudioGenerationError):
-                    yield outcome
-                elif isinstance(outcome, BaseException):
+                if isinstance(outcome, BaseException) and not isinstance(
+                    outcome, AudioGenerationError
+                ):
                     failed[waiter.id] = outcome
                 elif outcome is not None:
                     yield outcome
-        finally:
-            for waiter in waiting:
-                self._scheduler.remove(waiter)
-            await self._wait_idle()
         if failed:
             raise _first_of(failed)
 
-    def _add(
-        self,
-        id: str,
-        seen: T | None,
-        timeout: float,
-        policy: PollPolicy,
-        on_end: Callable[[Waiter[T]], object],
-    ) -> Waiter[T]:
-        """Add a wait, which must be removed in the end."""
+    @asynccontextmanager
+    async def _waits(
+        self, targets: Iterable[T | str], timeout: float | None, poll: PollPolicy | None
+    ) -> AsyncIterator[tuple[Sequence[Waiter[T]], asyncio.Queue[Waiter[T]]]]:
+        """Add waits, and remove them in the end; give them, and where they go as they end."""
+        policy, asked = PollPolicy.of(poll), math.inf if timeout is None else timeout
+        seconds = float(_SECONDS.check("timeout", asked, error=InvalidRequestError))
+        waiters, over = list[Waiter[T]](), asyncio.Queue[Waiter[T]]()
+        try:
+            for target_id, seen in dict(_split(each) for each in targets).items():
+                self._enter()
+                now = self._clock.monotonic()
+                waiter = Waiter(target_id, policy, now, seconds, over.put_nowait, seen)
+                waiters.append(waiter)
+                self._scheduler.add(waiter, now)
+                if len(waiters) % CHUNK == 0:
+                    await asyncio.sleep(0)
+            self._start()
+            yield waiters, over
+        finally:
+            for waiter in waiters:
+                self._scheduler.remove(waiter)
+            if not self._scheduler.targets:
+                self._changed.set()
+                await self._join()
+
+    def _enter(self) -> None:
+        """Move to the running loop; forget what was left in one that ended."""
         if self._is_closed:
             raise _closed()
-        if self._owner.is_elsewhere and not self._registry:
+        if self._owner.is_elsewhere and not self._scheduler.targets:
             self._owner.leave()  # nothing waits there any more
-        if self._owner.enter():  # what was left in a loop that ended is forgotten
+        if self._owner.enter():
             self._scheduler.clear()
             self._task, self._changed = None, asyncio.Event()
-        now = self._clock.monotonic()
-        waiter = Waiter(id, policy, now, timeout, on_end, seen)
-        self._scheduler.add(waiter, now)
-        return waiter
 
     def _start(self) -> None:
-        if self._registry and (self._task is None or self._task.done()):
+        if self._scheduler.targets and (self._task is None or self._task.done()):
             # A context of its own: polls belong to no single caller.
             self._task = asyncio.get_running_loop().create_task(
                 self._run(),
@@ -166,11 +160,6 @@ class Coordinator(Generic[T]):
                 context=contextvars.Context(),
             )
         self._changed.set()
-
-    async def _wait_idle(self) -> None:
-        if not self._registry:
-            self._changed.set()
-            await self._join()
 
     async def _join(self) -> None:
         """Return once the task has ended."""
@@ -182,22 +171,21 @@ class Coordinator(Generic[T]):
         if event.startswith(self._condition.event_prefix):
             self._owner.call(self._on_event, ids)
 
+    def _on_event(self, ids: frozenset[str]) -> None:
+        self._scheduler.notify(ids, self._clock.monotonic())
+        self._changed.set()
+
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and the task."""
         self._is_closed = True
-        if self._owner.loop is None or self._owner.is_here:
-            self._end(_closed())
-            await self._join()
-        elif self._owner.is_elsewhere:
+        if self._owner.is_here or self._owner.is_elsewhere:
             self._owner.call(self._end, _closed())
-
-    def _on_event(self, ids: frozenset[str]) -> None:
-        self._registry.notify(ids, self._clock.monotonic())
-        self._changed.set()
+        if self._owner.is_here:
+            await self._join()
 
     def _end(self, error: BaseException) -> None:
         """End all waits soon."""
-        if self._registry:
+        if self._scheduler.targets:
             self._fatal = error
             self._changed.set()
 
@@ -207,10 +195,10 @@ class Coordinator(Generic[T]):
         try:
             await self._poll(polls)
         except asyncio.CancelledError:
-            self._finish(len(self._registry), ClientClosedError("The event loop is being closed."))
+            self._fail(None, ClientClosedError("The event loop is being closed."))
             raise
         except Exception as error:  # a waiting call must never hang
-            self._finish(len(self._registry), error)
+            self._fail(None, error)
         finally:
             if self._task is asyncio.current_task():
                 self._task = self._fatal = None
@@ -220,60 +208,53 @@ class Coordinator(Generic[T]):
             await asyncio.gather(*polls, return_exceptions=True)
 
     async def _poll(self, polls: "set[asyncio.Task[None]]") -> None:
-        while self._registry:
+        while self._scheduler.targets:
             self._changed.clear()
             for done in [each for each in polls if each.done()]:
                 polls.discard(done)
                 done.result()  # a crash of one is a crash of all
-            now, deadline = self._clock.monotonic(), self._registry.next_deadline
             if self._fatal is not None:
-                self._finish(CHUNK, self._fatal)
-            elif deadline <= now:
-                self._scheduler.finish_late(now)
+                self._fail(CHUNK, self._fatal)
             else:
-                is_full = len(polls) >= MOST_IN_FLIGHT
-                poll = math.inf if is_full else self._scheduler.plan(now)
-                if isinstance(poll, Poll):
+                poll, seconds = self._scheduler.plan(self._clock.monotonic())
+                if poll is not None:
                     polls.add(asyncio.create_task(self._poll_once(poll)))
                     continue
-                seconds = min(poll, deadline - now)
                 if seconds > 0:  # a sleep shorter than the clock can show would never end
                     await wait(self._clock, self._changed, max(seconds, 0.001))
                     continue
             await asyncio.sleep(0)  # so that the loop isn't held up
 
-    def _finish(self, most: int, error: BaseException) -> None:
-        """End the waits for so many targets at most."""
+    def _fail(self, most: int | None, error: BaseException) -> None:
+        """End the waits for so many targets at most; None means all."""
         now = self._clock.monotonic()
-        for target in [each for each, _ in zip(self._registry, range(most), strict=False)]:
-            self._scheduler.finish_each(target.waiters, error, now)
+        for target in list(islice(self._scheduler.targets.values(), most)):
+            self._scheduler.fail(target.waiters, error, now)
 
-    async def _poll_once(self, poll: Poll) -> None:
+    async def _poll_once(self, poll: str | int) -> None:
         """Send one poll and record its answer."""
         scheduler, clock, condition = self._scheduler, self._clock, self._condition
+        is_urgent = any(each.priority == "interactive" for each in scheduler.policies)
+        priority: Priority = "interactive" if is_urgent else "bulk"
         try:
-            if poll.id is not None:
-                item = await condition.read(poll.id, self._priority(), self._count)
-                scheduler.record_read(poll, poll.id, item, clock.monotonic())
-            elif poll.page is not None and condition.page is not None:
-                page = await condition.page(poll.page, self._priority())
-                scheduler.record_page(poll, poll.page, page, clock.monotonic())
+            if isinstance(poll, str):
+                item = await condition.read(
+                    poll, priority, lambda: scheduler.spend(clock.monotonic())
+                )
+                scheduler.record_read(poll, item, clock.monotonic())
+            elif condition.page is not None:
+                page = await condition.page(poll, priority)
+                scheduler.record_page(poll, page, clock.monotonic())
         except GatherError as error:
-            log_failed_poll(condition.noun, error)
-            if is_fatal(error):
+            noun, extra = condition.noun, log_fields(polled=condition.noun, error=error)
+            _LOG.info("A poll of %s failed: %s", noun, type(error).__name__, extra=extra)
+            if _is_fatal(error):
                 self._end(error)
             else:
                 scheduler.record_failure(poll, error, clock.monotonic(), clock.wall())
         finally:
             scheduler.end(poll, clock.monotonic())
             self._changed.set()
-
-    def _count(self) -> None:
-        self._scheduler.spend(self._clock.monotonic())
-
-    def _priority(self) -> Priority:
-        is_urgent = any(each.priority == "interactive" for each in self._registry.policies)
-        return "interactive" if is_urgent else "bulk"
 
 
 def _split(target: T | str) -> tuple[str, T | None]:
@@ -286,16 +267,10 @@ def _split(target: T | str) -> tuple[str, T | None]:
     return target_id, target
 
 
-def _seconds(timeout: float | None) -> float:
-    """Return the seconds; None and ``inf`` mean for ever."""
-    checked = math.inf if timeout is None else timeout
-    return float(_SECONDS.check("timeout", checked, error=InvalidRequestError))
-
-
 def _first_of(errors: Mapping[str, BaseException]) -> BaseException:
     """Return the first failure; where there are several, its notes name all objects."""
     first = next(iter(errors.values()))
-    if len(errors) > 1 and not (isinstance(first, GatherError) and is_fatal(first)):
+    if len(errors) > 1 and not (isinstance(first, GatherError) and _is_fatal(first)):
         kinds: dict[str, list[str]] = {}
         for each, error in errors.items():
             kinds.setdefault(type(error).__name__, []).append(each)
@@ -303,6 +278,11 @@ def _first_of(errors: Mapping[str, BaseException]) -> BaseException:
             more = f" and {len(ids) - CHUNK} more" if len(ids) > CHUNK else ""
             first.add_note(f"{kind} of {len(ids)}: {', '.join(ids[:CHUNK])}{more}")
     return first
+
+
+def _is_fatal(error: GatherError) -> bool:
+    """Return whether no poll can succeed any more: 401, or the client is closed."""
+    return isinstance(error, AuthenticationError | ClientClosedError | ConfigurationError)
 
 
 def _closed() -> ClientClosedError:
@@ -343,21 +323,14 @@ class Waits:
         def is_alive() -> bool:
             return signals is not None and signals.alive
 
-        sessions: dict[Priority, Session] = {
+        sessions: Sessions = {
             each: session.with_options(evolve(options, priority=each)) for each in _PRIORITIES
         }
-        questions: Endpoints[Question] = {
-            each: questions_endpoint(polls) for each, polls in sessions.items()
-        }
-        links: Endpoints[CandidateInterview] = {
-            each: candidate_interviews_endpoint(polls) for each, polls in sessions.items()
-        }
-
         self._loops = PerLoop(
             lambda: (
-                coordinator(audio_ready(questions)),
-                coordinator(completed(links, clock.wall)),
-                coordinator(summarized(links, clock.wall)),
+                coordinator(audio_ready(sessions)),
+                coordinator(completed(sessions, clock.wall)),
+                coordinator(summarized(sessions, clock.wall)),
             )
         )
         self._is_closed = False

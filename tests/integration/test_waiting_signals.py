@@ -15,10 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gather_async import AudioTimeoutError, GatherClient, PollPolicy, Question, RateLimit
+from gather_async.protocol.polling import PollBudget
 from gather_async.quota import InProcessLimiter, Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.waiting import Listener, Signals
-from gather_async.waiting.registry import WaiterRegistry
+from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.targets import Waiter
 from gather_async.webhooks import WebhookReceiver
 
 PLENTY = [RateLimit(1_000_000, per=60)]
@@ -136,16 +139,26 @@ async def test_an_event_before_the_wait_counts() -> None:
 
 def test_the_memory_of_events_is_short() -> None:
     """An id is remembered for five minutes, and at most ten thousand are."""
-    registry = WaiterRegistry[Question]()
-    registry.notify(frozenset({"old"}), 1000.0)
-    assert registry.notified_at("old", 1300.0) == 1000.0
-    assert registry.notified_at("old", 1301.0) == -math.inf
-    assert registry.notified_at("never", 1000.0) == -math.inf
+    plenty = PollBudget(lambda: PLENTY)
+    scheduler = Scheduler(audio_ready({}), plenty, random.Random(1), is_alive=lambda: False)
+
+    def is_known(name: str, at: float) -> bool:
+        """Return whether a wait that begins then is read for an event before it."""
+        waiter = Waiter[Question](name, PollPolicy(), at, math.inf, print)
+        scheduler.add(waiter, at)
+        is_notified = scheduler.targets[name].is_notified
+        scheduler.remove(waiter)
+        return is_notified
+
+    scheduler.notify(frozenset({"old"}), 1000.0)
+    assert is_known("old", 1300.0)
+    assert not is_known("old", 1301.0)
+    assert not is_known("never", 1000.0)
     for number in range(10_001):
-        registry.notify(frozenset({f"q{number}"}), 1100.0)
-    assert registry.notified_at("old", 1100.0) == -math.inf
-    assert registry.notified_at("q0", 1100.0) == -math.inf
-    assert registry.notified_at("q1", 1100.0) == 1100.0
+        scheduler.notify(frozenset({f"q{number}"}), 1100.0)
+    assert not is_known("old", 1100.0)
+    assert not is_known("q0", 1100.0)
+    assert is_known("q1", 1100.0)
 
 
 async def test_an_event_during_a_read_causes_another() -> None:

@@ -4,23 +4,21 @@ import asyncio
 import math
 import random
 
-from gather_async import PollPolicy, Question, RateLimit
+from gather_async import GatherConnectionError, PollPolicy, Question, RateLimit
 from gather_async.pager import Page
+from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import audio_ready
-from gather_async.waiting.list_index import ListIndex, Poll
-from gather_async.waiting.pacing import PollBudget
-from gather_async.waiting.registry import Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.targets import ListIndex, Waiter
 
 
 class Listed:
     """A scheduler with waiters for q0, q1 and so on, and the answers that it is given."""
 
     def __init__(self, count: int) -> None:
-        self.registry: WaiterRegistry[Question] = WaiterRegistry()
         plenty = PollBudget(lambda: [RateLimit(1_000_000, per=60)])
         self.scheduler = Scheduler(
-            audio_ready({}), self.registry, plenty, random.Random(1), is_slow=lambda: False
+            audio_ready({}), plenty, random.Random(1), is_alive=lambda: False
         )
         self.waiters = [
             Waiter[Question](f"q{number}", PollPolicy(), 0.0, math.inf, print)
@@ -47,32 +45,34 @@ class Listed:
             has_next=False,
             fetch_next=asyncio.sleep,  # type: ignore[arg-type]  # never called
         )
-        poll = Poll(began=at, page=1, is_search=True)
-        self.scheduler.record_page(poll, 1, page, at)
-        return sum(target.polled_at == at for target in self.registry)
+        self.scheduler.record_page(1, page, at)
+        return sum(target.polled_at == at for target in self.scheduler.targets.values())
 
     def read(self, number: int, status: str | None, at: float) -> None:
         """Record a single read."""
         question = Question(id=f"q{number}", transcription_status=status)
-        self.scheduler.record_read(Poll(began=at, id=question.id), question.id, question, at)
+        self.scheduler.record_read(question.id, question, at)
+
+    def plan(self, at: float, times: int) -> list[str | int | None]:
+        """Plan polls; return them."""
+        return [self.scheduler.plan(at)[0] for _ in range(times)]
 
 
 async def test_items_that_name_a_state_are_believed() -> None:
     """A list that names states is believed without a check."""
     listed = Listed(3)
     assert listed.show("processing", 1.0) == 3
-    assert listed.index.probe_id is None
+    assert not listed.index.is_doubted
 
 
 async def test_items_without_a_state_wait_for_one_check() -> None:
     """Nothing is believed until one read found no state either; then everything is."""
     listed = Listed(3)
     assert listed.show(None, 1.0) == 0
-    assert listed.index.probe_id == "q0"
-    assert [poll.id for poll in [listed.scheduler.plan(1.0)] if isinstance(poll, Poll)] == ["q0"]
-    assert not isinstance(listed.scheduler.plan(1.0), Poll)
+    assert listed.index.is_doubted
+    assert listed.plan(1.0, 2) == ["q0", None]
     listed.read(0, None, 2.0)
-    assert listed.index.probe_id is None
+    assert not listed.index.is_doubted
     assert listed.show(None, 3.0) == 3
 
 
@@ -85,26 +85,28 @@ async def test_a_list_that_hides_the_state_is_suspended() -> None:
     assert listed.index.is_usable(4000.0)
 
 
-async def test_a_probe_that_is_not_awaited_any_more_is_dropped() -> None:
-    """If no call waits for the one to be checked, another one is chosen."""
+async def test_a_check_that_is_not_awaited_any_more_is_made_with_another() -> None:
+    """If no call waits for the one that is being read, another one is chosen."""
     listed = Listed(3)
     listed.show(None, 1.0)
+    assert listed.plan(1.0, 2) == ["q0", None]
     listed.scheduler.remove(listed.waiters[0])
-    assert listed.index.probe_id is None
-    listed.show(None, 2.0)
-    assert listed.index.probe_id == "q1"
+    assert listed.plan(1.0, 1) == [None]
+    listed.read(0, "processing", 2.0)
+    assert listed.index.is_doubted
+    assert listed.plan(2.0, 2) == ["q1", None]
 
 
 async def test_a_check_that_failed_is_made_with_another() -> None:
     """The longest not polled is checked next."""
     listed = Listed(3)
     listed.show(None, 1.0)
-    checked = listed.registry.get("q0")
-    assert checked is not None
-    checked.polled_at = 2.0
-    listed.index.record_failed_read("q0")
-    listed.show(None, 3.0)
-    assert listed.index.probe_id == "q1"
+    assert listed.plan(1.0, 2) == ["q0", None]
+    listed.scheduler.record_failure(
+        "q0", GatherConnectionError("The connection was lost.", maybe_processed=False), 2.0, 2.0
+    )
+    assert listed.index.is_doubted
+    assert listed.plan(4.0, 2) == ["q1", None]
 
 
 async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
@@ -129,28 +131,25 @@ async def test_a_list_that_catches_up_stays_in_use() -> None:
     assert listed.index.is_usable(10.0)
 
 
-async def test_a_suspended_list_needs_no_probe() -> None:
-    """Single reads go on although the list was found wrong while a probe was due."""
+async def test_a_suspended_list_needs_no_check() -> None:
+    """Single reads go on although the list was found wrong while a check was due."""
     listed = Listed(3)
     listed.show("complete", 1.0)
-    assert isinstance(listed.scheduler.plan(1.0), Poll)  # of q0, which the list calls over
-    checked = listed.registry.get("q0")
-    assert checked is not None
+    assert listed.plan(1.0, 1) == ["q0"]  # which the list calls over
+    checked = listed.scheduler.targets["q0"]
     checked.polled_at = 2.0
     listed.show(None, 2.0)
-    assert listed.index.probe_id == "q1"
+    assert listed.index.is_doubted
     listed.read(0, "processing", 3.0)
-    assert listed.index.probe_id is None
-    polls = [listed.scheduler.plan(3.0) for _ in range(2)]
-    assert {poll.id for poll in polls if isinstance(poll, Poll)} == {"q1", "q2"}
+    assert not listed.index.is_doubted
+    assert set(listed.plan(3.0, 2)) == {"q1", "q2"}
 
 
 async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
     """What the list calls over and a read doesn't is waited for with reads of its own."""
     listed = Listed(3)
     listed.show("complete", 1.0)
-    polls = [listed.scheduler.plan(1.0) for _ in range(2)]
-    assert [poll.id for poll in polls if isinstance(poll, Poll)] == ["q0", "q1"]
+    assert listed.plan(1.0, 2) == ["q0", "q1"]
     listed.read(0, "processing", 2.0)
     assert not listed.index.is_usable(2.0)
     assert not any(waiter.outcome is not None for waiter in listed.waiters)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async import RateLimit
-from gather_async.waiting.pacing import LeakyBucket, PollBudget
+from gather_async.protocol.polling import LeakyBucket, PollBudget
 
 DOCUMENTED = (RateLimit(100, per=60), RateLimit(1000, per=3600))
 

@@ -5,16 +5,16 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gather_async import PollPolicy, Question, RateLimit
 from gather_async.pager import Page
+from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import Condition, audio_ready
-from gather_async.waiting.list_index import Poll
-from gather_async.waiting.pacing import PollBudget
-from gather_async.waiting.registry import Target, Waiter, WaiterRegistry
 from gather_async.waiting.scheduler import Scheduler
+from gather_async.waiting.targets import Target, Waiter
 
 SELDOM = PollPolicy(first=1e6, cap=1e6)
 PLENTY = [RateLimit(1_000_000, per=60)]
@@ -28,16 +28,7 @@ async def no_more_pages(*_: object) -> Page[Question] | None:
 def a_condition(*, has_list: bool = True) -> Condition[Question]:
     """Return the wait for audio, with or without a list."""
     condition = audio_ready({})
-    if has_list:
-        return condition
-    return Condition(
-        noun=condition.noun,
-        event_prefix=condition.event_prefix,
-        read=condition.read,
-        judge=condition.judge,
-        failed=condition.failed,
-        timed_out=condition.timed_out,
-    )
+    return condition if has_list else evolve(condition, page=None)
 
 
 class Simulated:
@@ -53,13 +44,11 @@ class Simulated:
         has_list: bool = True,
     ) -> None:
         self.ids, self.size, self.counts, self.paged = ids, size, counts, paged
-        self.registry: WaiterRegistry[Question] = WaiterRegistry()
         self.scheduler = Scheduler(
             a_condition(has_list=has_list),
-            self.registry,
             PollBudget(lambda: PLENTY),
             random.Random(1),
-            is_slow=lambda: False,
+            is_alive=lambda: False,
         )
         self.index = self.scheduler._index
         self.now = 0.0
@@ -70,39 +59,41 @@ class Simulated:
         for each in ids:
             waiter = Waiter[Question](each, SELDOM, self.now, math.inf, print)
             self.scheduler.add(waiter, self.now)
-        return [target for target in self.registry if target.id in set(ids)]
+        return [self.scheduler.targets[each] for each in ids]
 
     def sweep(self) -> int:
         """Poll everything once; return the requests that it took."""
         before, began = self.pages + self.singles, self.now
-        self.registry.notify(frozenset(), self.now)
-        while any(each.polled_at < began for each in self.registry):
-            poll = self.scheduler.plan(self.now)
+        self.scheduler.notify(frozenset(), self.now)
+        while any(each.polled_at < began for each in self.scheduler.targets.values()):
+            [poll] = self.plan(1)
             self.now += 0.001
-            if isinstance(poll, Poll):
+            if poll is not None:
                 self._answer(poll)
         self.now += 0.001
         return self.pages + self.singles - before
 
-    def _answer(self, poll: Poll) -> None:
-        if poll.id is not None:
+    def plan(self, times: int) -> list[str | int | None]:
+        """Plan polls; return them."""
+        return [self.scheduler.plan(self.now)[0] for _ in range(times)]
+
+    def _answer(self, poll: str | int) -> None:
+        if isinstance(poll, str):
             self.singles += 1
-            self.scheduler.record_read(poll, poll.id, processing(poll.id), self.now)
+            self.scheduler.record_read(poll, processing(poll), self.now)
         else:
-            assert poll.page is not None
             self.pages += 1
-            number = poll.page if self.paged else 1
+            number = poll if self.paged else 1
             shown = self.ids[(number - 1) * self.size : number * self.size]
-            more = poll.page * self.size < len(self.ids) if self.counts else bool(shown)
+            more = poll * self.size < len(self.ids) if self.counts else bool(shown)
             page = Page[Question](
                 items=tuple(processing(each) for each in shown),
-                page=poll.page,
+                page=poll,
                 total=len(self.ids) if self.counts else None,
                 has_next=more,
                 fetch_next=no_more_pages,  # type: ignore[arg-type]  # never called
             )
-            self.scheduler.record_page(poll, poll.page, page, self.now)
-        self.scheduler.end(poll, self.now)
+            self.scheduler.record_page(poll, page, self.now)
 
 
 def processing(name: str) -> Question:
@@ -232,28 +223,23 @@ async def test_pages_in_flight_answer_for_their_targets() -> None:
     world = Simulated(names(200), 50)
     world.wait_for(names(100))
     world.sweep()
-    world.registry.notify(frozenset(), world.now)
-    polls = [world.scheduler.plan(world.now) for _ in range(2)]
-    assert [poll.page for poll in polls if isinstance(poll, Poll)] == [1, 2]
-    assert not isinstance(world.scheduler.plan(world.now), Poll)
+    world.scheduler.notify(frozenset(), world.now)
+    assert world.plan(3) == [1, 2, None]
     world.wait_for(["q150", "q151"])  # pages 1 and 2 may have grown
-    assert not isinstance(world.scheduler.plan(world.now), Poll)
+    assert world.plan(1) == [None]
 
 
 async def test_without_a_list_everything_is_read_alone() -> None:
     """Where there is no list, the most urgent object comes first."""
     world = Simulated([], 50, has_list=False)
     world.wait_for(["a", "b"])
-    polls = [world.scheduler.plan(world.now) for _ in range(2)]
-    assert [poll.id for poll in polls if isinstance(poll, Poll)] == ["a", "b"]
+    assert world.plan(2) == ["a", "b"]
 
 
 async def test_only_one_search_runs() -> None:
     """What is lost waits for the page in flight, instead of asking for it once more."""
     world = Simulated(names(100), 50)
     world.wait_for(["a", "b"])
-    first = world.scheduler.plan(world.now)
-    assert isinstance(first, Poll)
-    assert (first.page, first.is_search) == (1, True)
+    assert world.plan(1) == [1]
     world.wait_for(["c", "d"])
-    assert not isinstance(world.scheduler.plan(world.now), Poll)
+    assert world.plan(1) == [None]
