@@ -203,11 +203,11 @@ def _entries(
     conditions: list[tuple[str, Any]] = [("e.name = ?", event), ("e.tenant = ?", tenant)]
     # From the smaller table: few events are dead or wait, most are done.
     join = "LEFT JOIN ended o ON o.event_id = e.id"
-    if state is EventState.WAITING:
+    if state == EventState.WAITING:
         join = "JOIN waiting w ON w.event_id = e.id LEFT JOIN ended o ON o.event_id = e.id"
     elif state is not None:
         join = "JOIN ended o ON o.event_id = e.id"
-        conditions.append(("o.state = ?", state.value))
+        conditions.append(("o.state = ?", str(state)))
     where, values = _where(conditions)
     rows = connection.execute(
         f"SELECT {queries.EVENT_COLUMNS}, coalesce(o.state, 'waiting') FROM events e {join}"  # noqa: S608 - our own words

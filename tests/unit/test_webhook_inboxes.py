@@ -66,6 +66,20 @@ async def test_a_broken_inbox_is_found() -> None:
         await check(make, sleep=clock.sleep)
 
 
+@pytest.mark.parametrize("kind", ["memory", "file"])
+async def test_state_by_its_word(kind: str, tmp_path: Path) -> None:
+    """A state may be named by its word, as in a query or an option of the command line."""
+    inbox, _ = _two(kind, tmp_path, VirtualClock())
+    for key in ("one", "two"):
+        await inbox.put(event(key))
+    (claimed,) = (await inbox.claim("", (), limit=1, lease=30)).events
+    await inbox.report([ClaimReport(claimed=claimed, is_ignored=True)])
+    words: dict[Any, list[str]] = {"ignored": ["one"], "waiting": ["two"], "dead": []}
+    for word, keys in words.items():
+        assert [each.event.key for each in await inbox.list(state=word)] == keys
+    await inbox.aclose()
+
+
 async def test_memory_is_bounded() -> None:
     """A full memory inbox says so, and takes events again when there is room."""
     inbox = MemoryInbox(2, remember=2)
