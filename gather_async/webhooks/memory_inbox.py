@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from attrs import define, field
@@ -35,6 +35,9 @@ class MemoryInbox:
 
     An event that was answered with 200 is lost if the process dies before its
     handlers are done; `SQLiteInbox` keeps it.
+
+    Attributes:
+        replay_listeners: Called after each replay: no receiver polls what no other process uses.
     """
 
     is_shared: Literal[False] = False
@@ -64,6 +67,7 @@ class MemoryInbox:
         self._subjects: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._queues: dict[tuple[str, str], list[tuple[float, int, str]]] = {}
         self._handlers: dict[str, dict[str, tuple[frozenset[str], float]]] = {}
+        self.replay_listeners: list[Callable[[], None]] = []
 
     async def open(self) -> None:
         """Do nothing: memory is there."""
@@ -198,6 +202,8 @@ class MemoryInbox:
             self._over[row.state].pop(row.event.key)
             row.state, row.starts, row.failed, row.waits_for = EventState.WAITING, 0, {}, ""
             self._schedule(row, _AT_ONCE)
+        for listener in self.replay_listeners:
+            listener()
         return len(rows)
 
     async def discard(

@@ -128,6 +128,7 @@ class WebhookReceiver(Handlers):
             has_listeners=lambda: not self._ingest.listeners.is_empty,
             on_published=lambda event: self._ingest.on_published(event),  # noqa: PLW0108 - made below
         )
+        getattr(self._inbox, "replay_listeners", []).append(self._worker.wake)
         self._ingest = Ingest(
             secrets=secrets_of,
             unsigned_token=validate_token(unsigned_token),

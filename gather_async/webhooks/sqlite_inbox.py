@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -43,6 +43,9 @@ class SQLiteInbox(SQLInbox):
     most network file systems. The events that a process held when it died are due
     again at once where the system knows that it died (Linux, in the same
     container), elsewhere when the lease ends. It may be used before and after a fork.
+
+    Attributes:
+        replay_listeners: Of ``":memory:"``: called after each replay, as no receiver polls it.
     """
 
     def __init__(
@@ -73,6 +76,17 @@ class SQLiteInbox(SQLInbox):
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous
         self._clock = clock
         self._file: _File | None = None
+        self.replay_listeners: list[Callable[[], None]] = []
+
+    async def replay(
+        self, keys: Collection[str], *, handlers: Collection[str] | None = None
+    ) -> int:
+        """Make events that are over due again; see `Inbox.replay`."""
+        count = await super().replay(keys, handlers=handlers)
+        if not self.is_shared:
+            for listener in self.replay_listeners:
+                listener()
+        return count
 
     @property
     def is_shared(self) -> bool:

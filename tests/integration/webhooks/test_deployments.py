@@ -125,9 +125,15 @@ async def test_handlers_of_other_events(clock: VirtualClock, tmp_path: Path) -> 
     assert runs == ["interview.created", "interview.updated"]
 
 
-async def test_what_no_handler_wants_is_ignored(clock: VirtualClock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "memory", "sqlite in memory"])
+async def test_what_no_handler_wants_is_ignored(
+    clock: VirtualClock, tmp_path: Path, kind: str
+) -> None:
     """An event that no handler wants is kept, and handled after a replay; others pass it by."""
-    hooks, seen = receiver(clock, tmp_path), list[str]()
+    hooks, seen = receiver(clock, tmp_path if kind == "file" else None), list[str]()
+    if kind == "sqlite in memory":
+        inbox = SQLiteInbox(":memory:", clock=clock)
+        hooks = WebhookReceiver(SECRET, inbox=inbox, clock=clock)
 
     async def note(event: WebhookEvent) -> None:
         seen.append(event.event)
@@ -144,7 +150,7 @@ async def test_what_no_handler_wants_is_ignored(clock: VirtualClock, tmp_path: P
         hooks.on("interview.updated")(note)
         await hooks.inbox.replay([entries[0].event.key])
         await clock.sleep(2)
-    assert seen == ["interview.created", "interview.updated"]
+        assert seen == ["interview.created", "interview.updated"]
 
 
 async def test_hanging_handler_starves_no_other(clock: VirtualClock, tmp_path: Path) -> None:
