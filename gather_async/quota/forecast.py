@@ -141,11 +141,13 @@ def _free_with_external(answers: Sequence[float], rule: WindowRule, at: float) -
 
 
 def quota_wait_error(wait: float, max_wait: float, wall: float) -> QuotaWaitError:
-    """Return the error for a call that would wait ``wait`` seconds from ``wall`` on."""
+    """Return the error for a call that would wait ``wait`` seconds from ``wall`` on, or did."""
     at = datetime.fromtimestamp(wall, UTC) + timedelta(seconds=min(wait, _LONGEST))
+    problem = f"The rate limit has room in {wait:.1f} s, more than max_wait={max_wait:g}"
+    if wait <= max_wait:  # it waited already
+        problem = f"max_wait={max_wait:g} is over, and the rate limit has room in {wait:.1f} s"
     return QuotaWaitError(
-        f"The rate limit has room in {wait:.1f} s, more than max_wait={max_wait:g}: "
-        f"try again after {at:%Y-%m-%d %H:%M:%S} UTC, or raise max_wait.",
+        f"{problem}: try again after {at:%Y-%m-%d %H:%M:%S} UTC, or raise max_wait.",
         available_at=at,
         wait=wait,
     )

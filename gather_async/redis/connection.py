@@ -10,7 +10,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gather_async.errors import ClientClosedError, ConfigurationError
@@ -24,6 +24,7 @@ __all__ = [
     "RedisError",
     "Script",
     "decoded",
+    "failure_word",
 ]
 
 T = TypeVar("T")
@@ -37,6 +38,13 @@ RedisClient: TypeAlias = Redis | RedisCluster
 def decoded(reply: str | bytes) -> str:
     """Return a reply as text: a lent client may have ``decode_responses``, or not."""
     return reply if isinstance(reply, str) else reply.decode()
+
+
+def failure_word(error: BaseException | None) -> str:
+    """Return the word for a failure: the server's own, such as NOAUTH, or the error's class."""
+    word = str(error).partition(" ")[0]
+    is_code = type(error) is ResponseError and word.isalpha() and word.isupper() and word != "ERR"
+    return word if is_code else type(error).__name__
 
 
 def _digest_of(text: str) -> str:

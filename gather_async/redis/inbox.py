@@ -22,6 +22,7 @@ from gather_async.redis.connection import (
     RedisError,
     Script,
     decoded,
+    failure_word,
 )
 from gather_async.redis.inbox_script import (
     chosen,
@@ -127,7 +128,7 @@ class RedisInbox:
         except RedisError as error:
             raise ConfigurationError(
                 f"The webhook inbox can't be opened: {self._place} failed "
-                f"({type(error).__name__}). Start the server, or correct the URL: "
+                f"({failure_word(error)}). Start the server, or correct the URL: "
                 "it must be one that may write."
             ) from error
 

@@ -14,7 +14,13 @@ from attrs import define, field
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import ConfigurationError, GatherConnectionError, LeaseHeldError
 from gather_async.observability import log_fields
-from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, Script
+from gather_async.redis.connection import (
+    RedisClient,
+    RedisConnection,
+    RedisError,
+    Script,
+    failure_word,
+)
 from gather_async.validators import Number, Secret, hide_arguments, revealed
 
 __all__ = ["RedisLease"]
@@ -260,9 +266,9 @@ class RedisLease:
     def _unreachable(self, error: RedisError) -> GatherConnectionError:
         return GatherConnectionError(
             f"The lease {self._name!r} can't be acquired: {self._place} failed "
-            f"({type(error).__name__}). Start the server, or run without a lease.",
+            f"({failure_word(error)}). Start the server, or run without a lease.",
             maybe_processed=False,
-            reason=type(error).__name__,
+            reason=failure_word(error),
             host=self._place,
         )
 

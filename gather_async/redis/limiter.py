@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from gather_async.clock import Clock, SystemClock
-from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.errors import ClientClosedError, ConfigurationError, QuotaWaitError
 from gather_async.loops import running_loop
 from gather_async.protocol.rolling_windows import (
     DEFAULT_RATE_LIMITS,
@@ -148,6 +148,21 @@ class RedisLimiter(SteppedLimiter):
             slot.returned()
             slot = await self._wait_in_line(max_wait, bulk=priority == "bulk")
         return slot
+
+    def _waited_in_vain(self, max_wait: float, *, bulk: bool) -> QuotaWaitError:
+        error = super()._waited_in_vain(max_wait, bulk=bulk)
+        with self._lock:
+            step = self._step
+            asked_at = math.inf if step is None else step.asked_at
+            is_late = self._clock.monotonic() - asked_at > self._settings.patience
+            if self._outage.since == math.inf and not is_late:
+                return error
+        return QuotaWaitError(
+            f"{self._outage.place}, which keeps the quota, did not answer within "
+            f"max_wait={max_wait:g}: try again, or raise max_wait.",
+            available_at=error.available_at,
+            wait=error.wait,
+        )
 
     def _serve_alone(self, now: float) -> float:
         local = self._outage.local

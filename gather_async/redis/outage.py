@@ -10,6 +10,7 @@ from attrs import define, field
 from gather_async.errors import QuotaUnavailableError
 from gather_async.observability import log_fields
 from gather_async.protocol.rolling_windows import RollingWindows
+from gather_async.redis.connection import failure_word
 
 __all__ = [
     "LocalQuota",
@@ -80,7 +81,7 @@ class Outage:
             _LOG.warning(
                 "%s, which keeps the quota, can't be asked (%s): %s until it can",
                 self.place,
-                type(self._error).__name__,
+                failure_word(self._error),
                 consequence,
                 extra=log_fields(place=self.place, error=self._error),
             )
@@ -105,7 +106,7 @@ class Outage:
         """Return the error of a call that waited for the server."""
         error = QuotaUnavailableError(
             f"{self.place}, which keeps the quota of this API key, can't be asked "
-            f"({type(self._error).__name__}): nothing was sent. Start the server, or let the "
+            f"({failure_word(self._error)}): nothing was sent. Start the server, or let the "
             'limiter go on without it: on_outage="local".'
         )
         error.__cause__ = self._error

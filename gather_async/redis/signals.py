@@ -20,7 +20,13 @@ from gather_async.errors import ClientClosedError, ConfigurationError
 from gather_async.loops import LoopOwner
 from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
-from gather_async.redis.connection import RedisClient, RedisConnection, RedisError, decoded
+from gather_async.redis.connection import (
+    RedisClient,
+    RedisConnection,
+    RedisError,
+    decoded,
+    failure_word,
+)
 from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.waiting import Listener, Signals
 from gather_async.webhooks.events import EVENT_CLASSES
@@ -294,7 +300,7 @@ class RedisSignals:
             _log.warning(
                 "The signals' %s is away (%s): waiting calls poll until it is there again",
                 self._place,
-                type(error).__name__,
+                failure_word(error),
                 extra=log_fields(place=self._place, error=error),
             )
 

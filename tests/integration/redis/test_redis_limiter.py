@@ -18,13 +18,14 @@ import redis.asyncio
 from gather_async.errors import (
     ClientClosedError,
     ConfigurationError,
+    GatherConnectionError,
     QuotaUnavailableError,
     QuotaWaitError,
 )
 from gather_async.protocol.rolling_windows import RateLimit
 from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import Priority, Slot
-from gather_async.redis import RedisLimiter
+from gather_async.redis import RedisLease, RedisLimiter
 from gather_async.testing import FakeGather
 from tests.servers import RedisServer
 
@@ -309,6 +310,38 @@ async def test_a_server_that_hangs_is_as_good_as_gone(redis_url: str, paused: Re
         assert time.monotonic() - began < 0.8
         paused._process.send_signal(signal.SIGCONT)
         (await _get(limiter)).answered(None)
+
+
+@pytest.mark.parametrize("how", ["gone", "paused"])
+async def test_max_wait_that_ends_within_an_outage(
+    redis_url: str, paused: RedisServer, how: str
+) -> None:
+    """A call whose ``max_wait`` ends before the outage is declared learns what it waited for."""
+    async with _limiter(redis_url, outage_wait=5.0) as limiter:
+        (await _get(limiter)).answered(None)
+        process = paused._process
+        assert process is not None
+        paused.stop() if how == "gone" else process.send_signal(signal.SIGSTOP)
+        with pytest.raises(QuotaWaitError, match=r"Redis at .* did not answer") as refused:
+            await limiter.acquire(priority="interactive", max_wait=0.1)
+        assert "room" not in str(refused.value)
+        paused.start() if how == "gone" else process.send_signal(signal.SIGCONT)
+        (await _get(limiter)).answered(None)
+
+
+async def test_an_outage_is_named_by_the_servers_own_word(redis_url: str) -> None:
+    """What the server refuses with, such as NOREPLICAS or MISCONF, is in the error."""
+    server = redis.Redis.from_url(redis_url)
+    server.config_set("min-replicas-to-write", 1)
+    try:
+        async with _limiter(redis_url, outage_wait=0.0) as limiter:
+            with pytest.raises(QuotaUnavailableError, match="NOREPLICAS"):
+                await _get(limiter)
+        with pytest.raises(GatherConnectionError, match="NOREPLICAS"):
+            await RedisLease(redis_url, "job").__aenter__()
+    finally:
+        server.config_set("min-replicas-to-write", 0)
+        server.close()
 
 
 async def test_a_short_outage_is_waited_for(redis_url: str, redis_server: RedisServer) -> None:
