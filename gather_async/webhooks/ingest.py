@@ -123,7 +123,7 @@ class Listeners:
         for listener in tuple(self._listeners.values()):
             try:
                 listener(event, ids)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # the latter would stop the whole server
                 extra = log_fields(event=event, error=error)
                 _log.exception("A listener to webhooks failed", extra=extra)
 

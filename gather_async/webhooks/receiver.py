@@ -24,18 +24,12 @@ from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
 from gather_async.webhooks import adapters
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
+from gather_async.webhooks.dead_letters import DeadLetterPublisher, OnDeadLetter, change_letters
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
-from gather_async.webhooks.runs import (
-    CURRENT_RUN,
-    DeadLetterPublisher,
-    HandlerEnded,
-    HandlerPolicy,
-    OnDeadLetter,
-    change_letters,
-)
+from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy, validate_parts
 from gather_async.webhooks.signing import Secrets, TenantSecrets, receiver_names, validate_token
 from gather_async.webhooks.worker import Worker
 
@@ -113,6 +107,7 @@ class WebhookReceiver(Handlers):
         Number(above=0, unit="seconds").check("body_timeout", body_timeout)
         self._clock = clock or SystemClock()
         self._inbox: Inbox = MemoryInbox(clock=self._clock) if inbox is None else inbox
+        validate_parts(self._inbox, handling)
         self._body_timeout = body_timeout
         self._dead_letters = DeadLetterPublisher(self._clock, on_dead_letter)
         secrets_of = Secrets.of(secret, secrets, tenant_path)
@@ -291,12 +286,13 @@ class WebhookReceiver(Handlers):
         """
         self._check_loop()
         self._is_closed = True
+        ends = self._clock.monotonic() + self._worker.policy.drain
         try:
             await self._worker.drain()
         finally:
             self._owner.leave()
             self._is_auto_started = False
-            await self._dead_letters.wait_idle()
+            await self._dead_letters.wait_idle(ends)
             if not self._inbox.is_shared:
                 counts = await self._inbox.counts()
                 if lost := counts.get(EventState.WAITING, 0):

@@ -5,31 +5,31 @@ import contextvars
 import logging
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from inspect import isawaitable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from attrs import asdict, define, field, frozen
 
 from gather_async.clock import Clock, Timer
-from gather_async.errors import AlreadyHandledError
+from gather_async.errors import AlreadyHandledError, ConfigurationError
 from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
 from gather_async.webhooks.handlers import Handler
-from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, DeadLetter, HandlerFailure
+from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, HandlerFailure, Inbox
 
 __all__ = [
     "CURRENT_RUN",
-    "DeadLetterPublisher",
+    "FRAME",
     "HandlerEnded",
     "HandlerPolicy",
     "HeldEvent",
-    "OnDeadLetter",
-    "change_letters",
+    "STUBBORN",
+    "kind_of",
     "last_report",
     "run_handler",
+    "validate_parts",
     "wanted_here",
 ]
 
@@ -38,7 +38,7 @@ _log = logging.getLogger("gather_async.webhooks")
 CURRENT_RUN: Final = contextvars.ContextVar[tuple[ClaimedEvent, str]]("gather_async_webhook_run")
 """The claim and the handler of the code that runs."""
 
-_STUBBORN: Final = 5.0  # real seconds to wait for a handler that swallows its cancellation
+STUBBORN: Final = 5.0  # real seconds to wait for a handler that swallows its cancellation
 _LONGEST: Final = 3600.0  # inboxes take a time further ahead for a clock that went back
 _COUNT: Final = Number(least=1, whole=True, owner="HandlerPolicy")
 _SECONDS: Final = Number(above=0, unit="seconds", owner="HandlerPolicy")
@@ -85,6 +85,19 @@ class HandlerPolicy:
         if failures >= self.attempts:
             return None
         return backoff(failures, base=self.base, cap=self.cap, draw=0.5 + draw / 2)
+
+
+def validate_parts(inbox: Inbox, handling: HandlerPolicy) -> None:
+    """Check what a receiver is made of.
+
+    Raises:
+        ConfigurationError: The inbox is none, such as a path or a class, or the policy is none.
+    """
+    if isinstance(inbox, type) or not callable(getattr(inbox, "claim", None)):
+        kind = f"the class {inbox.__name__}" if isinstance(inbox, type) else type(inbox).__name__
+        raise ConfigurationError(f"inbox must be an inbox, as SQLiteInbox(path) is, not {kind}.")
+    if not isinstance(handling, HandlerPolicy):
+        raise ConfigurationError("handling must be a HandlerPolicy.")
 
 
 @frozen
@@ -211,7 +224,7 @@ async def run_handler(
         await asyncio.wait([run])
     except asyncio.CancelledError:
         run.cancel()
-        await asyncio.wait([run], timeout=_STUBBORN)
+        await asyncio.wait([run], timeout=STUBBORN)
         raise
     finally:
         timer.cancel()
@@ -222,7 +235,7 @@ async def run_handler(
         lag=lag,
         seconds=clock.monotonic() - began,
         failures=failures if failure is None else failures + 1,
-        error=None if failure is None else _kind_of(failure),
+        error=None if failure is None else kind_of(failure),
     )
     extra = log_fields(**asdict(ended))
     if failure is None:
@@ -272,16 +285,16 @@ def _failure_of(run: "asyncio.Task[None]", timeout: float | None) -> str | None:
 
 
 # Of a traceback a log gets the places: messages and lines of code may hold whom it is about.
-_FRAME = re.compile(r'\n  File "[^"\n]*", line \d+, in [\w<>.]+(?=\n)')
+FRAME: Final = re.compile(r'\n  File "[^"\n]*", line \d+, in [\w<>.]+(?=\n)')
 
 
 def _place_of(failure: str) -> str:
     """Return where in the handler a failure began, and where it was raised if elsewhere."""
-    frames = [each.strip() for each in _FRAME.findall(failure) if not each.endswith("in _call")]
+    frames = [each.strip() for each in FRAME.findall(failure) if not each.endswith("in _call")]
     return "".join(f"; {place}" for place in dict.fromkeys(frames[:1] + frames[-1:]))
 
 
-def _kind_of(failure: str) -> str:
+def kind_of(failure: str) -> str:
     """Return the class of a failure."""
     return failure.partition("\n")[0].partition(":")[0]
 
@@ -329,71 +342,3 @@ def last_report(
     if is_new and not held.ended:
         return ClaimReport(claimed=claimed, is_ignored=True)
     return held.report(now=now, due_in=None)
-
-
-OnDeadLetter = Callable[[DeadLetter], object]
-"""Gets each dead letter; may be async."""
-
-
-@define(eq=False)
-class DeadLetterPublisher:
-    """Logs each dead letter, and passes it to the receiver's callback."""
-
-    clock: Clock
-    callback: OnDeadLetter | None
-    _calls: "set[asyncio.Task[None]]" = field(factory=set)
-
-    def publish(self, claimed: ClaimedEvent, handler: str, failure: HandlerFailure) -> None:
-        """Publish a letter that is stored by now."""
-        kind = _kind_of(failure.error)
-        _log.error(
-            "The webhook event %s is a dead letter of the handler %s, after %d failures: "
-            "replay or discard it. The last was %s%s",
-            claimed.event.key,
-            handler,
-            failure.failures,
-            kind,
-            "".join(_FRAME.findall(failure.error)),
-            extra=log_fields(
-                event=claimed.event.name, handler=handler, failures=failure.failures, error=kind
-            ),
-        )
-        if self.callback is None:
-            return
-        letter = DeadLetter(
-            event=claimed.event.decode(),
-            handler=handler,
-            key=claimed.event.key,
-            receiver=claimed.event.receiver,
-            failures=failure.failures,
-            dead_at=self.clock.wall(),
-            error=failure.error,
-        )
-        call = asyncio.create_task(_publish(self.callback, letter), name="on_dead_letter")
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-
-    async def wait_idle(self) -> None:
-        """Return once no callback runs."""
-        while self._calls:
-            await asyncio.wait(self._calls)
-
-
-async def _publish(callback: OnDeadLetter, letter: DeadLetter) -> None:
-    try:
-        result = callback(letter)
-        if isawaitable(result):
-            await result
-    except Exception as error:
-        extra = log_fields(event=letter.event.event, handler=letter.handler, error=error)
-        _log.exception("on_dead_letter failed", extra=extra)
-
-
-async def change_letters(
-    change: Callable[..., Awaitable[int]], letters: Collection[DeadLetter]
-) -> int:
-    """Replay or discard letters, those of one event together; return how many there were."""
-    by_key: dict[str, list[str]] = {}
-    for letter in letters:
-        by_key.setdefault(letter.key, []).append(letter.handler)
-    return sum([await change([key], handlers=names) * len(names) for key, names in by_key.items()])

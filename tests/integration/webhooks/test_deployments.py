@@ -274,6 +274,62 @@ async def test_exit_in_a_handler(clock: VirtualClock) -> None:
     assert letter.handler == "exits"
 
 
+async def test_exit_in_listeners(clock: VirtualClock) -> None:
+    """``sys.exit()`` in a listener or in ``on_dead_letter`` doesn't end the server, either."""
+    hooks = receiver(clock, handling=HandlerPolicy(attempts=1))
+    runs: list[str] = []
+    hooks.subscribe(lambda *_: sys.exit("listener"))
+
+    @hooks.on("*", name="fails")
+    async def fails(event: WebhookEvent) -> None:
+        runs.append(event.event)
+        raise ValueError
+
+    @hooks.on_dead_letter
+    def leave(letter: DeadLetter) -> None:
+        runs.append(letter.handler)
+        sys.exit("callback")
+
+    async with hooks:
+        for number in range(2):
+            assert (await deliver(hooks, clock, number=number)).status == 200
+            await clock.sleep(1)
+    assert runs == ["x", "fails"] * 2
+
+
+@pytest.mark.parametrize("is_stubborn", [False, True])
+async def test_dead_letter_callback_that_hangs(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, *, is_stubborn: bool
+) -> None:
+    """Closing waits for ``on_dead_letter`` no longer than for handlers, and cancels it then."""
+    monkeypatch.setattr("gather_async.webhooks.dead_letters.STUBBORN", 0.01)
+    hooks = receiver(clock, handling=HandlerPolicy(attempts=1, drain=5))
+    ended, released = list[str](), asyncio.Event()
+
+    @hooks.on("*")
+    async def fails(event: WebhookEvent) -> None:
+        raise ValueError
+
+    @hooks.on_dead_letter
+    async def hang(letter: DeadLetter) -> None:
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            if is_stubborn:
+                await released.wait()
+            raise
+
+    async with hooks:
+        await deliver(hooks, clock)
+        await clock.sleep(1)
+        before = clock.monotonic()
+    assert clock.monotonic() - before == pytest.approx(5, abs=0.1)
+    assert ended == ["cancelled"]
+    released.set()
+    await asyncio.sleep(0)
+
+
 async def test_other_processes_wake_waiters(clock: VirtualClock, tmp_path: Path) -> None:
     """An event that one process stores reaches the subscribers of all within 0.3 s, once."""
     both = [receiver(clock, tmp_path) for _ in range(2)]

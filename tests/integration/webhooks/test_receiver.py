@@ -705,11 +705,24 @@ def test_handling_is_checked(options: Any) -> None:
         HandlerPolicy(**options)
 
 
-@pytest.mark.parametrize("options", [{"max_body": 0}, {"body_timeout": 0}, {"tolerance": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_body": 0},
+        {"body_timeout": 0},
+        {"tolerance": -1},
+        {"inbox": "events.db"},
+        {"inbox": MemoryInbox},
+        {"handling": None},
+        {"on_dead_letter": 5},
+    ],
+)
 def test_receiver_is_checked(options: Any) -> None:
     """An option that can't work is refused at construction, and the repr tells no secret."""
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
         WebhookReceiver(SECRET, **options)
+    with pytest.raises(ConfigurationError, match="on_dead_letter"):
+        WebhookReceiver(SECRET).on_dead_letter(5)  # type: ignore[type-var]  # on purpose
     assert SECRET not in repr(WebhookReceiver(SECRET))
 
 
