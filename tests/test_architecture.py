@@ -148,23 +148,23 @@ def test_every_public_name_is_loaded_when_first_used() -> None:
     assert "BulkInvite" in _run("-c", program).stdout
 
 
-@pytest.mark.parametrize("name", _module_names())
-def test_all_is_sorted_and_complete(name: str) -> None:
+def test_all_is_sorted_and_complete() -> None:
     """`__all__` names everything public that the module defines, in order, and nothing else."""
-    module = importlib.import_module(name)
-    exported = getattr(module, "__all__", None)
-    if exported is None:
-        return  # a plugin's fixtures are found by pytest, and not imported
-    assert list(exported) == sorted(set(exported))
-    assert [name for name in exported if not hasattr(module, name)] == []
-    defined = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and (inspect.isclass(value) or inspect.isfunction(value))
-        and value.__module__ == module.__name__
-    }
-    assert defined - set(exported) == set()
+    for name in _module_names():
+        module = importlib.import_module(name)
+        exported = getattr(module, "__all__", None)
+        if exported is None:
+            continue  # a plugin's fixtures are found by pytest, and not imported
+        assert list(exported) == sorted(set(exported)), name
+        assert [each for each in exported if not hasattr(module, each)] == [], name
+        defined = {
+            each
+            for each, value in vars(module).items()
+            if not each.startswith("_")
+            and (inspect.isclass(value) or inspect.isfunction(value))
+            and value.__module__ == module.__name__
+        }
+        assert defined - set(exported) == set(), name
 
 
 @pytest.mark.parametrize("source", [errors, models])
@@ -175,10 +175,10 @@ def test_the_package_exports_every_error_and_model(source: ModuleType) -> None:
     assert public - set(getattr(gather_async, "__all__", [])) == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_relative)
-def test_modules_are_short(path: Path) -> None:
+def test_modules_are_short() -> None:
     """One concept a file: none is longer than 400 lines."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert [path for path, length in lengths.items() if length > LONGEST_MODULE] == []
 
 
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
@@ -327,13 +327,12 @@ def _type_checks(tree: ast.AST) -> Iterator[ast.Call]:
     return _calls_of(ast.walk(tree), "isinstance")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_relative)
-def test_a_boolean_is_excluded_from_the_numbers_in_one_place(path: Path) -> None:
+def test_a_boolean_is_excluded_from_the_numbers_in_one_place() -> None:
     """`validators` knows that a boolean is an int; elsewhere its checks are used."""
-    if path.name == "validators.py":
-        return
     mixed = [
-        ast.unparse(node)
+        (_relative(path), ast.unparse(node))
+        for path in SOURCES
+        if path.name != "validators.py"
         for node in _nodes(path)
         if isinstance(node, ast.BoolOp)
         and any("bool" in ast.unparse(call) for call in _type_checks(node))
@@ -350,11 +349,10 @@ def test_the_client_takes_what_a_bulk_job_takes() -> None:
     assert [(each.name, each.kind, each.default) for each in method] == described
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_relative)
-def test_an_endpoint_is_made_in_one_place(path: Path) -> None:
+def test_an_endpoint_is_made_in_one_place() -> None:
     """Resources and waits are handed their endpoint: none spells a collection a second time."""
-    made = [*_calls_of(_nodes(path), "Endpoint")]
-    assert bool(made) == (path == PACKAGE / "endpoint.py")
+    homes = {path for path in SOURCES for _ in _calls_of(_nodes(path), "Endpoint")}
+    assert homes == {PACKAGE / "endpoint.py"}
 
 
 def test_reading_one_object_is_written_once() -> None:
@@ -408,17 +406,17 @@ def test_the_finished_statuses_are_listed_once() -> None:
     assert homes == {"gather_async/models/enums.py"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_relative)
-def test_growing_pauses_are_computed_in_one_place(path: Path) -> None:
+def test_growing_pauses_are_computed_in_one_place() -> None:
     """`protocol.retry.backoff` is the only power with an exponent that grows."""
-    powers = [
-        ast.unparse(node)
+    homes = {
+        path
+        for path in SOURCES
         for node in _nodes(path)
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Pow)
         and not isinstance(node.right, ast.Constant)
-    ]
-    assert bool(powers) == (path == PACKAGE / "protocol" / "retry.py")
+    }
+    assert homes == {PACKAGE / "protocol" / "retry.py"}
 
 
 def _methods_called(path: Path) -> set[str]:
@@ -436,11 +434,11 @@ def test_whose_loop_it_is_is_asked_in_one_place() -> None:
     assert homes == {"gather_async/loops.py", "gather_async/quota/call_queue.py"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_relative)
-def test_a_sleep_that_an_event_ends_is_written_once(path: Path) -> None:
+def test_a_sleep_that_an_event_ends_is_written_once() -> None:
     """No timer sets an event that is waited for: that is what `clock.wait` is for."""
     timers = [
-        ast.unparse(node)
+        (_relative(path), ast.unparse(node))
+        for path in SOURCES
         for node in _nodes(path)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith("call_later")
@@ -460,13 +458,15 @@ def test_no_class_name_is_defined_twice() -> None:
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("[!t]*/**/test_*.py")), ids=_relative)
-def test_a_client_of_the_fake_server_is_made_by_the_server(path: Path) -> None:
+def test_a_client_of_the_fake_server_is_made_by_the_server() -> None:
     """`FakeGather.client` connects the two; tests don't spell the connection out."""
-    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    tests = sorted((ROOT / "tests").glob("[!t]*/**/test_*.py"))
+    assert tests
+    trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in tests)
     made = [
-        ast.unparse(call)
-        for call in _calls_of(tree, "GatherClient")
+        (_relative(path), ast.unparse(call))
+        for path, tree in trees
+        for call in _calls_of(ast.walk(tree), "GatherClient")
         if call.args and ast.unparse(call.args[0]) in {"fake.api_key", "fake_gather.api_key"}
     ]
     assert made == []
@@ -493,10 +493,13 @@ def test_the_words_are_those_of_the_field() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=_relative)
-def test_docstrings_open_with_a_noun(path: Path) -> None:
+def test_docstrings_open_with_a_noun() -> None:
     """No module or class is introduced by the question that it answers."""
-    described = [each for each in _nodes(path) if isinstance(each, ast.Module | ast.ClassDef)]
-    opening = [(ast.get_docstring(each) or "").partition(" ")[0] for each in described]
     questions = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}
-    assert [word for word in opening if word in questions] == []
+    opening = [
+        (_relative(path), (ast.get_docstring(node) or "").partition(" ")[0])
+        for path in SOURCES
+        for node in _nodes(path)
+        if isinstance(node, ast.Module | ast.ClassDef)
+    ]
+    assert [(path, word) for path, word in opening if word in questions] == []
