@@ -31,6 +31,7 @@ from gather_async.settings import (
     proxy_for,
     validate_base_url,
     validate_key,
+    validate_lent,
     validate_max_wait,
     validate_priority,
     validate_retry,
@@ -128,6 +129,7 @@ class GatherClient(Resources):
         start_log()
         validate_max_wait(max_wait)
         validate_retry(retry)
+        validate_lent(limiter, signals)
         url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
         clock, rng = clock or SystemClock(), rng or random.Random()  # noqa: S311 - jitter
         self._base_url = validate_base_url(url, allow_insecure=allow_insecure)

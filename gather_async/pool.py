@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from inspect import iscoroutinefunction
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -98,10 +99,13 @@ class GatherPool:
         Raises:
             ConfigurationError: An option can't work.
         """
-        if limiter is not None and not callable(limiter):
+        if limiter is not None and (not callable(limiter) or iscoroutinefunction(limiter)):
             raise ConfigurationError(
-                "limiter must be a function of the API key: a limiter counts the quota of one key."
+                "limiter must be a function of the API key, not async: a limiter counts the quota "
+                "of one key."
             )
+        if "api_key" in options:
+            raise ConfigurationError("A pool has no api_key of its own: each goes to for_key().")
         # The one that opens the HTTP session; it also checks the options, before any key comes.
         self._owner = GatherClient("-", **options)
         self.call_events: CallEvents = self._owner.call_events

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from gather_async.errors import AlreadyHandledError, ClientClosedError, ConfigurationError
 from gather_async.storage import Cursor, DatabaseStore
-from gather_async.validators import hide_arguments
+from gather_async.validators import Secret, hide_arguments, revealed
 from gather_async.webhooks.inbox import ClaimedEvent
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
 from gather_async.webhooks.sql_queries import COMPLETION
@@ -112,13 +112,17 @@ class PostgresInbox(SQLInbox):
 
     @hide_arguments
     def __init__(
-        self, url: str, *, schema: str = "gather_inbox", keep_for: float = 7 * 86_400.0
+        self,
+        url: str | bytes | Secret,
+        *,
+        schema: str = "gather_inbox",
+        keep_for: float = 7 * 86_400.0,
     ) -> None:
         """Make an inbox; nothing is opened yet.
 
         Args:
             url: ``postgresql://user:password@host/database``, or any other connection string
-                of libpq. Timeouts in it win over ours.
+                of libpq, as text or as pydantic's ``SecretStr``. Timeouts in it win over ours.
             schema: Holds the tables; made if absent. Lowercase letters, digits and underscores,
                 not ``pg_`` first, which is the server's own.
             keep_for: Seconds for which an event that is done or ignored is kept, so that its
@@ -372,11 +376,12 @@ def _storable(value: Any) -> Any:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
 
 
-def _complete(url: str) -> str:
+def _complete(url: object) -> str:
     """Return a connection string with our timeouts where it has none of its own."""
+    text: Any = revealed(url)
     try:
-        given = conninfo.conninfo_to_dict(url)
-    except psycopg.Error as error:
+        given = conninfo.conninfo_to_dict(text)
+    except (psycopg.Error, AttributeError, TypeError) as error:
         # Its message may quote the URL, and with it the password.
         raise ConfigurationError(
             "The inbox's address is no connection string of PostgreSQL, "
@@ -386,7 +391,7 @@ def _complete(url: str) -> str:
 
 
 def _checked_schema(schema: str) -> str:
-    if not _SCHEMA_NAME.fullmatch(schema):
+    if not isinstance(schema, str) or not _SCHEMA_NAME.fullmatch(schema):
         raise ConfigurationError(
             "schema must be lowercase letters, digits and underscores, and neither a digit nor "
             "pg_ first."

@@ -30,6 +30,7 @@ __all__ = [
     "proxy_for",
     "validate_base_url",
     "validate_key",
+    "validate_lent",
     "validate_max_wait",
     "validate_priority",
     "validate_retry",
@@ -124,12 +125,27 @@ _OF_ONE_REQUEST = frozenset(
 )
 
 
+def validate_lent(limiter: object, signals: object) -> None:
+    """Check what a client uses together with others.
+
+    Raises:
+        ConfigurationError: It is something else, such as a URL or a class; the message says what.
+    """
+    for name, value, does in (("limiter", limiter, "acquire"), ("signals", signals, "subscribe")):
+        if value is not None and (isinstance(value, type) or not hasattr(value, does)):
+            kind = "a class" if isinstance(value, type) else type(value).__name__
+            raise ConfigurationError(f"{name} must be an object with {does}(), not {kind}.")
+
+
 def validate_session(session: HTTPSession | None) -> HTTPSession | None:
     """Return a lent session, if what it sends by default suits any request.
 
     Raises:
-        ConfigurationError: It would send headers of some other request; the message names them.
+        ConfigurationError: It would send headers of some other request; the message names them;
+            or it is no session.
     """
+    if session is not None and (isinstance(session, type) or not hasattr(session, "headers")):
+        raise ConfigurationError("session must be an aiohttp.ClientSession, made beforehand.")
     headers = () if session is None else session.headers
     if unfit := sorted(name for name in _OF_ONE_REQUEST if name in headers):
         raise ConfigurationError(

@@ -98,7 +98,11 @@ class RedisSignals:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("name must be text that isn't empty.")
         self._beat: float = Number(above=0, unit="seconds").check("beat", beat)
-        self._redis, self._receivers = redis, tuple(receivers)
+        is_one = hasattr(receivers, "subscribe")
+        given: tuple[Signals, ...] = () if is_one else tuple(receivers)
+        if is_one or not all(hasattr(each, "subscribe") for each in given):
+            raise ConfigurationError("receivers must hold receivers: receivers=[hooks].")
+        self._redis, self._receivers = redis, given
         self._channel = f"gather:signals:{name}"
         self._place = RedisConnection(redis, timeout=_CALL).place
         self._clock = clock or SystemClock()

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ from gather_async.clock import Clock
 from gather_async.errors import ClientClosedError, ConfigurationError, WebhookVerificationError
 from gather_async.observability import log_fields
 from gather_async.storage import SQLiteStore
+from gather_async.validators import Choice
 from gather_async.webhooks.events import decode_event
 from gather_async.webhooks.sql_inbox import SQLInbox, abandon
 
@@ -69,8 +71,12 @@ class SQLiteInbox(SQLInbox):
             clock: Where time comes from; None: the machine's clock.
 
         Raises:
-            ConfigurationError: ``keep_for`` is too short: the sender repeats for minutes.
+            ConfigurationError: An argument can't work; ``keep_for`` is too short: the sender
+                repeats for minutes.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigurationError(f"path must be that of a file, not {type(path).__name__}.")
+        Choice(("FULL", "NORMAL")).check("synchronous", synchronous)
         self._path = None if str(path) == _IN_MEMORY else Path(path).absolute()
         self._remember(keep_for)
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous

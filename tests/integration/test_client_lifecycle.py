@@ -25,6 +25,7 @@ from gather_async import (
     ResponseDecodeError,
     RetryPolicy,
 )
+from gather_async.quota import InProcessLimiter
 from gather_async.resources import Pager, Resources
 from gather_async.testing import FakeGather
 
@@ -76,6 +77,11 @@ async def test_key_is_sent_unchanged(form: str) -> None:
         {"default_region": "USA"},
         {"base_url": "http://example.com"},
         {"base_url": "ftp://example.com"},
+        {"limiter": "redis://127.0.0.1"},
+        {"limiter": InProcessLimiter},
+        {"signals": "redis://127.0.0.1"},
+        {"session": aiohttp.ClientSession},
+        {"session": 5},
     ],
 )
 def test_senseless_option_is_refused_at_construction(options: dict[str, object]) -> None:

@@ -160,6 +160,14 @@ def test_options_are_checked_when_the_pool_is_made() -> None:
     with pytest.raises(ConfigurationError, match="function of the API key"):
         GatherPool(limiter)  # type: ignore[arg-type]
 
+    async def make(_: str) -> InProcessLimiter:
+        return limiter
+
+    with pytest.raises(ConfigurationError, match="not async"):
+        GatherPool(make)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="for_key"):
+        GatherPool(api_key="qapi_one")  # type: ignore[call-arg]
+
 
 def test_a_pool_takes_every_option_of_a_client() -> None:
     """Both lists of options are one, with the same types."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pydantic
 import pytest
 
 from gather_async import AlreadyHandledError, ConfigurationError
@@ -226,6 +227,14 @@ async def test_a_user_without_the_right_to_make_schemas(
         await admin.execute("DROP SCHEMA gather_inbox CASCADE; DROP ROLE worker")
 
 
+async def test_an_address_that_is_hidden(postgres_url: str) -> None:
+    """The address may come as a ``SecretStr``, or as bytes, as those of the other servers may."""
+    for url in (pydantic.SecretStr(postgres_url), postgres_url.encode()):
+        inbox = PostgresInbox(url)
+        await inbox.open()
+        await inbox.aclose()
+
+
 async def test_a_server_that_is_not_there(postgres_server: PostgresServer) -> None:
     """At the start it is a configuration error that names the server."""
     inbox = PostgresInbox("postgresql://user:hunter2@127.0.0.1:1/db")
@@ -243,9 +252,11 @@ async def test_a_server_that_is_not_there(postgres_server: PostgresServer) -> No
         ("postgresql://h/d", {"schema": ""}),
         ("postgresql://h/d", {"schema": "pg_inbox"}),
         ("postgresql://h/d", {"keep_for": 60}),
+        ("postgresql://h/d", {"schema": 5}),
+        (None, {}),
     ],
 )
-def test_wrong_arguments(url: str, options: dict[str, Any]) -> None:
+def test_wrong_arguments(url: Any, options: dict[str, Any]) -> None:
     """They are refused at once, without a password in the message."""
     with pytest.raises(ConfigurationError) as caught:
         PostgresInbox(url, **options)

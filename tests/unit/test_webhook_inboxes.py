@@ -155,6 +155,14 @@ async def test_file_is_private_and_absolute(
     await inbox.aclose()
 
 
+@pytest.mark.parametrize("options", [{"path": None}, {"path": b"i.db"}, {"synchronous": "OFF"}])
+def test_options_of_a_file_are_checked(options: dict[str, Any]) -> None:
+    """What is no path, and a mode that may lose what was answered with 200, are refused."""
+    given: dict[str, Any] = {"path": "i.db", **options}
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        SQLiteInbox(**given)
+
+
 async def test_memory_path_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``:memory:`` is memory."""
     monkeypatch.chdir(tmp_path)

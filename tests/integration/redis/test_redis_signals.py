@@ -369,7 +369,14 @@ async def test_a_webhook_of_another_process_wakes_a_wait(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": ""}, {"beat": 0}, {"redis": "file:x"}, {"redis": RedisCluster(host="127.0.0.1")}],
+    [
+        {"name": ""},
+        {"beat": 0},
+        {"redis": "file:x"},
+        {"redis": RedisCluster(host="127.0.0.1")},
+        {"receivers": WebhookReceiver(SECRET)},
+        {"receivers": ["hooks"]},
+    ],
 )
 def test_wrong_arguments_are_reported_at_once(wrong: dict[str, Any]) -> None:
     """An argument that can't work is refused at construction."""
