@@ -88,11 +88,19 @@ class WebhookApp:
             await send({"type": "websocket.close", "code": 1000})
 
     def _is_ours(self, scope: Scope) -> bool:
+        return bool(scope["type"] == "http") and self._below_ours(scope) is not None
+
+    def _below_ours(self, scope: Scope) -> str | None:
+        """Return what of the path stands below ours; None if it is another application's."""
         ours = "/" + (self._path or "").strip("/")
-        # Servers differ in whether the path begins with that of the application's mount.
-        paths = {_full_path(scope), _path_below(scope)}
-        is_http = bool(scope["type"] == "http")
-        return is_http and any(path == ours or path.startswith(f"{ours}/") for path in paths)
+        # Servers differ in whether the path begins with the root path; and what a gateway leaves
+        # in the address, uvicorn puts before it again.
+        root = str(scope.get("root_path") or "")
+        once = _path_below(path := _full_path(scope), root)
+        for each in (path, once, _path_below(once, root)):
+            if each == ours or each.startswith(f"{ours}/"):
+                return each.removeprefix(ours)
+        return None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start and drain with the server."""
@@ -140,12 +148,11 @@ class WebhookApp:
         found = (scope.get("path_params") or {}).get("tenant")
         if found is not None:
             return str(found)
-        below = _path_below(scope)
-        ours = "/" + (self._path or "").strip("/")
-        if self._path is not None and below.startswith(f"{ours}/"):
-            below = below.removeprefix(ours)
-        elif self._path is not None or not scope.get("root_path"):
-            return None
+        root = str(scope.get("root_path") or "")
+        if self._path is not None:
+            below = self._below_ours(scope) or ""
+        else:
+            below = _path_below(_full_path(scope), root) if root else ""
         return below.strip("/") or None
 
     async def _read(self, scope: Scope, receive: Receive) -> "bytes | _Disconnected | None":
@@ -188,9 +195,9 @@ def _full_path(scope: Scope) -> str:
     return "/" + str(scope.get("path", "")).strip("/")
 
 
-def _path_below(scope: Scope) -> str:
+def _path_below(path: str, root: str) -> str:
     """Return the path below the application's mount."""
-    path, root = _full_path(scope), "/" + str(scope.get("root_path") or "").strip("/")
+    root = "/" + root.strip("/")
     is_below = path == root or path.startswith(f"{root}/")
     return "/" + path.removeprefix(root).strip("/") if is_below else path
 

@@ -14,6 +14,32 @@ from gather_async.webhooks import WebhookReceiver, sample, verify
 TENANTS = {"acme": "s1", "globex": "s2"}
 
 
+@pytest.mark.parametrize(
+    ("root_path", "sent", "status"),
+    [
+        ("/api", "/api/webhooks/gather", 200),
+        ("/api", "/api/api/webhooks/gather", 200),
+        ("/api", "/api/api/api/webhooks/gather", 404),
+        ("/web", "/webhooks/gather", 200),
+        ("/we", "/webhooks/gather/", 200),
+        ("", "/api/webhooks/gather", 404),
+        ("/x", "/other/webhooks/gather", 404),
+    ],
+)
+async def test_root_path_before_ours(root_path: str, sent: str, status: int) -> None:
+    """A receiver beside another application has its path, whatever a gateway left before it."""
+    hooks = WebhookReceiver(secrets=TENANTS)
+    app = hooks.asgi(path="webhooks/gather", otherwise=other_application)
+    delivery = sample("interview.updated", secret="s2")
+    transport = httpx.ASGITransport(app, root_path=root_path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://s.invalid") as sender:
+        for tail in ("", "/globex"):
+            url = sent.rstrip("/") + tail
+            reply = await sender.post(url, content=delivery.body, headers=delivery.headers)
+            assert reply.status_code == status
+    await hooks.aclose()
+
+
 async def other_application(scope: Any, receive: Any, send: Any) -> None:
     """Answer 404 to everything."""
     await send({"type": "http.response.start", "status": 404, "headers": []})
