@@ -293,8 +293,10 @@ class LambdaRequest:
     path: str | None
     headers: Mapping[str, Any] = field(repr=False)
     body: bytes | None = field(repr=False)
-    """None if it is no base64, though it should be."""
+    """None if it is no base64, though it should be, or no text."""
     tenant: str | None
+    is_listed: bool
+    """Whether headers come, and go, as lists alone: a load balancer with multi-value headers."""
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "LambdaRequest":
@@ -309,11 +311,14 @@ class LambdaRequest:
             headers=headers,
             body=_lambda_body(event),
             tenant=(event.get("pathParameters") or {}).get("tenant"),
+            is_listed="multiValueHeaders" in event and "headers" not in event,
         )
 
 
 def _lambda_body(event: Mapping[str, Any]) -> bytes | None:
     body = event.get("body") or ""
+    if not isinstance(body, str | bytes):  # parsed before it came here
+        return None
     raw = body if isinstance(body, bytes) else str(body).encode("utf-8", "surrogatepass")
     if not event.get("isBase64Encoded"):
         return raw
@@ -326,8 +331,10 @@ def _lambda_body(event: Mapping[str, Any]) -> bytes | None:
 class LambdaReply(dict[str, Any]):
     """Reply of a Lambda function; also reads like a `WebhookReply`."""
 
-    def __init__(self, reply: WebhookReply) -> None:
+    def __init__(self, reply: WebhookReply, *, is_listed: bool = False) -> None:
         super().__init__(statusCode=reply.status, headers=dict(reply.headers), body=reply.body)
+        if is_listed:
+            self["multiValueHeaders"] = {name: [each] for name, each in reply.headers.items()}
 
     @property
     def status(self) -> int:
@@ -350,10 +357,11 @@ async def receive_lambda(hooks: Receiver, event: Mapping[str, Any]) -> LambdaRep
     """Take one delivery as AWS Lambda gets it; see `WebhookReceiver.receive_lambda`."""
     request = LambdaRequest.of(event)
     if request.method != "POST":
-        return LambdaReply(WebhookReply.wrong_method())
-    if request.body is None:
-        return LambdaReply(WebhookReply.refused(400, WebhookFailure.MALFORMED_BODY))
-    reply = await hooks.receive(
-        request.body, request.headers, path=request.path, tenant=request.tenant
-    )
-    return LambdaReply(reply)
+        reply = WebhookReply.wrong_method()
+    elif request.body is None:
+        reply = WebhookReply.refused(400, WebhookFailure.MALFORMED_BODY)
+    else:
+        reply = await hooks.receive(
+            request.body, request.headers, path=request.path, tenant=request.tenant
+        )
+    return LambdaReply(reply, is_listed=request.is_listed)
