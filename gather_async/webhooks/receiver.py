@@ -164,7 +164,8 @@ class WebhookReceiver(Handlers):
         self._check_loop()
         if self._is_closed:
             return WebhookReply.unavailable("shutting_down")
-        if self._owner.loop is None and not self._has_warned:
+        has_work = self.handlers or not self._inbox.is_shared  # else another process has
+        if self._owner.loop is None and has_work and not self._has_warned:
             self._has_warned = True
             _log.warning(
                 "Webhooks are stored, but no handler runs: use 'async with hooks' or a lifespan."

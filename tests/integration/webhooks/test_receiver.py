@@ -370,6 +370,18 @@ async def test_stored_before_start(
     assert sorted(seen) == [0, 1, 2]
 
 
+async def test_receiving_for_another_process(
+    clock: VirtualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without handlers of its own, a receiver on a shared inbox has nothing to start."""
+    hooks = receiver(clock, inbox=SQLiteInbox(tmp_path / "i.db", clock=clock))
+    assert (await deliver(hooks, clock)).status == 200
+    assert caplog.messages == []
+    await hooks.aclose()
+    assert (await deliver(receiver(clock), clock)).status == 200
+    assert "no handler runs" in caplog.text
+
+
 async def test_full_inbox_is_503(clock: VirtualClock) -> None:
     """A full inbox makes the sender try again; a duplicate of what is in it is taken."""
     hooks = receiver(clock, inbox=MemoryInbox(capacity=1, clock=clock))
