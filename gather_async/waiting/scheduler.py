@@ -263,8 +263,7 @@ class Scheduler(Generic[T]):
         if self._index.is_doubted and is_reading:  # which says whether to believe the list
             return
         lost = sum(each.is_lost for each in islice(self._due.values(), 2 * CHUNK))
-        # One search runs at a time.
-        tried = {True} if has_list and self._searched is not None else set[bool]()
+        tried = set[bool]()
         # What stands first is on few pages: to go on would find those in flight again.
         for each in islice(self._due.values(), 2 * CHUNK):
             if each.is_lost in tried:

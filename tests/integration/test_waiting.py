@@ -756,3 +756,13 @@ async def test_results_that_never_come_time_out() -> None:
             )
         assert caught.value.last is None
         assert sum(1 for each in world.polls if each.path.endswith(world.ids[0])) == 1
+
+
+async def test_waits_for_several_summaries_read_each_candidate_interview_once() -> None:
+    """That results which are missing may still come is remembered for each."""
+    async with an_invite(3, early_results="missing") as world:
+        wait = world.gather.candidate_interviews.wait_until_summarized
+        waits = (wait(each, timeout=60.0) for each in world.ids)
+        await asyncio.gather(*waits, return_exceptions=True)
+        for each in world.ids:
+            assert sum(1 for poll in world.polls if poll.path.endswith(each)) == 1

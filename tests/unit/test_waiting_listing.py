@@ -109,6 +109,21 @@ async def test_a_check_that_failed_is_made_with_another() -> None:
     assert listed.plan(4.0, 2) == ["q1", None]
 
 
+async def test_a_list_that_fails_now_and_then_stays_in_use() -> None:
+    """Three failures in a row suspend a list; three with an answer between don't."""
+    listed = Listed(3)
+    error = GatherConnectionError("The connection was lost.", maybe_processed=False)
+    for at in (1.0, 2.0):
+        listed.scheduler.record_failure(1, error, at, at)
+    listed.scheduler.end(1, 3.0)
+    assert listed.show("processing", 3.0) == 3
+    for at in (4.0, 5.0):
+        listed.scheduler.record_failure(1, error, at, at)
+        assert listed.index.is_usable(at)
+    listed.scheduler.record_failure(1, error, 6.0, 6.0)
+    assert not listed.index.is_usable(6.0)
+
+
 async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
     """What a read found over, and the list calls unfinished long after, shows that it is old."""
     listed = Listed(3)

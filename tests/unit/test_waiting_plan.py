@@ -3,13 +3,14 @@
 import math
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gather_async import PollPolicy, Question, RateLimit
+from gather_async import PollPolicy, Question, RateLimit, RateLimitedError
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import Condition, audio_ready
@@ -243,3 +244,145 @@ async def test_only_one_search_runs() -> None:
     assert world.plan(1) == [1]
     world.wait_for(["c", "d"])
     assert world.plan(1) == [None]
+
+
+def a_page(ids: Sequence[str]) -> Page[Question]:
+    """Return the only page of a list."""
+    return Page[Question](
+        items=tuple(processing(each) for each in ids),
+        page=1,
+        total=len(ids),
+        has_next=False,
+        fetch_next=no_more_pages,  # type: ignore[arg-type]  # never called
+    )
+
+
+async def test_what_is_not_awaited_any_more_is_not_polled() -> None:
+    """An object whose last wait ended leaves the queue that it stood in."""
+    world = Simulated([], 50, has_list=False)
+    _, target = world.wait_for(["a", "b"])
+    assert world.plan(1) == ["a"]
+    for waiter in list(target.waiters):
+        world.scheduler.remove(waiter)
+    assert world.plan(1) == [None]
+
+
+async def test_the_policy_of_a_wait_that_ended_counts_no_more() -> None:
+    """The share and the priority are those of the waits that are left."""
+    world = Simulated([], 50, has_list=False)
+    world.wait_for(["a"])
+    greedy = Waiter[Question]("a", PollPolicy(quota_share=1.0), 0.0, math.inf, print)
+    world.scheduler.add(greedy, 0.0)
+    world.scheduler.remove(greedy)
+    assert list(world.scheduler.policies) == [SELDOM]
+
+
+async def test_the_final_poll_comes_as_much_sooner_as_answers_take_longer() -> None:
+    """An answer that took five seconds moves the final poll to ten before the deadline."""
+    world = Simulated([], 50, has_list=False)
+    world.scheduler.add(Waiter[Question]("a", SELDOM, 0.0, 100.0, print), 0.0)
+    assert world.plan(1) == ["a"]
+    world.scheduler.record_read("a", processing("a"), 5.0)
+    assert world.scheduler.plan(89.9)[0] is None
+    assert world.scheduler.plan(90.1)[0] == "a"
+
+
+async def test_a_final_poll_of_what_hangs_holds_up_no_other() -> None:
+    """What is being read is not queued again, where others would stand behind it."""
+    world = Simulated([], 50, has_list=False)
+    world.scheduler.add(Waiter[Question]("a", SELDOM, 0.0, 10.0, print), 0.0)
+    world.wait_for(["b"])
+    assert world.plan(2) == ["a", "b"]
+    world.scheduler.record_read("b", processing("b"), 0.1)
+    assert world.scheduler.plan(9.6)[0] is None
+    world.scheduler.notify(frozenset(), 9.7)
+    assert world.scheduler.plan(9.7)[0] == "b"
+
+
+async def test_events_of_one_page_share_its_read() -> None:
+    """Of ten objects on one page that events name, the page is read, not each."""
+    world = Simulated(names(100), 50)
+    world.wait_for(names(100))
+    world.sweep()
+    world.scheduler.notify(frozenset(names(10)), world.now)
+    assert world.plan(2) == [1, None]
+    world.scheduler.record_page(1, a_page(names(50)), world.now + 1)
+    world.now += 1
+    assert world.plan(1) == [None]
+
+
+async def test_what_left_its_page_and_is_found_nowhere_costs_a_read_of_its_own() -> None:
+    """Once it was read alone, no page is believed to hold it."""
+    world = Simulated(names(100), 50)
+    world.wait_for(names(100))
+    world.sweep()
+    world.ids = world.ids[2:]
+    world.sweep()
+    assert world.index.sweep_cost(world.now) == 2 + 2
+
+
+async def test_a_doubted_list_is_settled_at_once() -> None:
+    """The read that says what a list without states is worth is not spread like others."""
+    limits = [RateLimit(100, per=60), RateLimit(1000, per=3600)]
+    scheduler = Scheduler(
+        a_condition(), PollBudget(lambda: limits), random.Random(1), is_alive=lambda: False
+    )
+    scheduler.add(Waiter[Question]("q0", SELDOM, 0.0, math.inf, print), 0.0)
+    assert scheduler.plan(0.0)[0] == "q0"
+    scheduler.record_read("q0", processing("q0"), 0.1)
+    for name in names(41)[1:]:
+        scheduler.add(Waiter[Question](name, SELDOM, 0.2, math.inf, print), 0.2)
+    assert scheduler.plan(0.2)[0] == 1
+    silent = [Question(id=each) for each in names(41)]
+    scheduler.record_page(1, evolve(a_page([]), items=tuple(silent), total=41), 0.3)
+    assert scheduler.plan(0.3)[0] == "q1"
+
+
+async def test_the_list_is_checked_while_half_of_the_share_is_free() -> None:
+    """What was long believed is read alone later, if polls used more than half lately."""
+    budget = PollBudget(lambda: [RateLimit(100, per=60)])
+    scheduler = Scheduler(a_condition(), budget, random.Random(1), is_alive=lambda: False)
+    for name in names(3):
+        scheduler.add(Waiter[Question](name, SELDOM, 0.0, math.inf, print), 0.0)
+    assert scheduler.plan(0.0)[0] == 1
+    for at in (0.0, 61.0, 122.0):
+        for _ in range(39):
+            budget.spend(at, 0.2, is_page=True)
+    scheduler.record_page(1, a_page(names(3)), 180.0)
+    assert budget.wait(183.0, 0.2, is_page=False) == 0.0
+    assert scheduler.plan(183.0)[0] is None
+    assert scheduler.plan(240.0)[0] == "q0"
+
+
+@pytest.mark.parametrize(("reset", "pause"), [(30.0, 30.0), (3600.0, 60.0)])
+async def test_a_429_is_waited_out_for_a_minute_at_most(reset: float, pause: float) -> None:
+    """Polls pause until the server's quota is reset; a reset far away may be a mistake."""
+    world = Simulated([], 50, has_list=False)
+    world.scheduler.add(Waiter[Question]("a", PollPolicy(), 0.0, math.inf, print), 0.0)
+    assert world.plan(1) == ["a"]
+    wall = 1_700_000_000.0
+    error = RateLimitedError(
+        "Too many requests",
+        status=429,
+        code=None,
+        message="",
+        details={},
+        request_id=None,
+        body="",
+        headers={},
+    )
+    error.reset_at = datetime.fromtimestamp(wall + reset, UTC)
+    world.scheduler.record_failure("a", error, 0.0, wall)
+    assert world.scheduler.plan(pause - 0.1)[0] is None
+    assert world.scheduler.plan(pause + 0.1)[0] == "a"
+
+
+async def test_times_of_waits_that_ended_are_forgotten() -> None:
+    """Waits of days that end within seconds leave nothing behind that grows."""
+    world = Simulated([], 50, has_list=False)
+    world.wait_for(["a"])
+    for number in range(2000):
+        waiter = Waiter[Question](f"q{number}", SELDOM, 0.0, 86_400.0, print)
+        world.scheduler.add(waiter, 0.0)
+        world.scheduler.remove(waiter)
+    assert len(world.scheduler._times) < 500
