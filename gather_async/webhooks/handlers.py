@@ -5,7 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from attrs import field, frozen
@@ -122,7 +122,7 @@ class Handlers:
 
         Raises:
             ConfigurationError: No event of that name is documented, the function isn't
-                async, or another was given this name.
+                async or doesn't take an event, or another was given this name.
         """
         target = _target(event, allow_unknown=allow_unknown)
 
@@ -151,6 +151,8 @@ class Handlers:
             getattr(function, "__call__", None)  # noqa: B004 - an object may be the handler
         ):
             raise ConfigurationError(f"The handler {own_name} must be an async function.")
+        if not _takes_one(function):
+            raise ConfigurationError(f"The handler {own_name} must take one argument, the event.")
         name = name or self._free_name(own_name, function)
         known = self._handlers.get(name)
         # Each look at a bound method makes another object, equal to the first.
@@ -199,6 +201,19 @@ def _unknown_event(event: str) -> ConfigurationError:
     return ConfigurationError(
         f'No event "{event}" is documented: {advice}, say on(..., allow_unknown=True).'
     )
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Return whether a function may be called with one argument; True if it doesn't say."""
+    try:
+        known = signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        known.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def _stable_name(function: Any) -> str:

@@ -160,6 +160,15 @@ async def test_bad_handlers_are_refused(clock: VirtualClock) -> None:
         hooks.on("x", name="n", allow_unknown=True)(other)
     with pytest.raises(ConfigurationError, match="async"):
         hooks.on("x", allow_unknown=True)(lambda event: None)  # type: ignore[arg-type, return-value]  # on purpose
+
+    async def takes_none() -> None: ...
+    async def takes_two(event: WebhookEvent, request: object) -> None: ...
+    async def takes_more(event: WebhookEvent, retry: bool = False, *rest: object) -> None: ...
+
+    for function in (takes_none, takes_two):
+        with pytest.raises(ConfigurationError, match=f"{function.__name__} must take one"):
+            hooks.on("*")(function)  # type: ignore[arg-type]  # on purpose
+    hooks.on("*")(takes_more)
     wrong: list[Any] = ["", 7, int, "candidate_interview.complete"]
     for event in wrong:
         with pytest.raises(ConfigurationError):
