@@ -79,7 +79,10 @@ def _add_to(commands: Any, name: str, action: str, does: str) -> None:
         parser.set_defaults(state=EventState.DEAD.value)
     else:
         words = [state.value for state in _CHANGEABLE.get(action, tuple(EventState))]
-        parser.add_argument("--state", choices=words, metavar="STATE", help=", ".join(words))
+        default = "" if action == "list" else "; dead if none is named"
+        parser.add_argument(
+            "--state", choices=words, metavar="STATE", help=", ".join(words) + default
+        )
     parser.add_argument("--event", metavar="NAME", help="only events of this name")
     parser.add_argument("--tenant", metavar="NAME", help="only this tenant's events")
     if action == "list":
@@ -184,12 +187,15 @@ async def _change(inbox: Inbox, options: argparse.Namespace) -> int:
     """Replay or discard the events that are named, or all that match; return how many.
 
     Raises:
-        ConfigurationError: Neither is given: that all are meant is to be said.
+        ConfigurationError: Neither is given: that all are meant is to be said; or both are.
     """
     change = inbox.replay if options.action == "replay" else inbox.discard
+    is_choosing = bool(options.state or options.event or options.tenant)
+    if options.keys and is_choosing:
+        raise ConfigurationError("Name keys, or choose with --state, --event, --tenant: not both.")
     if options.keys:
         return await change(options.keys, handlers=options.handler)
-    if not (options.state or options.event or options.tenant):
+    if not is_choosing:
         raise ConfigurationError("Name the events' keys, or choose with --state dead.")
     state = EventState(options.state or EventState.DEAD)
     changed = 0

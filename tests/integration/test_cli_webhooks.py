@@ -248,6 +248,18 @@ def test_events_are_replayed_and_discarded(
     assert _states(inbox, capsys) == states
 
 
+@pytest.mark.parametrize("options", [["--tenant", "acme"], ["--state", "dead"]])
+def test_keys_are_not_chosen_from(
+    inbox: str, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """Keys beside a filter would be changed whether they match it or not: both are refused."""
+    assert main([*INBOX, "list", "--inbox", inbox, "--state", "dead"]) == 0
+    key = capsys.readouterr().out.split("\t")[0]
+    assert main([*INBOX, "discard", "--inbox", inbox, key, *options]) == 2
+    assert "not both" in capsys.readouterr().err
+    assert _states(inbox, capsys) == ["dead", "ignored", "waiting"]
+
+
 @pytest.mark.parametrize("name", [None, "other"])
 @pytest.mark.parametrize("kind", ["redis", "postgres"])
 def test_inboxes_on_servers_are_worked_on_alike(
