@@ -34,7 +34,6 @@ Law = Callable[[Inbox, Inbox, Sleep], Awaitable[None]]
 _LEASE: Final = 0.75
 _LONG: Final = 60.0
 _ALL: Final = frozenset({"*"})
-_PARAMETERS: Final = ["inbox", "other", "sleep"]
 
 
 async def check(make: Callable[[], tuple[Inbox, Inbox]], *, sleep: Sleep = asyncio.sleep) -> None:
@@ -47,6 +46,8 @@ async def check(make: Callable[[], tuple[Inbox, Inbox]], *, sleep: Sleep = async
         inbox, other = make()
         try:
             await law(inbox, other, sleep)
+        except AssertionError as error:
+            raise AssertionError(f"{law.__name__}: {error}") from error
         finally:
             await inbox.aclose()
             await other.aclose()
@@ -55,9 +56,8 @@ async def check(make: Callable[[], tuple[Inbox, Inbox]], *, sleep: Sleep = async
 def event(key: str = "k", name: str = "x", **fields: Any) -> StoredEvent:
     """Return an event as an inbox gets it."""
     text = f'{{"event":"{name}","data":{{"id":"{key}"}}}}'
-    return StoredEvent(
-        **{"key": key, "name": name, "text": text, "received_at": 1_767_225_600.0, **fields}
-    )
+    given = {"key": key, "name": name, "text": text, "received_at": 1_767_225_600.0, **fields}
+    return StoredEvent(**given)
 
 
 def _equal(actual: object, expected: object) -> None:
@@ -395,6 +395,6 @@ async def _closing_is_harmless(inbox: Inbox, other: Inbox, sleep: Sleep) -> None
 LAWS: Final[Sequence[Law]] = tuple(
     value
     for value in list(globals().values())
-    if iscoroutinefunction(value) and list(signature(value).parameters) == _PARAMETERS
+    if iscoroutinefunction(value) and [*signature(value).parameters] == ["inbox", "other", "sleep"]
 )
 """Every law, in the order in which to read them."""

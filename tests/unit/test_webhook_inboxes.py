@@ -62,7 +62,7 @@ async def test_a_broken_inbox_is_found() -> None:
         inbox = Forgetful(clock=clock)
         return inbox, inbox
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"_successes_stay_beside_failures: .* is not"):
         await check(make, sleep=clock.sleep)
 
 
