@@ -123,8 +123,13 @@ async def test_a_journal_that_was_refused_once_is_refused_again(
 
 
 @_LINUX
-async def test_a_reader_does_not_keep_the_lock(tmp_path: Path) -> None:
+async def test_a_reader_does_not_keep_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLite keeps a descriptor while another connection reads; the next job is let in."""
+    defaults = SQLiteStore.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "busy_timeout", 0.1)  # seconds to wait for the reader
     path = tmp_path / "invites.db"
     journal = await _opened(path)
     with closing(sqlite3.connect(path)) as reader:
