@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from gather_async import (
     AudioGenerationError,
@@ -26,10 +28,13 @@ from gather_async import (
     SummaryStatus,
     WaitTimeoutError,
 )
+from gather_async.protocol.polling import PollBudget
 from gather_async.testing import FakeGather, VirtualClock
 from gather_async.testing.fake import server
 from gather_async.testing.fake.questions import get_question, list_questions
 from gather_async.testing.fake.state import AudioWords
+from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.scheduler import Scheduler
 from tests.waiting_world import PLENTY, World, a_world, an_invite, coordinators, uniform
 
@@ -578,6 +583,43 @@ async def test_the_last_wait_takes_the_task_with_it() -> None:
         before = len(world.polls)
         await world.clock.sleep(100.0)
         assert len(world.polls) == before
+
+
+async def test_a_read_whose_cancellation_takes_a_while_is_not_taken_for_the_next() -> None:
+    """A wait that begins while the last one's read is being cancelled reads once, not twice."""
+    reads: list[str] = []
+
+    async def read(name: str, *rest: object) -> Question:
+        reads.append(name)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+        raise AssertionError
+
+    coordinator = Coordinator(
+        evolve(audio_ready({}), read=read, page=None),
+        budget=PollBudget(lambda: PLENTY),
+        clock=VirtualClock(),
+        rng=random.Random(1),
+        is_alive=lambda: False,
+    )
+    first = asyncio.ensure_future(coordinator.wait("q", timeout=None))
+    await settle()
+    first.cancel()
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(coordinator.wait("q", timeout=None))
+    await settle()
+    assert reads == ["q", "q"]
+    second.cancel()
+    await asyncio.wait([first, second])
+
+
+async def settle() -> None:
+    """Let what can run without time passing do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def test_asyncio_timeout_and_a_task_group_work_around_it() -> None:
