@@ -337,6 +337,26 @@ async def test_a_refused_read_ends_its_wait_at_once() -> None:
         assert world.waited == 0.0
 
 
+async def test_one_401_is_enough_for_all_waits() -> None:
+    """After the first 401 nothing more is sent."""
+    async with a_world(5, questions_list="missing") as world:
+        waits = [asyncio.ensure_future(world.wait(n)) for n in range(5)]
+        await world.clock.sleep(3.0)
+        world.fake.revoke_key()
+        await asyncio.wait(waits)
+        assert all(isinstance(wait.exception(), AuthenticationError) for wait in waits)
+        assert sum(1 for each in world.polls if each.status == 401) == 1
+
+
+async def test_a_refused_read_ends_the_wait_of_one_who_has_the_question_too() -> None:
+    """Only a 404 may mean that a question was just created; a 403 is the last word."""
+    async with a_world(1) as world:
+        world.fake.fail_next(403, path=ONE)
+        with pytest.raises(PermissionDeniedError):
+            await world.gather.questions.wait_until_audio_ready(Question(id=world.ids[0]))
+        assert world.waited == 0.0
+
+
 async def test_a_revoked_key_ends_all_waits_at_once() -> None:
     """401 ends every wait, each with an error of its own."""
     async with a_world(5) as world:
@@ -711,6 +731,18 @@ async def test_completion_returns_the_whole_candidate_interview() -> None:
         assert all(link.status == "new_response" and link.invite_token for link in done)
         singles = [each for each in world.polls if each.path.count("/") == 4]
         assert len(singles) == 6
+
+
+async def test_a_timeout_shows_what_was_read_alone_rather_than_what_the_list_shows() -> None:
+    """List items of candidate interviews have few fields; the error has all that were read."""
+    async with an_invite(2) as world:
+        wait = world.gather.candidate_interviews.wait_until_completed
+        waits = [asyncio.ensure_future(wait(each, timeout=200.0)) for each in world.ids]
+        await asyncio.wait(waits)
+        for waiting in waits:
+            error = waiting.exception()
+            assert isinstance(error, WaitTimeoutError)
+            assert error.last.invite_token
 
 
 async def test_a_finished_one_whose_read_fails_holds_up_no_one_else() -> None:

@@ -168,3 +168,30 @@ async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
     listed.read(0, "processing", 2.0)
     assert not listed.index.is_usable(2.0)
     assert not any(waiter.outcome is not None for waiter in listed.waiters)
+
+
+async def test_another_wait_for_the_same_object_brings_its_next_poll_forward() -> None:
+    """A second wait is polled for by its own policy, not when the first one's turn comes."""
+    listed = Listed(1)
+    assert listed.plan(0.0, 1) == ["q0"]
+    seldom = PollPolicy(first=100.0, cap=100.0)
+    listed.scheduler.remove(listed.waiters[0])
+    listed.scheduler.add(Waiter[Question]("q0", seldom, 0.0, math.inf, print), 0.0)
+    listed.read(0, "processing", 0.1)
+    assert listed.plan(20.0, 1) == [None]
+    listed.scheduler.add(Waiter[Question]("q0", PollPolicy(), 20.0, math.inf, print), 20.0)
+    assert listed.plan(20.0, 1) == ["q0"]
+
+
+async def test_a_list_is_checked_after_half_of_the_timeout() -> None:
+    """What the list calls unfinished is read alone in time, however short the wait is."""
+    listed = Listed(2)
+    seldom = PollPolicy(first=1e6, cap=1e6)
+    for waiter in listed.waiters:
+        listed.scheduler.remove(waiter)
+        listed.scheduler.add(Waiter[Question](waiter.id, seldom, 0.0, 40.0, print), 0.0)
+    assert listed.plan(0.0, 1) == [1]
+    listed.show("processing", 15.0)
+    assert listed.plan(15.0, 1) == [None]
+    listed.show("processing", 21.0)
+    assert listed.plan(21.0, 2) == ["q0", "q1"]
