@@ -110,6 +110,20 @@ class LoopOwner:
         self.loop = here
         return True
 
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Move to the running loop for good, unless what follows fails.
+
+        Raises:
+            ClientClosedError: The object works in another loop.
+        """
+        self.enter()
+        try:
+            yield
+        except BaseException:
+            self.leave()
+            raise
+
     def leave(self) -> None:
         """Let any loop be entered next."""
         self.loop = None

@@ -273,10 +273,11 @@ class WebhookReceiver(Handlers):
                 self._is_auto_started = False
                 return
             raise ClientClosedError("This receiver is running already: start it once.")
-        await self._inbox.open()
-        self._owner.enter()
-        self._is_closed = False
-        self._worker.start()
+        with self._owner.entering():  # at once: deliveries that come together start it once
+            self._is_closed = False
+            await self._worker.prepare()
+        if self.alive:  # it may be closed by now
+            self._worker.start()
 
     async def aclose(self) -> None:
         """Refuse further deliveries, finish what is due, and close the inbox.

@@ -75,6 +75,10 @@ class HandlerPolicy:
     """Seconds for which events of a shared inbox wait for a handler whose processes are gone,
     as in a restart; then they are over without it."""
 
+    def share(self, handlers: int) -> int:
+        """Return how many runs at once each of so many handlers may have."""
+        return max(1, self.concurrency // max(1, handlers))
+
     def pause(self, failures: int, draw: float) -> float | None:
         """Return seconds to wait after a failure; None: it was the last.
 

@@ -22,6 +22,7 @@ from gather_async.webhooks.inbox import (
     Inbox,
     StoredEvent,
 )
+from gather_async.webhooks.known_handlers import KnownHandlers
 from gather_async.webhooks.runs import (
     HandlerEnded,
     HandlerPolicy,
@@ -38,7 +39,6 @@ _LOG = logging.getLogger("gather_async.webhooks")
 _TRIED_AGAIN: Final = "The webhook inbox failed; it is tried again"
 _STORAGE_PAUSE: Final = 1.0  # seconds before a failed inbox is tried again
 _PRUNE_EVERY: Final = 600.0
-_ANNOUNCE_EVERY: Final = 60.0  # far below the shortest time for which handlers are kept
 # Seconds between polls for events that wake waiters: 0.3 s is promised, a poll costs 60 us.
 _PUBLISHED_EVERY: Final = 0.2
 # A process that dies as often on one event will do so again; deployments kill some, too.
@@ -74,19 +74,22 @@ class Worker:
     _held: dict[str, HeldEvent] = field(factory=dict)
     _active: Counter[str] = field(factory=Counter)
     _lines: dict[str, deque[HeldEvent]] = field(factory=dict)
-    _known: Mapping[str, frozenset[str]] = field(factory=dict)
-    _known_at: float = -math.inf
-    _announced: Mapping[str, frozenset[str]] = field(factory=dict)
+    _known: KnownHandlers = field(factory=KnownHandlers)
     _batch: int = 1
     _position: int | None = None
-    _next_announcement: float = -math.inf
     _next_renewal: float = math.inf
     _next_prune: float = -math.inf
     _next_published: float = -math.inf
 
+    async def prepare(self) -> None:
+        """Open the inbox, and let other processes know of the handlers."""
+        self.forget()
+        await self.inbox.open()
+        with contextlib.suppress(Exception):  # the work begins with it, and says what failed
+            await self._announce()
+
     def start(self) -> None:
         """Begin, in the running loop."""
-        self.forget()
         self._is_draining = False
         self._main = asyncio.create_task(self._work(), name="webhook worker")
 
@@ -98,8 +101,7 @@ class Worker:
         """Forget a loop that ended without `drain`."""
         self._main, self._wake = None, asyncio.Event()
         self._held, self._active, self._lines = {}, Counter(), {}
-        self._announced, self._next_announcement = {}, -math.inf
-        self._position, self._known_at = None, -math.inf
+        self._position, self._known = None, KnownHandlers()
 
     async def drain(self) -> None:
         """Finish what is due, for as long as the policy allows, then cancel what still runs.
@@ -156,18 +158,13 @@ class Worker:
 
     async def _announce(self) -> None:
         """Record which handlers are here, so that other processes leave them their events."""
-        handlers = {name: handler.events for name, handler in self.handlers.items()}
-        now = self.clock.monotonic()
-        if not handlers or (handlers == self._announced and now < self._next_announcement):
-            return
-        await self.inbox.announce(
-            self.receivers[0],
-            handlers,
-            former=self.receivers[1:],
+        await self._known.announce(
+            self.inbox,
+            self.receivers,
+            {name: handler.events for name, handler in self.handlers.items()},
             keep_for=self.policy.keep_handlers,
+            now=self.clock.monotonic(),
         )
-        self._announced = handlers
-        self._next_announcement = now + min(_ANNOUNCE_EVERY, self.policy.keep_handlers / 3)
 
     # Claims
 
@@ -200,15 +197,18 @@ class Worker:
         result = await self.inbox.claim(
             self.receivers[0], handlers, limit=limit, lease=self._lease()
         )
-        self._known, self._known_at = result.handlers, self.clock.monotonic()
+        self._known.record(result.handlers, self.clock.monotonic())
+        if self._known.are_lost:
+            self.wake()
         return result
 
     def _room(self, handler: str) -> int:
         """Return how many runs of a handler may begin now."""
-        return self._share() - self._active[handler] - len(self._lines.get(handler, ()))
-
-    def _share(self) -> int:
-        return max(1, self.policy.concurrency // max(1, len(self.handlers)))
+        return (
+            self.policy.share(len(self.handlers))
+            - self._active[handler]
+            - len(self._lines.get(handler, ()))
+        )
 
     def _lease(self) -> float:
         return self.policy.lease if self.inbox.is_shared else math.inf
@@ -269,7 +269,7 @@ class Worker:
     def _begin(self, name: str) -> None:
         """Begin runs of a handler while its share has a slot."""
         line = self._lines.get(name, deque())
-        while line and self._active[name] < self._share():
+        while line and self._active[name] < self.policy.share(len(self.handlers)):
             held = line.popleft()
             held.lined_up.discard(name)
             # Another process may have run it since the lease ended.
@@ -321,7 +321,7 @@ class Worker:
     async def _end(self, held: HeldEvent) -> None:
         """Report an event whose last handler has ended here."""
         held.cancel_timers()
-        if self.clock.monotonic() > self._known_at + _FRESH:
+        if self.clock.monotonic() > self._known.at + _FRESH:
             with contextlib.suppress(Exception):  # the list of a moment ago will do
                 await self._claimed((), 0)
         await self._report([self._last_report(held)])
@@ -329,7 +329,7 @@ class Worker:
 
     def _last_report(self, held: HeldEvent, *, is_new: bool = False) -> ClaimReport:
         return last_report(
-            held, self.handlers, self._known, now=self.clock.monotonic(), is_new=is_new
+            held, self.handlers, self._known.events, now=self.clock.monotonic(), is_new=is_new
         )
 
     async def _report(self, reports: Sequence[ClaimReport]) -> None:

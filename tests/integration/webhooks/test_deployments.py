@@ -103,6 +103,65 @@ async def test_rolling_deployment(clock: VirtualClock, tmp_path: Path) -> None:
     assert {state: count for state, count in counts.items() if count} == {EventState.DONE: 9}
 
 
+async def test_handlers_of_others_outlive_the_storage(clock: VirtualClock, tmp_path: Path) -> None:
+    """A file that was deleted takes the list of handlers along; no event is over without one."""
+    one, other = receiver(clock, tmp_path), receiver(clock, tmp_path)
+    runs: list[str] = []
+
+    @one.on("*", name="one")
+    async def first(event: WebhookEvent) -> None:
+        runs.append(f"one {event.data['n']}")
+
+    @other.on("*", name="other")
+    async def second(event: WebhookEvent) -> None:
+        runs.append(f"other {event.data['n']}")
+
+    async with one, other:
+        await deliver(one, clock, n=0)
+        await clock.sleep(3)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for n in (1, 2):
+            assert (await deliver(one, clock, n=n)).status == 200
+        await clock.sleep(3)
+        assert sorted(runs) == [f"{name} {n}" for name in ("one", "other") for n in range(3)]
+
+
+async def test_handlers_are_known_once_it_runs(clock: VirtualClock, tmp_path: Path) -> None:
+    """Another process that claims an event right after the start leaves it to these handlers."""
+    hooks = receiver(clock, tmp_path)
+
+    @hooks.on("interview.updated", name="note")
+    async def note(event: WebhookEvent) -> None: ...
+
+    async with hooks:
+        found = await hooks.inbox.claim(hooks.name, (), limit=0, lease=1.0)
+    assert found.handlers == {"note": {"interview.updated"}}
+
+
+async def test_deliveries_that_come_together_start_it_once(tmp_path: Path) -> None:
+    """Without a lifespan the first delivery starts the receiver, and those beside it don't."""
+    hooks = WebhookReceiver(SECRET, inbox=SQLiteInbox(tmp_path / "absent" / "i.db"))
+    assert not await hooks.ensure_started()
+    (tmp_path / "absent").mkdir()
+    assert all(await asyncio.gather(*(hooks.ensure_started() for _ in range(5))))
+    workers = [task for task in asyncio.all_tasks() if task.get_name() == "webhook worker"]
+    assert len(workers) == 1
+    await hooks.aclose()
+
+
+async def test_closed_while_it_starts(tmp_path: Path) -> None:
+    """A receiver that is closed before its inbox is open doesn't run afterwards."""
+    hooks = WebhookReceiver(SECRET, inbox=SQLiteInbox(tmp_path / "i.db"))
+    starting = asyncio.create_task(hooks.start())
+    await asyncio.sleep(0)
+    await hooks.aclose()
+    await starting
+    assert not hooks.alive
+    assert "webhook worker" not in {task.get_name() for task in asyncio.all_tasks()}
+    await hooks.aclose()
+
+
 async def test_handlers_of_other_events(clock: VirtualClock, tmp_path: Path) -> None:
     """A process leaves the events that only another wants to it, even while that is away."""
     web, worker = receiver(clock, tmp_path), receiver(clock, tmp_path)
