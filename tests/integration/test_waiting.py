@@ -733,18 +733,6 @@ async def test_completion_returns_the_whole_candidate_interview() -> None:
         assert len(singles) == 6
 
 
-async def test_a_timeout_shows_what_was_read_alone_rather_than_what_the_list_shows() -> None:
-    """List items of candidate interviews have few fields; the error has all that were read."""
-    async with an_invite(2) as world:
-        wait = world.gather.candidate_interviews.wait_until_completed
-        waits = [asyncio.ensure_future(wait(each, timeout=200.0)) for each in world.ids]
-        await asyncio.wait(waits)
-        for waiting in waits:
-            error = waiting.exception()
-            assert isinstance(error, WaitTimeoutError)
-            assert error.last.invite_token
-
-
 async def test_a_finished_one_whose_read_fails_holds_up_no_one_else() -> None:
     """The list shows who has finished; where the read of one fails for ever, others return."""
     async with an_invite(4) as world:

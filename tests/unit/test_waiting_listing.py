@@ -4,12 +4,12 @@ import asyncio
 import math
 import random
 
-from gather_async import GatherConnectionError, PollPolicy, Question, RateLimit
+from gather_async import CandidateInterview, GatherConnectionError, PollPolicy, Question, RateLimit
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollBudget
-from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.conditions import audio_ready, completed
 from gather_async.waiting.scheduler import Scheduler
-from gather_async.waiting.targets import ListIndex, Waiter
+from gather_async.waiting.targets import ListIndex, Target, Waiter
 
 
 class Listed:
@@ -195,3 +195,16 @@ async def test_a_list_is_checked_after_half_of_the_timeout() -> None:
     assert listed.plan(15.0, 1) == [None]
     listed.show("processing", 21.0)
     assert listed.plan(21.0, 2) == ["q0", "q1"]
+
+
+async def test_a_list_item_with_few_fields_hides_nothing_that_was_read() -> None:
+    """What a timeout shows is the last whole object, whatever a list item left out of it."""
+    condition = completed({}, lambda: 0.0)
+    target = Target[CandidateInterview]("link", began=0.0, read_at=0.0)
+    target.add(Waiter("link", PollPolicy(), 0.0, math.inf, print))
+    whole, listed = (CandidateInterview(id="link", invite_token=each) for each in ("secret", None))
+    assert not list(target.record(condition, listed, 0.0, 0.0, is_own=False))
+    assert target.last is listed
+    assert not list(target.record(condition, whole, 1.0, 1.0, is_own=True))
+    assert not list(target.record(condition, listed, 2.0, 2.0, is_own=False))
+    assert target.last is whole

@@ -153,6 +153,18 @@ async def test_a_list_without_the_awaited_is_given_up() -> None:
     assert world.sweep() == 40
 
 
+async def test_a_search_that_was_given_up_hinders_no_later_one() -> None:
+    """What is awaited later is searched for, though what was awaited first is not in the list."""
+    others = [f"other{number}" for number in range(20_000)]
+    world = Simulated(others, 50)
+    world.wait_for(names(40))
+    world.sweep()
+    world.ids = [f"new{number}" for number in range(100)] + others
+    world.wait_for(world.ids[:100])
+    world.sweep()
+    assert world.sweep() <= 40 + 2
+
+
 async def test_an_empty_list_is_suspended_after_a_few_searches() -> None:
     """A list that never shows anything is no longer searched for newcomers."""
     world = Simulated([], 50)
