@@ -122,10 +122,10 @@ class Worker:
 
     async def _abort(self) -> None:
         """Cancel what still runs, and give the events back once it has ended."""
-        assert self._main is not None  # noqa: S101 - it was started
         self._lines = {}  # what ends now makes room for no other
         runs = [run for held in self._held.values() for run in held.running.values()]
-        rest = [task for task in (self._main, *runs) if not task.done()]
+        main = () if self._main is None else (self._main,)  # a second call may have ended it
+        rest = [task for task in (*main, *runs) if not task.done()]
         for task in rest:
             task.cancel()
         if rest:

@@ -335,6 +335,22 @@ async def test_drain_ends_in_time(clock: VirtualClock, tmp_path: Path) -> None:
     assert (started, ended) == (["x", "x"], ["x"])
 
 
+async def test_closed_from_two_sides(clock: VirtualClock) -> None:
+    """Closing it twice at once, as a signal and a lifespan may, ends it once, for both."""
+    hooks, seen = receiver(clock), list[str]()
+
+    @hooks.on("x", allow_unknown=True)
+    async def slow(event: WebhookEvent) -> None:
+        await clock.sleep(1.0)
+        seen.append(event.event)
+
+    await hooks.start()
+    await deliver(hooks, clock)
+    await asyncio.gather(*(hooks.aclose() for _ in range(3)))
+    assert seen == ["x"]
+    assert not hooks.alive
+
+
 async def test_cancelled_close_cancels_handlers(clock: VirtualClock) -> None:
     """Cancelling `aclose` leaves no handler running."""
     hooks, ended = receiver(clock, handling=HandlerPolicy(drain=1e6)), list[str]()
