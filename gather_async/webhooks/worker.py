@@ -146,15 +146,15 @@ class Worker:
             self._wake.clear()
             try:
                 await self._announce()
-                due_at = await self._claim()
+                due_at, has_failed = await self._claim(), False
                 await self._maintain()
                 await self._publish()
             except Exception as error:
                 _LOG.exception(_TRIED_AGAIN, extra=log_fields(error=error))
-                due_at = self.clock.monotonic() + _STORAGE_PAUSE
+                due_at, has_failed = self.clock.monotonic() + _STORAGE_PAUSE, True
             if self._is_draining and not self._held and not self._waits_for(due_at):
                 return
-            await self._pause(due_at)
+            await self._pause(due_at, has_failed=has_failed)
 
     async def _announce(self) -> None:
         """Record which handlers are here, so that other processes leave them their events."""
@@ -387,11 +387,11 @@ class Worker:
                 self.on_published(event)
         self._position = found.position
 
-    async def _pause(self, due_at: float | None) -> None:
-        """Wait until something is due or `wake` is called."""
+    async def _pause(self, due_at: float | None, *, has_failed: bool) -> None:
+        """Wait until something is due, which is nothing else after a failure, or for `wake`."""
         now = self.clock.monotonic()
         waits = [] if due_at is None else [due_at - now]
-        if self.inbox.is_shared:
+        if self.inbox.is_shared and not has_failed:
             waits.append(self.policy.poll)
             if self._held:
                 waits.append(self._next_renewal - now)

@@ -800,6 +800,36 @@ async def test_worker_outlives_failing_storage(clock: VirtualClock) -> None:
         assert seen == ["x"]
 
 
+@pytest.mark.parametrize("has_listener", [False, True])
+async def test_failing_storage_is_asked_once_a_second(
+    clock: VirtualClock, *, has_listener: bool
+) -> None:
+    """While a shared inbox is away, what is overdue there, such as a renewal, hurries nothing."""
+
+    class Shared(FlakyInbox):
+        is_shared = True  # type: ignore[assignment]  # of other processes
+
+    inbox = Shared(clock=clock)
+    hooks = receiver(clock, inbox=inbox, handling=HandlerPolicy(lease=3.0, poll=0.1))
+    started = asyncio.Event()
+    if has_listener:
+        hooks.subscribe(lambda *_: None)
+
+    @hooks.on("*")
+    async def slow(event: WebhookEvent) -> None:
+        started.set()
+        await clock.sleep(100.0)
+
+    async with hooks:
+        await deliver(hooks, clock)
+        await started.wait()
+        inbox.failing_claims, began = 30, clock.monotonic()
+        while inbox.failing_claims:
+            await clock.sleep(1.0)
+        assert clock.monotonic() - began >= 29.0
+        await clock.sleep(100.0)
+
+
 async def test_cancelled_receive(clock: VirtualClock) -> None:
     """A delivery whose sender hung up while it was stored is handled all the same."""
     inbox, handled = FlakyInbox(), asyncio.Event()
