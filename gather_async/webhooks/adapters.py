@@ -259,7 +259,13 @@ def aiohttp_handler(
 
 
 async def _read(request: "web.Request", max_body: int) -> bytes | None:
-    """Return the body; None if it is too large, of which no more is kept than the limit."""
+    """Return the body; None if it is too large, of which no more is kept than the limit.
+
+    Raises:
+        HTTPBadRequest: A part of it was read before, and is gone.
+    """
+    from aiohttp import web  # noqa: PLC0415 - as above
+
     if (request.content_length or 0) > max_body:
         return None
     body = bytearray()
@@ -270,6 +276,13 @@ async def _read(request: "web.Request", max_body: int) -> bytes | None:
     if not body:
         # A middleware may have read it; aiohttp keeps what `read` returned.
         body += await request.read()
+    is_plain = "Content-Encoding" not in request.headers
+    if is_plain and request.content_length not in {None, len(body)}:
+        _log.error(
+            "A webhook's body was taken from its stream before the receiver could read it: "
+            "let middlewares call request.read(), which keeps it."
+        )
+        raise web.HTTPBadRequest
     return bytes(body) if len(body) <= max_body else None
 
 
