@@ -26,6 +26,7 @@ __all__ = [
     "HandlerPolicy",
     "HeldEvent",
     "STUBBORN",
+    "StorageLog",
     "kind_of",
     "last_report",
     "run_handler",
@@ -102,6 +103,27 @@ def validate_parts(inbox: Inbox, handling: HandlerPolicy) -> None:
         raise ConfigurationError(f"inbox must be an inbox, as SQLiteInbox(path) is, not {kind}.")
     if not isinstance(handling, HandlerPolicy):
         raise ConfigurationError("handling must be a HandlerPolicy.")
+
+
+@define
+class StorageLog:
+    """The log of an inbox's outages: a line as one begins, with the failure, and one at its end."""
+
+    is_away: bool = False
+    """Whether the last thing that was asked of it failed."""
+
+    def failed(self, error: Exception) -> None:
+        """Record a failure, after which it is tried again."""
+        if not self.is_away:
+            text = "The webhook inbox failed; it is tried again until it works"
+            _log.error(text, exc_info=error, extra=log_fields(error=error))
+        self.is_away = True
+
+    def succeeded(self) -> None:
+        """Record that it does what it is asked."""
+        if self.is_away:
+            _log.warning("The webhook inbox works again")
+        self.is_away = False
 
 
 @frozen

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from gather_async.clock import Clock, wait
-from gather_async.observability import EventListeners, log_fields
+from gather_async.observability import EventListeners
 from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
@@ -27,6 +27,7 @@ from gather_async.webhooks.runs import (
     HandlerEnded,
     HandlerPolicy,
     HeldEvent,
+    StorageLog,
     last_report,
     run_handler,
     wanted_here,
@@ -36,7 +37,6 @@ __all__ = ["Worker"]
 
 _LOG = logging.getLogger("gather_async.webhooks")
 
-_TRIED_AGAIN: Final = "The webhook inbox failed; it is tried again"
 _STORAGE_PAUSE: Final = 1.0  # seconds before a failed inbox is tried again
 _PRUNE_EVERY: Final = 600.0
 # Seconds between polls for events that wake waiters: 0.3 s is promised, a poll costs 60 us.
@@ -75,6 +75,7 @@ class Worker:
     _active: Counter[str] = field(factory=Counter)
     _lines: dict[str, deque[HeldEvent]] = field(factory=dict)
     _known: KnownHandlers = field(factory=KnownHandlers)
+    _storage: StorageLog = field(factory=StorageLog)
     _batch: int = 1
     _position: int | None = None
     _next_renewal: float = math.inf
@@ -146,15 +147,16 @@ class Worker:
             self._wake.clear()
             try:
                 await self._announce()
-                due_at, has_failed = await self._claim(), False
+                due_at = await self._claim()
                 await self._maintain()
                 await self._publish()
+                self._storage.succeeded()
             except Exception as error:
-                _LOG.exception(_TRIED_AGAIN, extra=log_fields(error=error))
-                due_at, has_failed = self.clock.monotonic() + _STORAGE_PAUSE, True
+                self._storage.failed(error)
+                due_at = self.clock.monotonic() + _STORAGE_PAUSE
             if self._is_draining and not self._held and not self._waits_for(due_at):
                 return
-            await self._pause(due_at, has_failed=has_failed)
+            await self._pause(due_at)
 
     async def _announce(self) -> None:
         """Record which handlers are here, so that other processes leave them their events."""
@@ -328,9 +330,8 @@ class Worker:
         self._held.pop(held.claimed.event.key, None)
 
     def _last_report(self, held: HeldEvent, *, is_new: bool = False) -> ClaimReport:
-        return last_report(
-            held, self.handlers, self._known.events, now=self.clock.monotonic(), is_new=is_new
-        )
+        now, known = self.clock.monotonic(), self._known.events
+        return last_report(held, self.handlers, known, now=now, is_new=is_new)
 
     async def _report(self, reports: Sequence[ClaimReport]) -> None:
         await self._repeat(lambda: self.inbox.report(reports))
@@ -345,16 +346,15 @@ class Worker:
                 await change()
                 return
             except Exception as error:
-                _LOG.exception(_TRIED_AGAIN, extra=log_fields(error=error))
+                self._storage.failed(error)
             await self.clock.sleep(_STORAGE_PAUSE)
 
     # Upkeep
 
     def _waits_for(self, due_at: float | None) -> bool:
         """Return whether draining waits for that: what is due, or would be lost with memory."""
-        if due_at is None:
-            return False
-        return not self.inbox.is_shared or due_at <= self.clock.monotonic()
+        is_due = due_at is not None and due_at <= self.clock.monotonic()
+        return is_due or (due_at is not None and not self.inbox.is_shared)
 
     async def _maintain(self) -> None:
         """Renew leases and forget old events, if it is time."""
@@ -387,11 +387,11 @@ class Worker:
                 self.on_published(event)
         self._position = found.position
 
-    async def _pause(self, due_at: float | None, *, has_failed: bool) -> None:
+    async def _pause(self, due_at: float | None) -> None:
         """Wait until something is due, which is nothing else after a failure, or for `wake`."""
         now = self.clock.monotonic()
         waits = [] if due_at is None else [due_at - now]
-        if self.inbox.is_shared and not has_failed:
+        if self.inbox.is_shared and not self._storage.is_away:
             waits.append(self.policy.poll)
             if self._held:
                 waits.append(self._next_renewal - now)

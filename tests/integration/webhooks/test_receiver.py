@@ -784,8 +784,13 @@ class FlakyInbox(MemoryInbox):
         return taken
 
 
-async def test_worker_outlives_failing_storage(clock: VirtualClock) -> None:
-    """When events can't be claimed for a while, handlers run as soon as they can."""
+async def test_worker_outlives_failing_storage(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When events can't be claimed for a while, handlers run as soon as they can.
+
+    The log has one line when that begins, with the failure, and one when it ends.
+    """
     inbox, seen = FlakyInbox(), list[str]()
     hooks = receiver(clock, inbox=inbox)
 
@@ -798,6 +803,12 @@ async def test_worker_outlives_failing_storage(clock: VirtualClock) -> None:
         await deliver(hooks, clock)
         await clock.sleep(10)
         assert seen == ["x"]
+        inbox.failing_claims = 3
+        assert (await deliver(hooks, clock, n=1)).status == 200
+        await clock.sleep(10)
+    lines = [each for each in caplog.records if "webhook inbox" in each.getMessage()]
+    assert ["again until" in each.getMessage() for each in lines] == [True, False] * 2
+    assert [each.exc_info is not None for each in lines] == [True, False] * 2
 
 
 @pytest.mark.parametrize("has_listener", [False, True])
