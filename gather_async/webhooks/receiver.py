@@ -22,7 +22,7 @@ from gather_async.loops import LoopOwner
 from gather_async.observability import EventListeners, log_fields, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
-from gather_async.webhooks import adapters
+from gather_async.webhooks import adapters, signing
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.dead_letters import DeadLetterPublisher, OnDeadLetter, change_letters
 from gather_async.webhooks.handlers import Handlers
@@ -30,7 +30,6 @@ from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy, validate_parts
-from gather_async.webhooks.signing import Secrets, TenantSecrets, receiver_names, validate_token
 from gather_async.webhooks.worker import Worker
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class WebhookReceiver(Handlers):
         self,
         secret: Secret | Sequence[Secret] | None = None,
         *,
-        secrets: TenantSecrets | None = None,
+        secrets: signing.TenantSecrets | None = None,
         name: str | None = None,
         tolerance: float = 300.0,
         inbox: Inbox | None = None,
@@ -66,7 +65,7 @@ class WebhookReceiver(Handlers):
         handling: HandlerPolicy = HandlerPolicy(),  # noqa: B008 - frozen
         body_timeout: float = 10.0,
         unsigned_token: str | None = None,
-        tenant_path: str = "/webhooks/gather",
+        tenant_path: str = signing.TENANT_PATH,
         on_dead_letter: OnDeadLetter | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -81,7 +80,7 @@ class WebhookReceiver(Handlers):
                 tenant comes from the path; with a mapping and none in the path all are tried.
             name: Under which its events are stored: receivers of one name share their
                 events, in whatever process, and those of other names in one inbox
-                never see them. None: made of the secret, or ``tenants``.
+                never see them. None: made of the secret, or of ``tenant_path``.
             tolerance: Seconds that a signature's timestamp may differ from now. The last
                 attempt comes 6 minutes after the first; whether it carries a new
                 timestamp is undocumented.
@@ -110,8 +109,8 @@ class WebhookReceiver(Handlers):
         validate_parts(self._inbox, handling)
         self._body_timeout = body_timeout
         self._dead_letters = DeadLetterPublisher(self._clock, on_dead_letter)
-        secrets_of = Secrets.of(secret, secrets, tenant_path)
-        receivers = receiver_names(name, secrets_of)
+        secrets_of = signing.Secrets.of(secret, secrets, tenant_path)
+        receivers = signing.receiver_names(name, secrets_of)
         self._worker = Worker(
             self._inbox,
             self.handlers,
@@ -126,7 +125,7 @@ class WebhookReceiver(Handlers):
         getattr(self._inbox, "replay_listeners", []).append(self._worker.wake)
         self._ingest = Ingest(
             secrets=secrets_of,
-            unsigned_token=validate_token(unsigned_token),
+            unsigned_token=signing.validate_token(unsigned_token),
             tolerance=signatures.validate_tolerance(tolerance),
             max_body=max_body,
             inbox=self._inbox,

@@ -21,6 +21,7 @@ from gather_async.webhooks.events import WebhookEvent, decode_event
 __all__ = [
     "Secrets",
     "SignedSample",
+    "TENANT_PATH",
     "TenantSecret",
     "TenantSecrets",
     "UnknownTenantError",
@@ -33,6 +34,8 @@ __all__ = [
     "validate_token",
     "verify",
 ]
+
+TENANT_PATH: Final = "/webhooks/gather"
 
 
 @hide_arguments
@@ -212,7 +215,7 @@ class Secrets:
     own: tuple[TenantSecret, ...] = ()
     """Those of the one tenant; none if there are many."""
     tenants: TenantSecrets | None = None
-    path: str = "/webhooks/gather"
+    path: str = TENANT_PATH
 
     @classmethod
     def of(cls, secret: Any, tenants: TenantSecrets | None, path: str) -> "Secrets":
@@ -333,7 +336,10 @@ def receiver_names(name: str | None, secrets: Secrets) -> tuple[str, ...]:
             raise ConfigurationError("name must be 1 to 64 letters, digits, dots, dashes or _.")
         return name, ""
     if not secrets.own:
-        return "tenants", ""
+        # Receivers of one application, and so of one inbox, have paths of their own.
+        path = secrets.path.strip("/")
+        is_usual = path == TENANT_PATH.strip("/")
+        return "tenants" if is_usual else f"tenants-{fingerprint(path)}", ""
     return (*dict.fromkeys(fingerprint(each.secret) for each in secrets.own), "")
 
 

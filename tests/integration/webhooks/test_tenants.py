@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import sys
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
 from gather_async.errors import ConfigurationError
-from gather_async.webhooks import WebhookReceiver, sample, verify
+from gather_async.webhooks import EventState, MemoryInbox, WebhookReceiver, sample, verify
 
 TENANTS = {"acme": "s1", "globex": "s2"}
 
@@ -112,6 +114,28 @@ def test_options_of_tenants_are_checked(options: Any, said: str) -> None:
         WebhookReceiver(secrets=TENANTS, **options)
     with pytest.raises(ConfigurationError, match="unsigned_token"):
         WebhookReceiver("s1", unsigned_token=5)  # type: ignore[arg-type]  # on purpose
+
+
+async def test_receivers_with_paths_of_their_own_share_an_inbox() -> None:
+    """Each has its events, and its handlers run for no one else's, though none has a name."""
+    inbox, got = MemoryInbox(), list[str]()
+    paths = ("/webhooks/gather", "/hooks/eu", "hooks/us/")
+    receivers = [WebhookReceiver(secrets=TENANTS, inbox=inbox, tenant_path=each) for each in paths]
+    delivery = sample("interview.updated", secret="s1")
+    async with AsyncExitStack() as stack:
+        for path, hooks in zip(paths, receivers, strict=True):
+            await stack.enter_async_context(hooks)
+            hooks.on("interview.updated", name=path)(partial(_note, got, path))
+        for path, hooks in zip(paths, receivers, strict=True):
+            at = f"/{path.strip('/')}/acme"
+            assert (await hooks.receive(delivery.body, delivery.headers, path=at)).status == 200
+        while (await inbox.counts()).get(EventState.DONE) != len(paths):  # noqa: ASYNC110 - a store
+            await asyncio.sleep(0.001)
+    assert sorted(got) == sorted(paths)
+
+
+async def _note(got: list[str], path: str, _: object) -> None:
+    got.append(path)
 
 
 async def test_mapping_that_became_empty() -> None:
