@@ -13,7 +13,7 @@ from attrs import define, field
 
 from gather_async.clock import Clock, wait
 from gather_async.observability import EventListeners
-from gather_async.webhooks.handlers import Handler
+from gather_async.webhooks.handlers import Handler, KnownHandlers
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
     ClaimReport,
@@ -22,7 +22,6 @@ from gather_async.webhooks.inbox import (
     Inbox,
     StoredEvent,
 )
-from gather_async.webhooks.known_handlers import KnownHandlers
 from gather_async.webhooks.runs import (
     HandlerEnded,
     HandlerPolicy,
