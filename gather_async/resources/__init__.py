@@ -43,6 +43,9 @@ if not TYPE_CHECKING:  # a checker that saw `__getattr__` would accept any name
         value = globals()[name] = getattr(organization, name)
         return value
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 class _OfOrganization:
     """Attribute of a client whose class is imported, and the object made, when first used."""

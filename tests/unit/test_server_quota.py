@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gather_async.protocol.server_quota import ServerQuota, read_rate_headers, read_reset_after
+from gather_async.protocol.rolling_windows import RateLimit, RollingWindows
+from gather_async.protocol.server_quota import (
+    ServerQuota,
+    ServerQuotaTracker,
+    read_rate_headers,
+    read_reset_after,
+)
 
 
 def _headers(limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
@@ -89,3 +95,29 @@ def test_no_text_breaks_the_reading(limit: str, remaining: str, reset: str) -> N
     """Any text gives a quota within its limit, or None."""
     quota = read_rate_headers(_headers(limit, remaining, reset))
     assert quota is None or 0 <= quota.remaining <= quota.limit
+
+
+def test_of_windows_with_one_limit_the_likeliest_is_corrected() -> None:
+    """Headers name a limit, not its period: what was sent before tells which one they mean."""
+    windows = RollingWindows([RateLimit(10, per=1), RateLimit(10, per=60)])
+    tracker = ServerQuotaTracker(windows)
+    for _ in range(4):
+        windows.sent()
+        windows.answered(0.0)
+    windows.sent()
+    quota = ServerQuota(10, 2)  # eight were counted: our five, and three of others
+    tracker.observe(quota, sent_at=10.0, now=10.1, reset_in=None)
+    assert [each.external for each in windows.windows] == [0, 3]
+
+
+def test_a_learned_limit_gets_another_period_if_that_fits_better() -> None:
+    """The first answer fits every period; the shortest is taken until another explains more."""
+    windows = RollingWindows([RateLimit(100, per=1), RateLimit(1000, per=60)])
+    tracker, periods = ServerQuotaTracker(windows), list[float]()
+    for at, remaining in ((0.0, 6), (10.0, 5)):
+        windows.sent()
+        tracker.observe(ServerQuota(7, remaining), sent_at=at, now=at, reset_in=None)
+        windows.answered(at)
+        periods.append(windows.windows[-1].period)
+    assert periods == [1, 60]
+    assert windows.used(windows.windows[-1], 10.0) == 2
