@@ -188,9 +188,10 @@ class ListIndex(Generic[T]):
     """
 
     def __init__(self, condition: Condition[T], targets: Mapping[str, Target[T]]) -> None:
-        self.lost = 0
+        self.lost: int = 0
         self.pages: int | None = None
-        self.is_doubted = self._is_trusted = False
+        self.is_doubted: bool = False
+        self._is_trusted = False
         self._condition, self._targets = condition, targets
         self._on: defaultdict[int, dict[str, Target[T]]] = defaultdict(dict)
         self._size = 0
