@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import statistics
 import tempfile
 import time
 import timeit
@@ -131,9 +132,35 @@ def _verify() -> float:
     return min(seconds) / 500 * 1e6
 
 
+async def _tenants(*, forged: bool) -> float:
+    """Return the CPU of a delivery to one of 500 tenants by path, beside that of one secret."""
+    names = [f"t{number}" for number in range(500)]
+    hooks = {
+        "/": WebhookReceiver(SECRET),
+        "/webhooks/gather/t499": WebhookReceiver(secrets={name: SECRET + name for name in names}),
+    }
+    ratios = list[float]()
+    for _ in range(15):
+        costs = list[float]()
+        for (path, receiver), secret in zip(hooks.items(), (SECRET, f"{SECRET}t499"), strict=True):
+            signed_with = "another" if forged else secret
+            sent = [sample("interview.updated", secret=signed_with) for _ in range(500)]
+            began = time.process_time()
+            for each in sent:
+                reply = await receiver.receive(each.body, each.headers, path=path)
+                assert reply.status == (401 if forged else 200)
+            costs.append(time.process_time() - began)
+        ratios.append(costs[1] / costs[0])
+    return statistics.median(ratios)
+
+
 def figures() -> Iterator[Figure]:
     """Measure, and give each figure as it is there."""
     yield Figure("webhook verified", f"{_verify():.0f} us")
+    for name in ("valid", "forged"):
+        ratio = asyncio.run(_tenants(forged=name == "forged"))
+        label = f"webhook of one of 500 tenants by path, {name}"
+        yield Figure(label, f"{ratio:.2f} x one secret", "<= 1.5", ratio <= 1.5)
     with tempfile.TemporaryDirectory() as folder:
         files = (SQLiteInbox(Path(folder) / f"{n}.db") for n in range(5))
         yield from by_store(MemoryInbox, "MemoryInbox")

@@ -31,6 +31,7 @@ __all__ = ["Handler", "Handlers", "KnownHandlers", "Registration", "nearest_even
 
 _log = logging.getLogger("gather_async.webhooks")
 _ANNOUNCE_EVERY: Final = 60.0  # far below the shortest time for which handlers are kept
+_LOSS_PAUSE: Final = 1.0  # seconds; an inbox that keeps no handlers must not be asked without end
 
 # A known name narrows the class of events that the decorator wants, on purpose.
 # mypy: disable-error-code="overload-overlap"
@@ -244,6 +245,7 @@ class KnownHandlers:
     _announced: Mapping[str, frozenset[str]] = field(factory=dict)
     _lost: Mapping[str, frozenset[str]] = field(factory=dict)
     _next_at: float = -math.inf
+    _lost_at: float = -math.inf
 
     async def announce(
         self,
@@ -275,5 +277,6 @@ class KnownHandlers:
         """Record what the inbox says of all handlers."""
         if self._announced.keys() - found.keys():
             self._lost = {name: each for name, each in self.events.items() if name not in found}
-            self.are_lost = True
+            if now >= self._lost_at + _LOSS_PAUSE:
+                self._lost_at, self.are_lost = now, True
         self.events, self.at = {**self._lost, **found}, now

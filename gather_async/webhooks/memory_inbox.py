@@ -67,7 +67,7 @@ class MemoryInbox:
         self._subjects: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._queues: dict[tuple[str, str], list[tuple[float, int, str]]] = {}
         self._handlers: dict[str, dict[str, tuple[frozenset[str], float]]] = {}
-        self.replay_listeners: list[Callable[[], None]] = []
+        self.replay_listeners: set[Callable[[], None]] = set()
 
     async def open(self) -> None:
         """Do nothing: memory is there."""
@@ -202,7 +202,7 @@ class MemoryInbox:
             self._over[row.state].pop(row.event.key)
             row.state, row.starts, row.failed, row.waits_for = EventState.WAITING, 0, {}, ""
             self._schedule(row, _AT_ONCE)
-        for listener in self.replay_listeners:
+        for listener in tuple(self.replay_listeners):
             listener()
         return len(rows)
 

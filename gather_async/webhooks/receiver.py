@@ -122,7 +122,6 @@ class WebhookReceiver(Handlers):
             has_listeners=lambda: not self._ingest.listeners.is_empty,
             on_published=lambda event: self._ingest.on_published(event),  # noqa: PLW0108 - made below
         )
-        getattr(self._inbox, "replay_listeners", []).append(self._worker.wake)
         self._ingest = Ingest(
             secrets=secrets_of,
             unsigned_token=signing.validate_token(unsigned_token),
@@ -277,6 +276,8 @@ class WebhookReceiver(Handlers):
             await self._worker.prepare()
         if self.alive:  # it may be closed by now
             self._worker.start()
+            listeners: set[Any] = getattr(self._inbox, "replay_listeners", set())
+            listeners.add(self._worker.wake)
 
     async def aclose(self) -> None:
         """Refuse further deliveries, finish what is due, and close the inbox.
@@ -292,6 +293,7 @@ class WebhookReceiver(Handlers):
             await self._worker.drain()
         finally:
             self._owner.leave()
+            getattr(self._inbox, "replay_listeners", set()).discard(self._worker.wake)
             self._is_auto_started = False
             await self._dead_letters.wait_idle(ends)
             if not self._inbox.is_shared:

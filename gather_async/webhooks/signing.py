@@ -1,5 +1,6 @@
 """`verify` and `sign`, at this machine's time."""
 
+import asyncio
 import hmac
 import json
 import re
@@ -257,13 +258,12 @@ class Secrets:
             Exception: The function that returns secrets failed.
         """
         tenant = _below(tenant, self.path) or tenant_in(path, self.path)
-        unknown = (TenantSecret(None, _NO_SECRET, is_known=False),)
         if tenant is not None:
-            return await self._of(tenant) or unknown
+            return await self._of(tenant) or _UNKNOWN
         if not isinstance(self.tenants, Mapping):
             raise UnknownTenantError
         known = self.tenants.items()
-        return [each for name, value in known for each in _of_tenant(name, value)] or unknown
+        return [each for name, value in known for each in _of_tenant(name, value)] or _UNKNOWN
 
     async def _of(self, tenant: str) -> Sequence[TenantSecret]:
         try:
@@ -271,7 +271,9 @@ class Secrets:
                 found = self.tenants.get(tenant)
             else:
                 found = self.tenants(tenant) if self.tenants is not None else None
-                found = await found if isawaitable(found) else found
+                if isawaitable(found):
+                    async with asyncio.timeout(_LONGEST_LOOKUP):
+                        found = await found
         except LookupError:
             return ()
         return () if found is None else _of_tenant(tenant, found)
@@ -281,7 +283,9 @@ class Secrets:
 
 
 # Of this process alone, so that it can't be signed with.
-_NO_SECRET: Final = token_hex(32)
+_UNKNOWN: Final = (TenantSecret(None, token_hex(32), is_known=False),)
+# Seconds; the sender waits for 5. Source: /api-reference/webhooks
+_LONGEST_LOOKUP: Final = 4.0
 
 
 def tenant_in(path: str | None, before: str) -> str | None:

@@ -82,7 +82,7 @@ class SQLiteInbox(SQLInbox):
         self._synchronous: Literal["FULL", "NORMAL"] = synchronous
         self._clock = clock
         self._file: _File | None = None
-        self.replay_listeners: list[Callable[[], None]] = []
+        self.replay_listeners: set[Callable[[], None]] = set()
 
     async def replay(
         self, keys: Collection[str], *, handlers: Collection[str] | None = None
@@ -90,7 +90,7 @@ class SQLiteInbox(SQLInbox):
         """Make events that are over due again; see `Inbox.replay`."""
         count = await super().replay(keys, handlers=handlers)
         if not self.is_shared:
-            for listener in self.replay_listeners:
+            for listener in tuple(self.replay_listeners):
                 listener()
         return count
 

@@ -953,3 +953,15 @@ async def test_what_another_process_completed_meanwhile_is_not_begun(
         # The first waits for the end of its other lease, and is over then.
         assert await elsewhere.counts() == {EventState.WAITING: 1, EventState.DONE: 1}
     await elsewhere.aclose()
+
+
+@pytest.mark.parametrize("make", [MemoryInbox, lambda: SQLiteInbox(":memory:")])
+async def test_a_closed_receiver_is_not_woken_by_replays_any_more(
+    make: Callable[[], MemoryInbox | SQLiteInbox],
+) -> None:
+    """An inbox keeps no receiver, such as those of earlier event loops, once it is closed."""
+    inbox = make()
+    for _ in range(3):
+        async with WebhookReceiver("s1", inbox=inbox):
+            assert len(inbox.replay_listeners) == 1
+    assert not inbox.replay_listeners

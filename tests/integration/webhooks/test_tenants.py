@@ -172,7 +172,7 @@ async def test_secrets_that_fail(
     secrets: Any, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A function that fails, or hangs, is answered with 503 in time, and the log says why."""
-    monkeypatch.setattr("gather_async.webhooks.ingest._LONGEST_LOOKUP", 0.01)
+    monkeypatch.setattr("gather_async.webhooks.signing._LONGEST_LOOKUP", 0.01)
     hooks = WebhookReceiver(secrets=secrets)
     delivery = sample("interview.updated", secret="s1")
     with caplog.at_level(logging.ERROR, "gather_async.webhooks"):
