@@ -1,6 +1,5 @@
 """`GatherClient`: everything wired together."""
 
-import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -8,8 +7,9 @@ from datetime import timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from attrs import asdict, evolve
+from attrs import evolve
 
+from gather_async import endpoint
 from gather_async.clock import Clock, SystemClock
 from gather_async.errors import InvalidRequestError
 from gather_async.models.enums import DeliveryType
@@ -20,32 +20,21 @@ from gather_async.protocol.requests import Request, raw_path
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS, RateLimit
 from gather_async.quota import InProcessLimiter, Limiter, Pace, Priority
-from gather_async.resources import Resources
-from gather_async.session import Options, Session
+from gather_async.resources import CandidateInterviews, Candidates, Interviews, Questions, Resources
+from gather_async.session import Session
 from gather_async.settings import (
     DEFAULT_RETRY,
     DEFAULT_TIMEOUT,
-    PRODUCTION,
-    Defaults,
+    ViewOptions,
+    default_base_url,
     default_user_id,
     proxy_for,
     validate_base_url,
     validate_key,
     validate_lent,
-    validate_max_wait,
-    validate_priority,
-    validate_retry,
     validate_session,
-    without_unset,
 )
-from gather_async.transport import (
-    HTTPSession,
-    HTTPTrace,
-    Timeout,
-    Transport,
-    client_timeout,
-    user_agent,
-)
+from gather_async.transport import HTTPSession, HTTPTrace, Timeout, Transport, user_agent
 from gather_async.unset import UNSET, Unset
 from gather_async.validators import Number, Secret, hide_arguments
 from gather_async.version import __version__
@@ -127,12 +116,18 @@ class GatherClient(Resources):
             ConfigurationError: The key is missing or blank, or an argument can't work.
         """
         start_log()
-        validate_max_wait(max_wait)
-        validate_retry(retry)
+        options = ViewOptions(
+            timeout=timeout,
+            retry=retry,
+            max_wait=max_wait,
+            phone_policy=phone_policy,
+            default_region=default_region,
+            user_id=user_id or default_user_id(),
+        )
         validate_lent(limiter, signals)
-        url = base_url or os.environ.get("GATHER_BASE_URL") or PRODUCTION
         clock, rng = clock or SystemClock(), rng or random.Random()  # noqa: S311 - jitter
-        self._base_url = validate_base_url(url, allow_insecure=allow_insecure)
+        base_url = base_url or default_base_url()
+        self._base_url = validate_base_url(base_url, allow_insecure=allow_insecure)
         self._call_events = CallEvents.of(on_event)
         self._limiter = limiter or InProcessLimiter(
             rate_limits, reserve=reserve, clock=clock, pace=pace
@@ -148,29 +143,30 @@ class GatherClient(Resources):
             limiter=self._limiter,
             clock=clock,
             events=self._call_events,
-            options=Options(
-                timeout=client_timeout(timeout),
-                retry=retry,
-                priority="interactive",
-                max_wait=max_wait,
-            ),
+            options=options,
             rng=rng,
             api_key=validate_key(api_key),
             user_agent=user_agent(__version__),
         )
         self._waits = Waits(session=wired, rate_limits=rate_limits, rng=rng, signals=signals)
-        user_id = user_id or default_user_id()
-        chosen = Defaults(phone_policy=phone_policy, default_region=default_region, user_id=user_id)
-        self._wire(wired, chosen)
+        self._wire(wired, options)
 
     def _make_transport(self, **options: Any) -> Transport:
         return Transport(**options)
 
-    def _wire(self, session: Session, defaults: Defaults) -> None:
-        """Build the resources upon one session, which all share the waits."""
-        self._session = session
-        self._defaults = defaults
-        self._build(session, self._waits, **asdict(defaults))
+    def _wire(self, session: Session, options: ViewOptions) -> None:
+        """Build the resources upon one session; views of a client share the waits."""
+        self._session, self._options = session, options
+        for name in Resources.__annotations__:
+            vars(self).pop(name, None)  # a view begins as a copy
+        policy, region = options.phone_policy, options.default_region
+        invites = endpoint.candidate_interviews_endpoint(session)
+        self.questions = Questions(
+            endpoint.questions_endpoint(session), self._waits, options.user_id
+        )
+        self.interviews = Interviews(endpoint.interviews_endpoint(session))
+        self.candidates = Candidates(endpoint.candidates_endpoint(session), policy, region)
+        self.candidate_interviews = CandidateInterviews(invites, self._waits)
 
     @property
     def limiter(self) -> Limiter:
@@ -199,17 +195,17 @@ class GatherClient(Resources):
     @property
     def retry(self) -> RetryPolicy:
         """How failed requests are tried again."""
-        return self._session.options.retry
+        return self._options.retry
 
     @property
     def phone_policy(self) -> PhonePolicy:
         """How much must be true of a phone number."""
-        return self._defaults.phone_policy
+        return self._options.phone_policy
 
     @property
     def default_region(self) -> str | None:
         """The region of national phone numbers; None refuses them."""
-        return self._defaults.default_region
+        return self._options.default_region
 
     @property
     def rate_limit_status(self) -> RateLimitStatus:
@@ -227,7 +223,7 @@ class GatherClient(Resources):
         Raises:
             ConfigurationError: ``requests`` is negative.
         """
-        return self._limiter.estimate(requests, priority=self._session.options.priority)
+        return self._limiter.estimate(requests, priority=self._options.priority)
 
     async def request(
         self,
@@ -306,19 +302,20 @@ class GatherClient(Resources):
         Raises:
             ConfigurationError: An option can't work.
         """
-        options = self._session.options
-        changed = {
-            "timeout": timeout if timeout is UNSET else client_timeout(timeout),
-            "retry": validate_retry(retry),
-            "priority": validate_priority(priority),
-            "max_wait": validate_max_wait(max_wait),
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "retry": retry,
+            "priority": priority,
+            "max_wait": max_wait,
+            "phone_policy": phone_policy,
+            "default_region": default_region,
+            "user_id": user_id,
         }
-        given = {"phone_policy": phone_policy, "default_region": default_region, "user_id": user_id}
+        changed = {name: value for name, value in given.items() if value is not UNSET}
+        options = evolve(self._options, **changed)
+        session = self._session.with_options(options, limiter)
         view = copy(self)  # a subclass keeps what it has of its own
-        view._wire(  # noqa: SLF001 - it is of this class
-            self._session.with_options(evolve(options, **without_unset(changed)), limiter),
-            evolve(self._defaults, **without_unset(given)),
-        )
+        view._wire(session, options)  # noqa: SLF001 - it is of this class
         return view
 
     def bulk_invite(

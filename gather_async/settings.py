@@ -3,12 +3,12 @@
 import math
 import os
 import re
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from aiohttp import ClientTimeout
 from attrs import field, frozen
 from attrs.converters import optional
 
@@ -16,26 +16,23 @@ from gather_async.errors import ConfigurationError
 from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.priority_queue import PRIORITY, Priority
-from gather_async.transport import HTTPSession
-from gather_async.unset import UNSET, Unset
-from gather_async.validators import Number, revealed
+from gather_async.session import Options
+from gather_async.transport import HTTPSession, client_timeout
+from gather_async.validators import Instance, Number, revealed
 
 __all__ = [
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUT",
-    "Defaults",
     "PRODUCTION",
     "STAGING",
+    "ViewOptions",
+    "default_base_url",
     "default_user_id",
     "proxy_for",
     "validate_base_url",
     "validate_key",
     "validate_lent",
-    "validate_max_wait",
-    "validate_priority",
-    "validate_retry",
     "validate_session",
-    "without_unset",
 ]
 
 _PLAIN = re.compile(r"[!-\[\]-~]+")
@@ -48,6 +45,11 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds for each attempt of a call."""
 DEFAULT_RETRY = RetryPolicy()
 """The rules by which failed requests are tried again."""
+
+
+def default_base_url() -> str:
+    """Return ``GATHER_BASE_URL``, else the production server."""
+    return os.environ.get("GATHER_BASE_URL") or PRODUCTION
 
 
 def validate_base_url(raw: str, *, allow_insecure: bool = False) -> str:
@@ -178,16 +180,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _is_policy(_: object, __: object, value: Any) -> None:
-    if not isinstance(value, PhonePolicy):
-        raise ConfigurationError("phone_policy must be a PhonePolicy.")
-
-
 @frozen(kw_only=True)
-class Defaults:
-    """Defaults of a client's calls."""
+class ViewOptions(Options):
+    """Options of a client, or of a view of it, as the caller gave them."""
 
-    phone_policy: PhonePolicy = field(validator=_is_policy)
+    timeout: ClientTimeout = field(converter=client_timeout)
+    retry: RetryPolicy = field(validator=Instance(RetryPolicy, "attempts=1 switches it off"))
+    priority: Priority = field(default="interactive", validator=PRIORITY)
+    max_wait: float | None = field(
+        validator=Number(least=0, most=math.inf, unit="seconds", optional=True)
+    )
+    phone_policy: PhonePolicy = field(validator=Instance(PhonePolicy))
     default_region: str | None = field(converter=optional(known_region))
     user_id: str | None
 
@@ -211,48 +214,6 @@ def validate_key(api_key: Any) -> str:
     return key
 
 
-_MAX_WAIT = Number(least=0, most=math.inf, unit="seconds")
-
-
 def default_user_id() -> str | None:
     """Return ``GATHER_USER_ID``; None if it is unset or blank."""
     return os.environ.get("GATHER_USER_ID", "").strip() or None
-
-
-def validate_max_wait(max_wait: float | Unset | None) -> float | Unset | None:
-    """Return ``max_wait`` as given.
-
-    Raises:
-        ConfigurationError: It is not a number of seconds, 0 or more.
-    """
-    if max_wait is None or max_wait is UNSET:
-        return max_wait
-    seconds: float = _MAX_WAIT.check("max_wait", max_wait, accepts="or None")
-    return seconds
-
-
-def validate_retry(retry: RetryPolicy | Unset) -> RetryPolicy | Unset:
-    """Return ``retry`` as given.
-
-    Raises:
-        ConfigurationError: It is no policy.
-    """
-    if retry is not UNSET and not isinstance(retry, RetryPolicy):
-        raise ConfigurationError("retry must be a RetryPolicy; attempts=1 switches it off.")
-    return retry
-
-
-def validate_priority(priority: Priority | Unset) -> Priority | Unset:
-    """Return ``priority`` as given.
-
-    Raises:
-        ConfigurationError: There is no such priority.
-    """
-    if priority is not UNSET:
-        PRIORITY.check("priority", priority)
-    return priority
-
-
-def without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that are not UNSET."""
-    return {name: value for name, value in options.items() if value is not UNSET}

@@ -23,6 +23,7 @@ from gather_async.errors import (
 
 __all__ = [
     "Choice",
+    "Instance",
     "Number",
     "Secret",
     "check_email",
@@ -52,8 +53,23 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+class _Rule:
+    """Rule for a value; as it is, the attrs validator of a field."""
+
+    __slots__ = ()
+    owner: str
+
+    def check(self, name: str, value: Any) -> Any:
+        """Raise unless the value keeps the rule."""
+        raise NotImplementedError
+
+    def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
+        """Check the value of a field of attrs."""
+        self.check(f"{self.owner}.{field.name}" if self.owner else field.name, value)
+
+
 @frozen(kw_only=True)
-class Number:
+class Number(_Rule):
     """A range of numbers; as it is, the attrs validator of a field.
 
     >>> Number(least=1, whole=True).check("attempts", 0)
@@ -74,6 +90,8 @@ class Number:
     """What a message calls the value."""
     owner: str = ""
     """The class of the field, where a message must name it."""
+    optional: bool = False
+    """Whether None fits, too."""
 
     def check(
         self, name: str, value: Any, *, accepts: str = "", error: type[GatherError] | None = None
@@ -94,19 +112,18 @@ class Number:
             raise (error or ConfigurationError)(message)
         return value
 
-    def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
-        """Check the value of a field of attrs."""
-        self.check(f"{self.owner}.{field.name}" if self.owner else field.name, value)
-
     def __str__(self) -> str:
         words = ["a whole number" if self.whole else self.unit]
         words += [] if self.above is None else [f"above {self.above:g}"]
         words += [] if self.least is None else [f"{self.least:g} or more"]
         words += [] if self.most in {None, math.inf} else [f"at most {self.most:g}"]
         words += ["finite"] if self.most is None and not self.whole else []
+        words += ["or None"] if self.optional else []
         return ", ".join(words)
 
     def _holds(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
         if not (is_whole(value) if self.whole else is_number(value)):
             return False
         if not value <= (_MOST if self.most is None else self.most):
@@ -119,7 +136,7 @@ class Number:
 
 
 @frozen
-class Choice:
+class Choice(_Rule):
     """A few values; as it is, the attrs validator of a field.
 
     >>> Choice(("burst", "even")).check("pace", "fast")
@@ -140,13 +157,35 @@ class Choice:
         if value not in self.values:
             raise ConfigurationError(f"{name} must be {self}.")
 
-    def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
-        """Check the value of a field of attrs."""
-        self.check(f"{self.owner}.{field.name}" if self.owner else field.name, value)
-
     def __str__(self) -> str:
         *first, last = (f'"{one}"' if isinstance(one, str) else repr(one) for one in self.values)
         return f"{', '.join(first)} or {last}"
+
+
+@frozen
+class Instance(_Rule):
+    """The instances of a class; as it is, the attrs validator of a field.
+
+    >>> Instance(bytes, "text has to be encoded").check("body", "text")
+    Traceback (most recent call last):
+        ...
+    gather_async.errors.ConfigurationError: body must be a bytes; text has to be encoded.
+    """
+
+    kind: type[Any]
+    advice: str = ""
+    """What a message says to do instead."""
+    owner: str = ""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise unless the value is one.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        if not isinstance(value, self.kind):
+            advice = self.advice and f"; {self.advice}"
+            raise ConfigurationError(f"{name} must be a {self.kind.__name__}{advice}.")
 
 
 def hide_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -35,7 +35,7 @@ from gather_async.client import GatherClient
 from gather_async.errors import ConfigurationError, GatherAPIError, GatherError
 from gather_async.protocol.api_errors import publishable
 from gather_async.protocol.retry import RetryPolicy
-from gather_async.settings import PRODUCTION, proxy_for, validate_base_url
+from gather_async.settings import default_base_url, proxy_for, validate_base_url
 from gather_async.version import __version__
 
 __all__ = ["add_to"]
@@ -123,7 +123,7 @@ def _route(options: argparse.Namespace) -> Iterator[_Finding]:
     """Show the server, the proxy on the way to it, and what certificates are checked with."""
     try:
         given = connection(options)
-        url = given.get("base_url") or os.environ.get("GATHER_BASE_URL") or PRODUCTION
+        url = given.get("base_url") or default_base_url()
         url = validate_base_url(url, allow_insecure=given.get("allow_insecure", False))
         proxy = proxy_for(url, trust_env=True, lent=None)
     except ConfigurationError as error:

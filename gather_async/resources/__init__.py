@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gather_async import endpoint
 from gather_async.pager import Page, Pager
-from gather_async.phone import PhonePolicy
 from gather_async.resources.candidate_interviews import CandidateInterviews
 from gather_async.resources.candidates import Candidates
 from gather_async.resources.interviews import Interviews
 from gather_async.resources.questions import Questions
 from gather_async.resources.resource import Resource
 from gather_async.session import Session
-from gather_async.waiting import Waits
 
 if TYPE_CHECKING:
     from gather_async.resources.organization import MessageGroups, Narrators, Teams, Users
@@ -58,20 +56,20 @@ class _OfOrganization:
     def __set_name__(self, _: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, client: "Resources | None", _: type) -> object:
+    def __get__(self, client: Any, _: type) -> object:
         from gather_async.resources import organization  # noqa: PLC0415 - as `models` does
 
         kind = getattr(organization, self._kind)
         if client is None:
             return kind
-        session, options = client._of_organization  # noqa: SLF001 - the class below
-        endpoint = self._make_endpoint(session)
-        made = vars(client)[self._name] = kind(endpoint, *(options[each] for each in self._options))
+        endpoint = self._make_endpoint(client._session)  # noqa: SLF001 - as is this attribute
+        options = [getattr(client, name) for name in self._options]
+        made = vars(client)[self._name] = kind(endpoint, *options)
         return made
 
 
 class Resources:
-    """All resources of the API, as attributes of a client."""
+    """All resources of the API, as attributes of a client, which makes them."""
 
     # On the class, the class of each resource: a mock made from this one finds their methods.
     questions: Questions = cast("Any", Questions)
@@ -87,24 +85,3 @@ class Resources:
         "Any",
         _OfOrganization("Users", endpoint.users_endpoint, "phone_policy", "default_region"),
     )
-
-    def _build(
-        self,
-        session: Session,
-        waits: Waits,
-        *,
-        phone_policy: PhonePolicy,
-        default_region: str | None,
-        user_id: str | None,
-    ) -> None:
-        """Build the resources upon one session; views of a client share the waits."""
-        links = endpoint.candidate_interviews_endpoint(session)
-        people = endpoint.candidates_endpoint(session)
-        self.questions = Questions(endpoint.questions_endpoint(session), waits, user_id)
-        self.interviews = Interviews(endpoint.interviews_endpoint(session))
-        self.candidates = Candidates(people, phone_policy, default_region)
-        self.candidate_interviews = CandidateInterviews(links, waits)
-        options = {"phone_policy": phone_policy, "default_region": default_region}
-        self._of_organization: tuple[Session, dict[str, Any]] = session, options
-        for name in ("narrators", "message_groups", "teams", "users"):
-            vars(self).pop(name, None)  # a view begins as a copy

@@ -6,7 +6,7 @@ import pytest
 from attrs import field, frozen
 
 from gather_async.errors import ConfigurationError, InvalidRequestError
-from gather_async.validators import Choice, Number, is_number, is_whole
+from gather_async.validators import Choice, Instance, Number, is_number, is_whole
 
 SECONDS = Number(above=0, unit="seconds")
 FOR_EVER = Number(least=0, most=math.inf, unit="seconds")
@@ -105,3 +105,27 @@ def test_a_choice_refuses_everything_else(value: object) -> None:
 def test_a_boolean_is_no_number(value: object, number: bool, whole: bool) -> None:
     """Python's booleans are integers, the API's and ours are not."""
     assert (is_number(value), is_whole(value)) == (number, whole)
+
+
+def test_none_fits_only_where_a_rule_says_so() -> None:
+    """An optional number may be None, and the message of any other value says that."""
+    rule = Number(least=0, unit="seconds", optional=True)
+    assert rule.check("wait", None) is None
+    with pytest.raises(
+        ConfigurationError, match=r"^wait must be seconds, 0 or more, .*, or None\.$"
+    ):
+        rule.check("wait", -1)
+
+
+def test_an_instance_of_a_class_fits_and_the_class_itself_does_not() -> None:
+    """The message names the class, and says what to do instead if the rule does."""
+    Instance(Choice).check("rule", Choice((1, 2)))
+    with pytest.raises(ConfigurationError, match=r"^rule must be a Choice\.$"):
+        Instance(Choice).check("rule", Choice)
+
+    @frozen
+    class Holder:
+        rule: Choice = field(validator=Instance(Choice, "one will do", owner="Holder"))
+
+    with pytest.raises(ConfigurationError, match=r"^Holder\.rule must be a Choice; one will do\.$"):
+        Holder(None)  # type: ignore[arg-type]  # what an untyped caller may pass
