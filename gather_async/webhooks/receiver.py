@@ -17,17 +17,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from gather_async.clock import Clock, SystemClock
-from gather_async.errors import ClientClosedError, ConfigurationError
-from gather_async.loops import LoopOwner
-from gather_async.observability import EventListeners, log_fields, start_log
+from gather_async.errors import ConfigurationError
+from gather_async.observability import EventListeners, start_log
 from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
 from gather_async.webhooks import adapters, signing
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.dead_letters import DeadLetterPublisher, OnDeadLetter, change_letters
 from gather_async.webhooks.handlers import Handlers
-from gather_async.webhooks.inbox import DeadLetter, EventState, Inbox
+from gather_async.webhooks.inbox import DeadLetter, Inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
+from gather_async.webhooks.lifecycle import Lifecycle, ReceiverState
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy, validate_parts
 from gather_async.webhooks.worker import Worker
@@ -134,8 +134,8 @@ class WebhookReceiver(Handlers):
             wall=(lambda: time.time()) if clock is None else clock.wall,  # noqa: PLW0108 - see above
             on_new=self._worker.wake,
         )
-        self._owner = LoopOwner("webhook receiver", until_closed=True)
-        self._is_closed = self._is_auto_started = self._has_warned = False
+        self._life = Lifecycle(self._worker, self._dead_letters)
+        self._has_warned = False
 
     async def receive(
         self,
@@ -160,14 +160,10 @@ class WebhookReceiver(Handlers):
             ClientClosedError: The receiver runs in another event loop.
         """
         self._check_loop()
-        if self._is_closed:
+        if self._life.state in (ReceiverState.CLOSING, ReceiverState.CLOSED):
             return WebhookReply.unavailable("shutting_down")
-        has_work = self.handlers or not self._inbox.is_shared  # else another process has
-        if self._owner.loop is None and has_work and not self._has_warned:
-            self._has_warned = True
-            _log.warning(
-                "Webhooks are stored, but no handler runs: use 'async with hooks' or a lifespan."
-            )
+        if self._life.state is ReceiverState.IDLE:
+            self._warn()
         return await self._ingest.handle(body, headers, path=path, tenant=tenant)
 
     async def receive_lambda(self, event: Mapping[str, Any]) -> adapters.LambdaReply:
@@ -186,15 +182,10 @@ class WebhookReceiver(Handlers):
     async def ensure_started(self) -> bool:
         """Start, if nothing did, as under a server without lifespan; return whether it runs."""
         self._check_loop()
-        if self._owner.loop is not None or self._is_closed:
+        if self._life.state is not ReceiverState.IDLE:
             return True
-        try:
-            await self.start()
-        except Exception as error:
-            _log.error("The webhook receiver can't start: %s", error, extra=log_fields(error=error))
-            return False
-        self._is_auto_started = True
-        return True
+        await self._life.start_unattended()
+        return self._life.state not in (ReceiverState.IDLE, ReceiverState.STARTING)
 
     async def complete(self, **options: Any) -> None:
         """Record that the handler that calls this is done with its event.
@@ -243,10 +234,10 @@ class WebhookReceiver(Handlers):
         Where it runs already, it is left running at the end.
 
         Raises:
-            ClientClosedError: It runs in another event loop.
+            ClientClosedError: It runs in another event loop, or is closing.
         """
         self._check_loop()
-        if self._owner.loop is not None:
+        if self._life.is_up:
             yield
             return
         async with self:
@@ -260,24 +251,15 @@ class WebhookReceiver(Handlers):
     async def start(self) -> None:
         """Run handlers from now on, in this loop; `aclose` ends it.
 
+        Where it fails, or is cancelled, all is as it was before.
+
         Raises:
-            ClientClosedError: It is running already.
+            ClientClosedError: It is running already, or closing.
             ConfigurationError: The inbox can't be opened; the message says where it is.
             Exception: The inbox failed.
         """
         self._check_loop()
-        if self._owner.loop is not None:
-            if self._is_auto_started:
-                self._is_auto_started = False
-                return
-            raise ClientClosedError("This receiver is running already: start it once.")
-        with self._owner.entering():  # at once: deliveries that come together start it once
-            self._is_closed = False
-            await self._worker.prepare()
-        if self.alive:  # it may be closed by now
-            self._worker.start()
-            listeners: set[Any] = getattr(self._inbox, "replay_listeners", set())
-            listeners.add(self._worker.wake)
+        await self._life.start()
 
     async def aclose(self) -> None:
         """Refuse further deliveries, finish what is due, and close the inbox.
@@ -287,21 +269,7 @@ class WebhookReceiver(Handlers):
         cancels the handlers at once. Harmless to repeat.
         """
         self._check_loop()
-        self._is_closed = True
-        ends = self._clock.monotonic() + self._worker.policy.drain
-        try:
-            await self._worker.drain()
-        finally:
-            self._owner.leave()
-            getattr(self._inbox, "replay_listeners", set()).discard(self._worker.wake)
-            self._is_auto_started = False
-            await self._dead_letters.wait_idle(ends)
-            if not self._inbox.is_shared:
-                counts = await self._inbox.counts()
-                if lost := counts.get(EventState.WAITING, 0):
-                    extra = log_fields(lost=lost)
-                    _log.error("%d unfinished events are lost with memory", lost, extra=extra)
-            await self._inbox.aclose()
+        await self._life.aclose()
 
     async def catch_up(self, gather: CatchUpClient, *, since: datetime) -> int:
         """Deliver what the inbox has not seen of candidate interviews changed since then; how many.
@@ -373,7 +341,7 @@ class WebhookReceiver(Handlers):
     @property
     def alive(self) -> bool:
         """Whether it is started and not closed, so that signals can be expected."""
-        return self._owner.loop is not None and not self._is_closed
+        return self._life.state is ReceiverState.RUNNING
 
     @property
     def last_event_at(self) -> datetime | None:
@@ -388,12 +356,20 @@ class WebhookReceiver(Handlers):
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else "running" if self.alive else "not started"
+        state = self._life.state.value
         return f"<WebhookReceiver {state}, {len(self.handlers)} handlers, {self._inbox!r}>"
+
+    def _warn(self) -> None:
+        """Say once that events wait, unless another process may handle them."""
+        if not self._has_warned and (self.handlers or not self._inbox.is_shared):
+            self._has_warned = True
+            _log.warning(
+                "Webhooks are stored, but no handler runs: use 'async with hooks' or a lifespan."
+            )
 
     def _check_loop(self) -> None:
         """Raise in a second loop; forget a first one that died without closing us."""
-        self._owner.check()
-        if self._owner.loop is not None and not self._owner.is_here:
-            self._owner.leave()
-            self._worker.forget()
+        owner = self._life.owner
+        owner.check()
+        if owner.loop is not None and not owner.is_here:
+            self._life.forget_loop()
