@@ -48,10 +48,12 @@ class _Campaign:
             env={**os.environ, **self.environment},
         )
 
-    async def kill(self, requests: int) -> bool:
-        """Begin the job and kill it after so many requests; False if it ended before."""
+    async def kill(self, most: int) -> bool:
+        """Begin the job and kill it after so many requests at most; False if it ended before."""
         child = await self.start()
-        total = self.server.requests.total() + requests
+        # Each person without an invite costs one more request: the job can't end before.
+        left = self.people - len(self.server.invites)
+        total = self.server.requests.total() + self.draw.randint(1, max(1, min(most, left)))
         arrived = asyncio.ensure_future(self.server.wait_for_requests(total))
         ended = asyncio.ensure_future(child.wait())
         await asyncio.wait({arrived, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +88,7 @@ async def _kill(journal: Path, *, people: int, kills: int, seed: int) -> int:
         most = max(2, 4 * people // kills)
         killed = 0
         for _ in range(kills):
-            killed += await campaign.kill(campaign.draw.randint(1, most))
+            killed += await campaign.kill(most)
         await campaign.finish()
         _LOG.info("%d kills, %.2f requests a row", killed, server.requests.total() / people)
     return killed
@@ -147,7 +149,7 @@ async def _cut(folder: Path, shim: Path, *, people: int, cuts: int, seed: int) -
         }
         hit = 0
         for _ in range(cuts):
-            if await campaign.kill(campaign.draw.randint(1, max(2, 4 * people // cuts))):
+            if await campaign.kill(max(2, 4 * people // cuts)):
                 hit += 1
                 _cut_power(disk, synced, campaign.draw)
         await campaign.finish()
