@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Protocol, Self
-from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field
 
 from gather_async.bulk.candidate_file import CandidateFile
-from gather_async.bulk.existing import ExistingIndex, ExistingRecord, KeysLeft, LookupStrategy
+from gather_async.bulk.existing import ExistingIndex, LookupStrategy
 from gather_async.bulk.journal import Connect, Journal, JournalScope, connect_to
 from gather_async.bulk.progress import (
     InvitePlan,
@@ -26,14 +24,13 @@ from gather_async.bulk.progress import (
     instant,
 )
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason, copy_file, private_copy
-from gather_async.bulk.requests import Restorable, TrackedLimiter
+from gather_async.bulk.requests import Restorable, TrackedLimiter, owner_of
 from gather_async.bulk.row_check import RowCheck
 from gather_async.bulk.row_task import RowContext
 from gather_async.bulk.runner import Runner, StopSignal
 from gather_async.bulk.settings import Settings
 from gather_async.bulk.source import count_of
 from gather_async.clock import Clock
-from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.observability import log_fields
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
@@ -101,10 +98,6 @@ class BulkClient(Protocol):
     ) -> Self:
         """Return a view with other options."""
         ...
-
-
-# A limiter that counts a journal's requests must not count them again.
-_OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()
 
 
 @define(eq=False)
@@ -204,7 +197,7 @@ class JobExecution:
             ),
             retry_failed=settings.retry_failed,
             keeps_candidates=settings.keeps_candidates,
-            owner=_owner_of(self._gather.limiter),
+            owner=owner_of(self._gather.limiter),
         )
 
     async def _run_with(self, journal: Journal) -> None:
@@ -254,14 +247,16 @@ class JobExecution:
         # A run may have sent its last request just before its next sign of life.
         timeout = invitation.in_flight_timeout
         timeout += _heartbeat(timeout)
-        self._people = _people(view, journal, self.statistics, invitation.interview_id)
+        candidates, invites = view.candidates, view.candidate_interviews
+        interview_id, to_look = invitation.interview_id, self.statistics.keys_left
+        self._people = ExistingIndex.of_people(candidates, invites, journal, interview_id, to_look)
         return RowContext(
             invitation=invitation,
             journal=journal,
-            candidates=view.candidates,
-            candidate_interviews=view.candidate_interviews,
+            candidates=candidates,
+            candidate_interviews=invites,
             people=self._people,
-            invited=_invited(view, journal, invitation.interview_id),
+            invited=ExistingIndex.of_invites(invites, journal, interview_id),
             monotonic=self._gather.clock.monotonic,
             in_flight_until={run: now.monotonic + timeout - age for run, age in ages.items()},
             is_stopping=lambda: self.stop_signal.is_asked,
@@ -327,72 +322,6 @@ class JobExecution:
         return self._view.estimate(requests) if requests else timedelta(0)
 
 
-def _owner_of(limiter: Limiter) -> str:
-    """Return what names a limiter for as long as it lives, or its quota for longer than that."""
-    identity: str | None = getattr(limiter, "identity", None)  # of a quota that processes share
-    if identity is not None:
-        return identity
-    name = uuid.uuid4().hex
-    with suppress(TypeError):  # it can't be a weak key, and counts requests anew each time
-        return _OWNERS.setdefault(limiter, name)
-    return name
-
-
 def _heartbeat(in_flight_timeout: float) -> float:
     """Return the seconds between a run's signs of life: short beside what they are added to."""
     return min(5.0, max(0.05, in_flight_timeout / 4))
-
-
-def _people(
-    view: BulkClient, journal: Journal, statistics: JobStatistics, interview_id: str
-) -> ExistingIndex:
-    """Return who exists, by external id."""
-
-    async def look(external_id: str) -> ExistingRecord | None:
-        found = await view.candidates.find_by_external_id(external_id)
-        return None if found is None else _person(found)
-
-    async def is_all_ours() -> bool:
-        page = await view.candidate_interviews.list(interview_id=interview_id)
-        invited = page.total
-        if invited is None and not page.has_next:
-            invited = len(page.items)
-        return invited is not None and invited <= await journal.count_invited()
-
-    return ExistingIndex(
-        kind="people",
-        journal=journal,
-        look=look,
-        pager=view.candidates.list,
-        read=lambda person: (person.external_id, _person(person)),
-        to_look=statistics.keys_left,
-        is_all_ours=is_all_ours,
-    )
-
-
-def _invited(view: BulkClient, journal: Journal, interview_id: str) -> ExistingIndex:
-    """Return who is invited to the interview, by candidate id."""
-
-    def is_for(item: CandidateInterview, candidate_id: str) -> bool:
-        return item.candidate_id == candidate_id and item.interview_id == interview_id
-
-    async def look(candidate_id: str) -> ExistingRecord | None:
-        pager = view.candidate_interviews.list(candidate_id=candidate_id, interview_id=interview_id)
-        found = await pager.find(lambda item: is_for(item, candidate_id))
-        return None if found is None else ExistingRecord(found.id)
-
-    return ExistingIndex(
-        kind="invited",
-        journal=journal,
-        look=look,
-        pager=lambda: view.candidate_interviews.list(interview_id=interview_id),
-        read=lambda item: (
-            item.candidate_id if item.interview_id == interview_id else None,
-            ExistingRecord(item.id),
-        ),
-        to_look=lambda: KeysLeft(own=None, derived=0),
-    )
-
-
-def _person(candidate: Candidate) -> ExistingRecord:
-    return ExistingRecord(candidate.id, candidate.sms_opt_in, candidate.email)

@@ -8,7 +8,9 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
+from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.pager import Page, Pager
+from gather_async.resources import CandidateInterviews, Candidates
 
 __all__ = [
     "ExistingIndex",
@@ -119,6 +121,61 @@ class ExistingIndex:
     _all_ours: bool | None = None
     _turn: asyncio.Lock = field(factory=asyncio.Lock)
 
+    @classmethod
+    def of_people(
+        cls,
+        candidates: Candidates,
+        invites: CandidateInterviews,
+        journal: Journal,
+        interview_id: str,
+        to_look: Callable[[], KeysLeft],
+    ) -> "ExistingIndex":
+        """Return the index of people, by external id."""
+
+        async def look(external_id: str) -> ExistingRecord | None:
+            found = await candidates.find_by_external_id(external_id)
+            return None if found is None else _person(found)
+
+        async def is_all_ours() -> bool:
+            page = await invites.list(interview_id=interview_id)
+            invited = page.total
+            if invited is None and not page.has_next:
+                invited = len(page.items)
+            return invited is not None and invited <= await journal.count_invited()
+
+        return cls(
+            kind="people",
+            journal=journal,
+            look=look,
+            pager=candidates.list,
+            read=lambda person: (person.external_id, _person(person)),
+            to_look=to_look,
+            is_all_ours=is_all_ours,
+        )
+
+    @classmethod
+    def of_invites(
+        cls, invites: CandidateInterviews, journal: Journal, interview_id: str
+    ) -> "ExistingIndex":
+        """Return the index of those who are invited to the interview, by candidate id."""
+
+        def key_of(item: CandidateInterview) -> str | None:
+            return item.candidate_id if item.interview_id == interview_id else None
+
+        async def look(candidate_id: str) -> ExistingRecord | None:
+            pager = invites.list(candidate_id=candidate_id, interview_id=interview_id)
+            found = await pager.find(lambda item: key_of(item) == candidate_id)
+            return None if found is None else ExistingRecord(found.id)
+
+        return cls(
+            kind="invited",
+            journal=journal,
+            look=look,
+            pager=lambda: invites.list(interview_id=interview_id),
+            read=lambda item: (key_of(item), ExistingRecord(item.id)),
+            to_look=lambda: KeysLeft(own=None, derived=0),
+        )
+
     async def find(self, key: str, *, is_derived: bool = False) -> ExistingRecord | None:
         """Return what has the key; None if nothing has.
 
@@ -221,6 +278,10 @@ class ExistingIndex:
         await self.journal.cache_listed(
             self.kind, [(key, it.id, it.opted_in) for key, it in items if key is not None]
         )
+
+
+def _person(candidate: Candidate) -> ExistingRecord:
+    return ExistingRecord(candidate.id, candidate.sms_opt_in, candidate.email)
 
 
 def _pages_after(page: Page[Any]) -> int | None:

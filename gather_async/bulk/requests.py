@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -41,6 +43,7 @@ __all__ = [
     "is_rejection",
     "may_be_processed",
     "names_interview",
+    "owner_of",
     "serialize_error",
     "suggests_duplicate",
 ]
@@ -63,6 +66,21 @@ class Restorable(Protocol):
 
     def restore(self, wall_times: Iterable[float]) -> None:
         """Count requests that another process sent under this key."""
+
+
+# A limiter that counts a journal's requests must not count them again.
+_OWNERS: WeakKeyDictionary[Limiter, str] = WeakKeyDictionary()
+
+
+def owner_of(limiter: Limiter) -> str:
+    """Return what names a limiter for as long as it lives, or its quota for longer than that."""
+    identity: str | None = getattr(limiter, "identity", None)  # of a quota that processes share
+    if identity is not None:
+        return identity
+    name = uuid.uuid4().hex
+    with suppress(TypeError):  # it can't be a weak key, and counts requests anew each time
+        return _OWNERS.setdefault(limiter, name)
+    return name
 
 
 @define(eq=False)
