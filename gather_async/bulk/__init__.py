@@ -6,12 +6,12 @@ from gather_async.bulk.candidate_file import (
     UnreadableRow,
     read_candidates,
 )
+from gather_async.bulk.execution import JobLease
 from gather_async.bulk.existing import LookupStrategy
 from gather_async.bulk.job import BulkInvite
 from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason
 from gather_async.bulk.row_state import InviteOutcome, InviteStatus
-from gather_async.bulk.settings import JobLease
 from gather_async.bulk.source import CandidateSource as BulkCandidates
 
 __all__ = [

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
+from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
-from typing import Protocol, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self
 
 from attrs import define, evolve, field
+from attrs.validators import optional
 
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.bulk.existing import ExistingIndex, LookupStrategy
@@ -26,18 +28,19 @@ from gather_async.bulk.progress import (
 from gather_async.bulk.report import InviteReport, Outcomes, StopReason, copy_file, private_copy
 from gather_async.bulk.requests import Restorable, TrackedLimiter, owner_of
 from gather_async.bulk.row_check import RowCheck
-from gather_async.bulk.row_task import RowContext
-from gather_async.bulk.runner import Runner, StopSignal
-from gather_async.bulk.settings import Settings
-from gather_async.bulk.source import count_of
+from gather_async.bulk.row_task import InviteOptions, RowContext
+from gather_async.bulk.runner import JobLimits, Runner, StopSignal
+from gather_async.bulk.source import CandidateSource, count_of, require_rows
 from gather_async.clock import Clock
+from gather_async.errors import ConfigurationError
 from gather_async.observability import log_fields
 from gather_async.phone import PhonePolicy
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota import Limiter, Priority
 from gather_async.resources import CandidateInterviews, Candidates
+from gather_async.validators import Number
 
-__all__ = ["BulkClient", "JobExecution"]
+__all__ = ["BulkClient", "JobExecution", "JobLease"]
 
 _LOG = logging.getLogger("gather_async.bulk")
 
@@ -100,12 +103,64 @@ class BulkClient(Protocol):
         ...
 
 
-@define(eq=False)
-class JobExecution:
-    """The parts of one job."""
+class JobLease(Protocol):
+    """The sole permission to run a job, such as `gather_async.redis.RedisLease`."""
 
-    _gather: BulkClient
-    _settings: Settings
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the permission may be another machine's; asked for once it is entered."""
+        ...
+
+    async def __aenter__(self) -> object:
+        """Get the permission, or raise if another machine has it."""
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> object:
+        """Give it back, if it isn't lost."""
+        ...
+
+
+def _journal(path: str | PathLike[str] | None) -> Path | None:
+    if path is None or path == ":memory:":
+        return None
+    is_path = isinstance(path, str | PathLike) and isinstance(fspath(path), str)
+    if not is_path or not str(path).strip() or "\0" in str(path):
+        raise ConfigurationError("journal must be a file's path, or None to keep it in memory.")
+    return Path(path)
+
+
+def _lease(_: object, __: object, value: Any) -> None:
+    names = ("__aenter__", "__aexit__", "lost")
+    if value is not None and not all(hasattr(value, name) for name in names):
+        raise ConfigurationError(
+            "lease must be an async context manager with an event named lost, such as RedisLease."
+        )
+
+
+@define(eq=False, kw_only=True)
+class JobExecution:
+    """One job, as the caller described it, and its parts."""
+
+    gather: BulkClient
+    candidates: CandidateSource = field(validator=lambda _, __, rows: require_rows(rows))
+    invitation: InviteOptions
+    journal_path: Path | None = field(converter=_journal)
+    limits: JobLimits
+    on_progress: Callable[[InviteProgress], object] | None
+    is_dry: bool
+    total: int | None = field(validator=optional(Number(least=0, whole=True)))
+    keeps_candidates: bool
+    retry_failed: bool
+    """Whether rows that the server refused in an earlier run are tried again."""
+    other_key: bool
+    """Whether a journal that was begun with another API key is gone on with."""
+    lease: JobLease | None = field(validator=_lease)
     queue: OutcomeQueue = field(factory=OutcomeQueue)
     stop_signal: StopSignal = field(factory=StopSignal)
     statistics: JobStatistics = field(factory=JobStatistics)
@@ -118,26 +173,25 @@ class JobExecution:
 
     def __attrs_post_init__(self) -> None:
         self._tracked = TrackedLimiter(
-            self._gather.limiter, self._gather.clock, lambda: self.stop_signal.is_asked
+            self.gather.limiter, self.gather.clock, lambda: self.stop_signal.is_asked
         )
         # Bulk work waits for the quota as long as it takes, and never holds a row's place
         # for a request of unknown fate: such a row is postponed.
-        self._view = self._gather.with_options(
+        self._view = self.gather.with_options(
             priority="bulk",
             max_wait=None,
             limiter=self._tracked,
-            retry=evolve(self._gather.retry, in_flight_timeout=None),
+            retry=evolve(self.gather.retry, in_flight_timeout=None),
         )
 
     async def run(self) -> InviteReport:
         """Run the job, close everything, and return the report or raise."""
-        self._began = self._gather.clock.monotonic()
-        settings = self._settings
+        self._began = self.gather.clock.monotonic()
         try:
-            self.statistics.total = settings.total
-            if settings.total is None:
-                self.statistics.total = await count_of(settings.candidates)
-            async with self._lease():
+            self.statistics.total = self.total
+            if self.total is None:
+                self.statistics.total = await count_of(self.candidates)
+            async with self._hold_lease():
                 with ExitStack() as scratch:
                     journal = await self._open(scratch)
                     try:
@@ -149,7 +203,7 @@ class JobExecution:
         if self.stop_signal.error is not None:
             raise self.stop_signal.error
         assert self.report is not None  # noqa: S101 - set by _run_with
-        if not settings.is_dry:
+        if not self.is_dry:
             self._log_end(self.report)
         return self.report
 
@@ -161,9 +215,9 @@ class JobExecution:
         _LOG.info("A bulk invite ended: %s; rows: %d", summary, rows, extra=extra)
 
     @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[None]:
+    async def _hold_lease(self) -> AsyncIterator[None]:
         """Hold the job's lease, and stop the job once it is lost."""
-        lease = None if self._settings.is_dry else self._settings.lease
+        lease = None if self.is_dry else self.lease
         if lease is None:
             yield
             return
@@ -181,68 +235,66 @@ class JobExecution:
 
     async def _open(self, scratch: ExitStack) -> Journal:
         """Open the journal; a dry run works on a copy of it, so that nothing is changed."""
-        settings, path = self._settings, self._settings.journal
-        if settings.is_dry and path is not None:
+        path = self.journal_path
+        if self.is_dry and path is not None:
             folder = TemporaryDirectory(prefix="gather-async-")
             copy = Path(scratch.enter_context(folder), "dry-run.db")
             path = copy if await asyncio.to_thread(copy_file, path, copy) else None
         return await Journal.open(
             path,
             JournalScope(
-                interview_id=settings.invitation.interview_id,
-                server=self._gather.base_url,
-                invitation=repr(settings.invitation.terms),
-                key_digest=self._gather.key_digest,
-                other_key=settings.other_key,
+                interview_id=self.invitation.interview_id,
+                server=self.gather.base_url,
+                invitation=repr(self.invitation.terms),
+                key_digest=self.gather.key_digest,
+                other_key=self.other_key,
             ),
-            retry_failed=settings.retry_failed,
-            keeps_candidates=settings.keeps_candidates,
-            owner=owner_of(self._gather.limiter),
+            retry_failed=self.retry_failed,
+            keeps_candidates=self.keeps_candidates,
+            owner=owner_of(self.gather.limiter),
         )
 
     async def _run_with(self, journal: Journal) -> None:
-        settings, clock = self._settings, self._gather.clock
-        if not settings.is_dry:
+        clock = self.gather.clock
+        if not self.is_dry:
             await self._restore(journal)
             self._tracked.log = journal
-        progress = ProgressNotifier(
-            callback=settings.on_progress, snapshot=self.snapshot, clock=clock
-        )
+        progress = ProgressNotifier(callback=self.on_progress, snapshot=self.snapshot, clock=clock)
         runner = Runner(
-            candidates=settings.candidates,
+            candidates=self.candidates,
             check=RowCheck(
-                policy=self._gather.phone_policy,
-                region=self._gather.default_region,
-                needs_opt_in=settings.invitation.needs_opt_in,
+                policy=self.gather.phone_policy,
+                region=self.gather.default_region,
+                needs_opt_in=self.invitation.needs_opt_in,
             ),
             journal=journal,
             context=await self._context(journal),
-            limits=settings.limits,
+            limits=self.limits,
             statistics=self.statistics,
             queue=self.queue,
             stop_signal=self.stop_signal,
             progress=progress,
             tracked=self._tracked,
             clock=clock,
-            is_dry=settings.is_dry,
-            heartbeat=_heartbeat(settings.invitation.in_flight_timeout),
+            is_dry=self.is_dry,
+            heartbeat=_heartbeat(self.invitation.in_flight_timeout),
         )
         await runner.run()
-        self._plan = self.plan() if settings.is_dry else None
+        self._plan = self.plan() if self.is_dry else None
         self.report = await self._report(journal, runner)
         progress.notify(always=True)
 
     async def _restore(self, journal: Journal) -> None:
         """Count what earlier processes sent in the limiter, unless it has it by other means."""
-        times = await journal.claim_history(self._gather.clock.wall())
-        if times and isinstance(self._gather.limiter, Restorable):
-            self._gather.limiter.restore(times)
+        times = await journal.claim_history(self.gather.clock.wall())
+        if times and isinstance(self.gather.limiter, Restorable):
+            self.gather.limiter.restore(times)
 
     async def _context(self, journal: Journal) -> RowContext:
-        view, invitation = self._view, self._settings.invitation
+        view, invitation = self._view, self.invitation
         now = self._tracked.now()
         ages: Mapping[int, float] = {}
-        if not self._settings.is_dry:
+        if not self.is_dry:
             ages = await journal.ages(now)
         # A run may have sent its last request just before its next sign of life.
         timeout = invitation.in_flight_timeout
@@ -257,7 +309,7 @@ class JobExecution:
             candidate_interviews=invites,
             people=self._people,
             invited=ExistingIndex.of_invites(invites, journal, interview_id),
-            monotonic=self._gather.clock.monotonic,
+            monotonic=self.gather.clock.monotonic,
             in_flight_until={run: now.monotonic + timeout - age for run, age in ages.items()},
             is_stopping=lambda: self.stop_signal.is_asked,
             requests_sent=self._tracked.requests_sent,
@@ -265,15 +317,14 @@ class JobExecution:
         )
 
     async def _report(self, journal: Journal, runner: Runner) -> InviteReport:
-        settings = self._settings
-        if settings.journal is None or settings.is_dry:
+        if self.journal_path is None or self.is_dry:
             connect: Connect = await private_copy(journal)
         else:
-            connect = connect_to(settings.journal)
+            connect = connect_to(self.journal_path)
         return InviteReport(
             counts=MappingProxyType(dict(self.statistics.counts)),
             total=self.statistics.read,
-            outcomes=Outcomes(connect, journal.identity.run, settings.is_dry, self.statistics.read),
+            outcomes=Outcomes(connect, journal.identity.run, self.is_dry, self.statistics.read),
             requests=self._tracked.requests,
             plan=self._plan,
             stopped=self.stop_signal.reason,
@@ -287,7 +338,7 @@ class JobExecution:
         if self._people is not None:
             lookups, lookup_requests = self._people.choice, self._people.requests_left()
         duration = self._duration(writes + lookup_requests)
-        candidates = self._settings.candidates
+        candidates = self.candidates
         return InvitePlan(
             rows=self.statistics.read,
             total=self.statistics.total,
@@ -296,13 +347,13 @@ class JobExecution:
             lookup_requests=lookup_requests,
             requests=writes + lookup_requests,
             duration=duration,
-            finish_at=instant(self._gather.clock, duration),
+            finish_at=instant(self.gather.clock, duration),
             source=candidates.description if isinstance(candidates, CandidateFile) else None,
         )
 
     def snapshot(self) -> InviteProgress:
         """Return how far the job is."""
-        clock = self._gather.clock
+        clock = self.gather.clock
         people = self._people
         left = self.statistics.requests_left() + (0 if people is None else people.requests_left())
         remaining = self._duration(left)

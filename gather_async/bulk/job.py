@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from os import PathLike
 from typing import Any, Literal
 
-from gather_async.bulk.execution import BulkClient, JobExecution
+from gather_async.bulk.execution import BulkClient, JobExecution, JobLease
 from gather_async.bulk.progress import InvitePlan, InviteProgress
 from gather_async.bulk.report import InviteReport, StopReason
 from gather_async.bulk.row_state import InviteOutcome
-from gather_async.bulk.settings import InviteOptions, JobLease, JobLimits, Settings
+from gather_async.bulk.row_task import InviteOptions
+from gather_async.bulk.runner import JobLimits
 from gather_async.bulk.source import CandidateSource
 from gather_async.models.enums import DeliveryType
 from gather_async.pager import TaskCoroutine
@@ -99,18 +100,18 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             ConfigurationError: An argument can't work.
             InviteNotDeliverableError: There is no delivery type, or an unknown one.
         """
-        invitation = InviteOptions(
-            interview_id=interview_id,
-            delivery_types=delivery_types,
-            expiry_days=expiry_days,
-            external_redirect_uri=external_redirect_uri,
-            on_existing=on_existing,
-            in_flight_timeout=in_flight_timeout,
-        )
-        settings = Settings(
+        self._execution = JobExecution(
+            gather=gather,
             candidates=candidates,
-            invitation=invitation,
-            journal=journal,
+            invitation=InviteOptions(
+                interview_id=interview_id,
+                delivery_types=delivery_types,
+                expiry_days=expiry_days,
+                external_redirect_uri=external_redirect_uri,
+                on_existing=on_existing,
+                in_flight_timeout=in_flight_timeout,
+            ),
+            journal_path=journal,
             limits=JobLimits(
                 concurrency=concurrency,
                 max_consecutive_failures=max_consecutive_failures,
@@ -124,7 +125,6 @@ class BulkInvite(TaskCoroutine[InviteReport]):
             other_key=other_key,
             lease=lease,
         )
-        self._execution = JobExecution(gather, settings)
         self._runs = {}
         self._task: asyncio.Task[InviteReport] | None = None
         self._reader: asyncio.Task[Any] | None = None

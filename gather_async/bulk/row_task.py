@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field, frozen
+from attrs.validators import optional
 
 from gather_async.bulk.existing import ExistingIndex, ExistingRecord
 from gather_async.bulk.journal import Journal
@@ -27,22 +28,73 @@ from gather_async.bulk.row_state import (
     to_ended,
     to_invite_pending,
 )
-from gather_async.bulk.settings import InviteOptions
 from gather_async.errors import (
+    ConfigurationError,
     GatherError,
     InvalidRequestError,
     InviteNotDeliverableError,
     NotFoundError,
 )
 from gather_async.models.candidate import CandidateInterview, NewCandidate
+from gather_async.models.enums import DeliveryType
 from gather_async.resources import CandidateInterviews, Candidates
+from gather_async.validators import Choice, Number
 
-__all__ = ["RowContext", "RowTask"]
+__all__ = ["InviteOptions", "RowContext", "RowTask"]
 
 T = TypeVar("T")
 # The part of the time after which most of what is carried out is listed: the first of two
 # look-ups for a lost request. `benchmarks.bulk` has what they cost.
 _FIRST_LOOK = 0.1
+
+
+def _text(_: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(f"{attribute.name} must be text that isn't empty.")
+
+
+_DELIVERY = frozenset(map(str, DeliveryType))
+
+
+def _delivery(types: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(types, str) or not isinstance(types, Iterable):
+        raise ConfigurationError('delivery_types must be a list, such as ["email"].')
+    words = tuple(str(word) for word in types)
+    if not words:
+        raise InviteNotDeliverableError(
+            'An invite must go somewhere: delivery_types needs "email" or "sms".'
+        )
+    if not _DELIVERY.issuperset(words):
+        # The server would refuse each row's invite, after its candidate was created.
+        raise InviteNotDeliverableError('delivery_types takes "email" and "sms", in small letters.')
+    return words
+
+
+@frozen(kw_only=True)
+class InviteOptions:
+    """The invitation that every row of a job gets."""
+
+    interview_id: str = field(validator=_text)
+    delivery_types: tuple[str, ...] = field(converter=_delivery)
+    expiry_days: int | None = field(validator=optional(Number(least=1, whole=True)))
+    external_redirect_uri: str | None = field(validator=optional(_text))
+    on_existing: str = field(validator=Choice(("reuse", "skip", "error")))
+    in_flight_timeout: float = field(validator=Number(least=0, unit="seconds"))
+    """Seconds, after it was given up, in which a lost request may still be carried out."""
+
+    @property
+    def terms(self) -> tuple[object, ...]:
+        """What the server may refuse a row for, or this job by its rule for existing people."""
+        types = tuple(sorted(self.delivery_types))
+        return types, self.expiry_days, self.external_redirect_uri, self.on_existing
+
+    @property
+    def needs_opt_in(self) -> bool:
+        """Whether only people who agreed to text messages can be invited.
+
+        Source: /guides/sending-invites
+        """
+        return "sms" in self.delivery_types
 
 
 @frozen(kw_only=True)
@@ -135,11 +187,13 @@ class RowTask:
             self.failures = 0
         self._context.on_change(before, record)
 
+    async def _has_invite(self, invite_id: str, state: RowState = RowState.INVITED) -> None:
+        """End the row with the person's invite."""
+        await self.save(to_ended(self.record, state, candidate_interview_id=invite_id))
+
     async def _check_person(self) -> None:
-        record = self.record
-        found = await self._context.people.find(
-            _known(record.external_id), is_derived=not record.own_id
-        )
+        key, is_derived = _known(self.record.external_id), not self.record.own_id
+        found = await self._context.people.find(key, is_derived=is_derived)
         if found is not None:
             await self._apply_on_existing(found)
         elif self._goes_on:
@@ -222,9 +276,7 @@ class RowTask:
             await self.save(to_ended(self.record, RowState.FAILED, error=error))
 
     async def _find_candidate(self) -> None:
-        found = await self._find_after_in_flight(
-            self._context.people, _known(self.record.external_id)
-        )
+        found = await self._find_after_in_flight(self._context.people, self.record.external_id)
         if found is not None:
             await self._take_found(found, is_ours=self._is_same_person(found))
         elif self._goes_on:
@@ -245,9 +297,7 @@ class RowTask:
     async def _check_invite(self) -> None:
         found = await self._context.invited.find(_known(self.record.candidate_id))
         if found is not None:
-            await self.save(
-                to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
-            )
+            await self._has_invite(found.id, RowState.ALREADY_INVITED)
         elif self._goes_on:
             await self._send_invite()
 
@@ -272,7 +322,7 @@ class RowTask:
                 raise
             await self._invite_refused(error)
             return
-        await self.save(to_ended(self.record, RowState.INVITED, candidate_interview_id=invite.id))
+        await self._has_invite(invite.id)
 
     async def _invite_refused(self, error: GatherError) -> None:
         """End the row, or the job if it is the interview that the server doesn't know."""
@@ -284,9 +334,7 @@ class RowTask:
         if suggests_duplicate(error):
             found = await self._context.invited.look(_known(self.record.candidate_id))
         if found is not None:
-            await self.save(
-                to_ended(self.record, RowState.ALREADY_INVITED, candidate_interview_id=found.id)
-            )
+            await self._has_invite(found.id, RowState.ALREADY_INVITED)
         elif not self._is_listed_late(error):
             self.refusal = error
             await self.save(to_ended(self.record, RowState.FAILED, error=error))
@@ -303,13 +351,9 @@ class RowTask:
         return True
 
     async def _find_invite(self) -> None:
-        found = await self._find_after_in_flight(
-            self._context.invited, _known(self.record.candidate_id)
-        )
+        found = await self._find_after_in_flight(self._context.invited, self.record.candidate_id)
         if found is not None:
-            await self.save(
-                to_ended(self.record, RowState.INVITED, candidate_interview_id=found.id)
-            )
+            await self._has_invite(found.id)
         elif self._goes_on:
             await self._send_invite()
 
@@ -329,13 +373,15 @@ class RowTask:
         self.resume_at = min(early, self._in_flight_until)
         self._is_looked_early = True
 
-    async def _find_after_in_flight(self, index: ExistingIndex, key: str) -> ExistingRecord | None:
+    async def _find_after_in_flight(
+        self, index: ExistingIndex, key: str | None
+    ) -> ExistingRecord | None:
         """Look once; absence counts only if the look began when nothing was in flight.
 
         Until then the row is to be resumed later.
         """
         began = self._context.monotonic()
-        found = await index.look(key)
+        found = await index.look(_known(key))
         if found is None and began < self._in_flight_until:
             if self._is_looked_early:
                 self.resume_at = self._in_flight_until

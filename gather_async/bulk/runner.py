@@ -24,17 +24,14 @@ from gather_async.bulk.row_state import (
     status_of,
 )
 from gather_async.bulk.row_task import RowContext, RowTask
-from gather_async.bulk.settings import JobLimits
 from gather_async.bulk.source import CandidateSource, chunks_of
 from gather_async.clock import Clock, wait
-from gather_async.errors import (
-    GatherAPIError,
-    GatherError,
-)
+from gather_async.errors import GatherAPIError, GatherError
 from gather_async.models.candidate import NewCandidate
 from gather_async.protocol.retry import backoff
+from gather_async.validators import Number
 
-__all__ = ["CircuitBreaker", "Runner", "StopSignal"]
+__all__ = ["CircuitBreaker", "JobLimits", "Runner", "StopSignal"]
 
 
 def _reason_of(error: GatherError) -> object:
@@ -87,6 +84,20 @@ _PAUSES = (5.0, 30.0, 60.0, 120.0)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 # What is postponed is kept in memory; at 500 rows a second, one in seven lost, 120 s.
 _MOST_POSTPONED = 10_000
+
+
+_COUNT = Number(least=1, whole=True)
+
+
+@frozen(kw_only=True)
+class JobLimits:
+    """Limits of what a job does at once, and of how long it bears with what goes wrong."""
+
+    concurrency: int = field(validator=_COUNT)
+    max_consecutive_failures: int = field(validator=_COUNT)
+    """Failures in a row that stop the job."""
+    grace: float = field(validator=Number(least=0, unit="seconds"))
+    """Seconds that requests on the wire get to end when the job stops."""
 
 
 @define(eq=False)

@@ -20,8 +20,7 @@ from gather_async.bulk.existing import ExistingRecord
 from gather_async.bulk.journal_schema import JournalIdentity, migrate
 from gather_async.bulk.journal_sql import SourceRow, save, upsert_rows
 from gather_async.bulk.row_state import RowRecord, RowState, defer, to_candidate_pending, to_ended
-from gather_async.bulk.row_task import RowContext, RowTask
-from gather_async.bulk.settings import InviteOptions
+from gather_async.bulk.row_task import InviteOptions, RowContext, RowTask
 from gather_async.errors import GatherConnectionError, GatherError
 from gather_async.models.candidate import Candidate, CandidateInterview, NewCandidate
 
