@@ -389,12 +389,12 @@ class Session:
             wait = self._api_error(call.request, response).retry_after
             # Without a hint, a whole window would be a guess, and an hour's a bad one.
             wait = backoff(call.attempt, base=_UNKNOWN_RESET, cap=60.0) if wait is None else wait
-            return quota._replace(reset_at=self.clock.wall() + max(wait, _SHORTEST_RESET))
+            return evolve(quota, reset_at=self.clock.wall() + max(wait, _SHORTEST_RESET))
         if quota.reset_at is None:
             wait = read_reset_after(response.headers)
-            return quota if wait is None else quota._replace(reset_at=self.clock.wall() + wait)
+            return quota if wait is None else evolve(quota, reset_at=self.clock.wall() + wait)
         server_now = server_time(response.headers)
         skew = 0.0 if server_now is None else server_now - self.clock.wall()
         if -_FORGIVEN_SKEW <= skew <= _FORGIVEN_SKEW:
             return quota
-        return quota._replace(reset_at=quota.reset_at - skew)
+        return evolve(quota, reset_at=quota.reset_at - skew)

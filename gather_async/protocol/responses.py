@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, AnyStr, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from gather_async.errors import ResponseDecodeError
 from gather_async.models.fields import Model
@@ -42,7 +42,7 @@ _STRUCK = "[redacted]"
 _SHORTEST_SECRET = 8  # a shorter one is no key, and may be a part of any word
 
 
-@frozen
+@define(unsafe_hash=True)  # a frozen one takes three times as long to make
 class Response:
     """A response of the server. Its ``repr`` shows neither headers nor body."""
 

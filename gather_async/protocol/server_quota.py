@@ -15,8 +15,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
+from attrs import define
 from multidict import istr
 
 from gather_async.protocol.rolling_windows import RollingWindows, Window
@@ -48,7 +48,8 @@ _SMALLEST_UNIX = 1e9  # 2001; a smaller number isn't Unix seconds, and what it m
 _SMALLEST_MILLIS = 1e11  # the year 5138 in seconds, 1973 in milliseconds
 
 
-class ServerQuota(NamedTuple):
+@define
+class ServerQuota:
     """One window as the server sees it, for one response.
 
     Attributes:
