@@ -179,22 +179,17 @@ class Deadline:
     """The tasks of this end that are not cancelled yet."""
     _cancels: int
     """Cancellations of the task from before."""
-    _is_over: bool = False
 
     def is_sole_cause(self) -> bool:
-        """Return whether a cancellation of the task is this deadline's alone; ends it."""
-        is_mine = self._task not in self._waiting
-        self.end()
-        return is_mine and self._task.cancelling() <= self._cancels
+        """Return whether a cancellation of the task is this deadline's alone."""
+        return self._task not in self._waiting and self._task.cancelling() - 1 <= self._cancels
 
     def end(self) -> None:
-        """Cancel no more, and take an own cancellation back, whatever became of it."""
-        if self._is_over:
-            return
-        self._is_over = True
-        if self._task not in self._waiting:
+        """Cancel no more, and take an own cancellation back, whatever became of it; once."""
+        if self._task in self._waiting:
+            self._waiting.remove(self._task)
+        else:
             self._task.uncancel()
-        self._waiting.discard(self._task)
 
 
 T = TypeVar("T")

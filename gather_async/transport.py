@@ -4,7 +4,6 @@ import asyncio
 import platform
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -137,6 +136,16 @@ class _LoopSession:
     room: asyncio.Semaphore = field(factory=asyncio.Semaphore)
     deadlines: Deadlines = field(factory=Deadlines)
     lifetime: AsyncGenerator[None, None] | None = None
+    _untotalled: tuple[aiohttp.ClientTimeout | None, aiohttp.ClientTimeout] = (
+        None,
+        aiohttp.ClientTimeout(total=None),
+    )
+
+    def without_total(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+        """Return a timeout but for its total, which `Deadlines` keep; mostly the last one again."""
+        if self._untotalled[0] is not timeout:
+            self._untotalled = timeout, evolve(timeout, total=None)
+        return self._untotalled[1]
 
     async def close(self) -> None:
         """Close the session, in its own loop."""
@@ -196,7 +205,7 @@ class Transport:
         """
         part = self._sessions.here()
         session = part.session
-        if session is None or self._is_closed or not part.owner.is_here or session.closed:
+        if session is None or self._is_closed or not part.owner.is_here:
             session = await self._open(part)
         room, total, deadline = part.room, timeout.total, None
         await room.acquire()
@@ -211,7 +220,7 @@ class Transport:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=timeout if deadline is None else _without_total(timeout),
+                timeout=timeout if deadline is None else part.without_total(timeout),
                 raise_for_status=False,
                 auto_decompress=False,
                 proxy=self._proxy,
@@ -332,7 +341,11 @@ class Transport:
             trace_configs=[*self._trace_configs],
         ) as session:
             part.session = session
-            yield
+            try:
+                yield
+            finally:
+                if part.session is session:
+                    part.session = None  # the loop may go on after its generators are closed
 
     def _traced(self, session: aiohttp.ClientSession) -> aiohttp.ClientSession:
         """Return a borrowed session with our trace, for as long as a client uses it."""
@@ -371,12 +384,6 @@ def client_timeout(timeout: Timeout) -> aiohttp.ClientTimeout:
     if timeout is not None:
         _SECONDS.check("timeout", timeout, accepts="a ClientTimeout or None")
     return aiohttp.ClientTimeout(total=timeout)
-
-
-@lru_cache(maxsize=32)
-def _without_total(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
-    """Return the timeout but for its total, which `Deadlines` keep."""
-    return evolve(timeout, total=None)
 
 
 def request_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -128,6 +128,24 @@ def test_module_level_client_works_in_loop_after_loop() -> None:
     assert [asyncio.run(job()) for _ in range(3)] == [1, 2, 3]
 
 
+async def _requests(gather: GatherClient) -> int:
+    await gather.teams.list()
+    return gather.rate_limit_status.windows[0].used
+
+
+def test_client_works_on_in_a_loop_that_closed_its_generators() -> None:
+    """The session that went with them is opened anew."""
+    with asyncio.Runner() as runner:
+        fake = runner.run(FakeGather().__aenter__())
+        gather = fake.client()
+        assert runner.run(_requests(gather)) == 1
+        runner.run(runner.get_loop().shutdown_asyncgens())
+        with pytest.warns(ResourceWarning, match="after loop.shutdown_asyncgens"):
+            assert runner.run(_requests(gather)) == 2
+        runner.run(gather.aclose())
+        runner.run(fake.aclose())
+
+
 async def test_use_after_closing_says_so() -> None:
     """A closed client refuses every call, and holds no slot for it."""
     async with FakeGather() as fake:
