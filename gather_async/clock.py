@@ -3,10 +3,12 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-__all__ = ["Clock", "SystemClock", "Timer", "wait"]
+__all__ = ["Clock", "SystemClock", "Timer", "finish_by", "wait"]
+
+T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -87,3 +89,17 @@ async def wait(clock: Clock, event: asyncio.Event, seconds: float) -> bool:
         timer.cancel()
         waiting.cancel()
     return not waiting.cancelled()
+
+
+async def finish_by(clock: Clock, instant: float, work: Awaitable[T]) -> T:
+    """Return what is awaited, which is cancelled at an instant of ``clock.monotonic()``.
+
+    Raises:
+        TimeoutError: It was.
+    """
+    async with asyncio.timeout(None) as limit:
+        timer = clock.call_later(instant - clock.monotonic(), lambda: limit.reschedule(0.0))
+        try:
+            return await work
+        finally:
+            timer.cancel()

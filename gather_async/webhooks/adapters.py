@@ -52,8 +52,10 @@ class Receiver(Protocol):
         """Take one delivery."""
         ...
 
-    async def ensure_started(self) -> bool:
-        """Start, if nothing did; return whether it runs."""
+    async def start_and_receive(
+        self, body: bytes, headers: Any, *, path: str | None = None, tenant: str | None = None
+    ) -> WebhookReply:
+        """Take one delivery, and start first if nothing did."""
         ...
 
     def lifespan(self, app: object = None) -> contextlib.AbstractAsyncContextManager[None]:
@@ -134,13 +136,9 @@ class WebhookApp:
         if body is None:
             await self._refuse_large(receive, send)
         elif not isinstance(body, _Disconnected):
-            if await self._hooks.ensure_started():
-                tenant = self._tenant_of(scope)
-                reply = await self._hooks.receive(
-                    body, scope["headers"], path=scope.get("path"), tenant=tenant
-                )
-            else:
-                reply = WebhookReply.unavailable("not_started")
+            tenant, path = self._tenant_of(scope), scope.get("path")
+            headers = scope["headers"]
+            reply = await self._hooks.start_and_receive(body, headers, path=path, tenant=tenant)
             await _send(send, reply)
 
     def _tenant_of(self, scope: Scope) -> str | None:
@@ -249,11 +247,9 @@ def aiohttp_handler(
             return _response(WebhookReply.refused(400, WebhookFailure.MALFORMED_BODY))
         if body is None:
             return _response(WebhookReply.too_large())
-        if not await hooks.ensure_started():
-            return _response(WebhookReply.unavailable("not_started"))
-        tenant = request.match_info.get("tenant")
+        tenant, path = request.match_info.get("tenant"), request.path
         headers = request.headers.items()
-        return _response(await hooks.receive(body, headers, path=request.path, tenant=tenant))
+        return _response(await hooks.start_and_receive(body, headers, path=path, tenant=tenant))
 
     return handle
 

@@ -8,10 +8,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from attrs import define, field, frozen
 
+from gather_async.clock import Clock, finish_by
 from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
 from gather_async.observability import log_fields
 from gather_async.protocol import signatures
@@ -24,10 +26,11 @@ from gather_async.webhooks.events import (
 )
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import Inbox, PutResult, StoredEvent
-from gather_async.webhooks.signing import Secrets, TenantSecret, UnknownTenantError
+from gather_async.webhooks.signing import Finish, Secrets, TenantSecret, UnknownTenantError
 
 __all__ = ["Ingest", "Listener", "Listeners", "WebhookReply"]
 
+T = TypeVar("T")
 _JSON: Final = {"content-type": "application/json"}
 
 
@@ -37,7 +40,7 @@ class WebhookReply:
 
     200 taken, also a duplicate; 400 the body is no event; 401 the signature;
     405; 408 the body did not come in time; 413 the body is too large; 503 the
-    inbox is full or can't be written, so that the sender tries again.
+    inbox is full, can't be written or takes too long, so that the sender tries again.
     """
 
     status: int
@@ -82,7 +85,7 @@ class WebhookReply:
 _log = logging.getLogger("gather_async.webhooks")
 
 # The sender waits for 5 seconds. Source: /api-reference/webhooks
-_LONGEST_PUT: Final = 4.0
+_LONGEST_ANSWER: Final = 4.0
 # Verifying a larger body may take longer than a loop should be kept.
 _LARGEST_INLINE: Final = 32_768
 # Own events whose publication to this process is passed over; more come in no 0.2 s.
@@ -139,6 +142,7 @@ class Ingest:
     handlers: Handlers
     receivers: Sequence[str]
     """The receiver's name, then those under which it stored events before."""
+    clock: Clock
     wall: Callable[[], float]
     """Returns Unix seconds."""
     on_new: Callable[[], None]
@@ -148,15 +152,28 @@ class Ingest:
     _lanes: "dict[str, asyncio.Semaphore]" = field(factory=dict)
     _loop: asyncio.AbstractEventLoop | None = None
 
+    def begin(self) -> Finish:
+        """Return what awaits a part of the answer to a delivery for as long as the sender does."""
+        return partial(finish_by, self.clock, self.clock.monotonic() + _LONGEST_ANSWER)
+
     async def handle(
-        self, body: bytes, headers: Headers, *, path: str | None, tenant: str | None
+        self,
+        body: bytes,
+        headers: Headers,
+        *,
+        path: str | None,
+        tenant: str | None,
+        finish: Finish,
     ) -> WebhookReply:
-        """Return the answer to a delivery; a trusted one is stored by then."""
+        """Return the answer to a delivery, in time; a trusted one is stored by then."""
         try:
             body = signatures.bytes_of(body)
             if len(body) > self.max_body:
                 return WebhookReply.too_large()
-            event, text = await self._verified(body, headers, path, tenant)
+            verifying = self._verified(body, headers, path, tenant, finish)
+            # A small one waits for nothing but a look-up, which has a timer of its own.
+            is_large = len(body) > _LARGEST_INLINE
+            event, text = await (finish(verifying) if is_large else verifying)
         except UnknownTenantError:
             return WebhookReply.refused(404, "unknown_tenant")
         except WebhookVerificationError as error:
@@ -168,8 +185,12 @@ class Ingest:
             extra = log_fields(error=error.__cause__, status=503)
             _log.error("The secrets of webhooks failed (%s): answered 503", error, extra=extra)
             return WebhookReply.unavailable("secrets_unavailable")
+        except TimeoutError:
+            extra = log_fields(error="TimeoutError", status=503)
+            _log.warning("A large webhook waited for others too long: answered 503", extra=extra)
+            return WebhookReply.unavailable("too_busy")
         self.last_event_at = datetime.fromtimestamp(self.wall(), UTC)
-        return await self._store_and_reply(event, text)
+        return await self._store_and_reply(event, text, finish)
 
     async def store(self, event: WebhookEvent, text: str) -> PutResult:
         """Store an event; if it is new, notify the listeners and wake the worker."""
@@ -216,13 +237,13 @@ class Ingest:
         )
 
     async def _verified(
-        self, body: bytes, headers: Headers, path: str | None, tenant: str | None
+        self, body: bytes, headers: Headers, path: str | None, tenant: str | None, finish: Finish
     ) -> tuple[WebhookEvent, str]:
         """Return the event and the text it was read from, if they can be trusted."""
         if self._is_unsigned(path):
             text = body.decode("utf-8", "replace")
             return decode_event(text, signed=False, default_event=_DEFAULT_EVENT), text
-        candidates = self.secrets.own or await self._secrets_of(tenant, path)
+        candidates = self.secrets.own or await self._secrets_of(tenant, path, finish)
         secrets = [each.secret for each in candidates]
         header = signatures.read_header(
             signatures.signature_in(headers), tolerance=self.tolerance, now=self.wall()
@@ -238,10 +259,12 @@ class Ingest:
             signed.text, lambda: decode_event(signed.text, tenant=owner)
         ), signed.text
 
-    async def _secrets_of(self, tenant: str | None, path: str | None) -> Sequence[TenantSecret]:
+    async def _secrets_of(
+        self, tenant: str | None, path: str | None, finish: Finish
+    ) -> Sequence[TenantSecret]:
         """Return the secrets of tenants, which a function of the user's may look up."""
         try:
-            return await self.secrets.find(tenant, path)
+            return await self.secrets.find(tenant, path, finish)
         except UnknownTenantError:
             raise
         except ConfigurationError as error:  # it names the tenant and repeats no secret
@@ -262,14 +285,22 @@ class Ingest:
             return self._payload_of(body, header, secrets)
         found = await asyncio.to_thread(signatures.verify_sent, body, header, secrets)
         if found is None:
-            async with self._lane("quick"):
-                found = await asyncio.to_thread(
-                    signatures.verify_stringified, body, header, secrets, is_quick_only=True
-                )
+            quick = partial(signatures.verify_stringified, is_quick_only=True)
+            found = await self._in_lane("quick", quick, body, header, secrets)
         if found is None:
-            async with self._lane("slow"):
-                found = await asyncio.to_thread(self._payload_of, body, header, secrets)
+            found = await self._in_lane("slow", self._payload_of, body, header, secrets)
         return found
+
+    async def _in_lane(self, name: str, work: Callable[..., T], *arguments: Any) -> T:
+        """Work beside the loop, one at a time in each lane: a cancelled one runs on in it."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lanes = loop, {}
+        lane = self._lanes.setdefault(name, asyncio.Semaphore(1))
+        await lane.acquire()
+        working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        working.add_done_callback(lambda _: lane.release())
+        return await asyncio.shield(working)
 
     @staticmethod
     def _payload_of(
@@ -279,12 +310,6 @@ class Ingest:
         found = sent or signatures.verify_stringified(body, header, secrets)
         assert found is not None  # noqa: S101 - only quick verification leaves it open
         return found
-
-    def _lane(self, name: str) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._lanes = loop, {}
-        return self._lanes.setdefault(name, asyncio.Semaphore(1))
 
     async def _in_place(self, text: str, work: Callable[[], Any]) -> Any:
         """Do what reads a whole text: beside the loop, if it is large."""
@@ -298,10 +323,11 @@ class Ingest:
         token = self.unsigned_token.encode()
         return hmac.compare_digest(last.encode("utf-8", "surrogatepass"), token)
 
-    async def _store_and_reply(self, event: WebhookEvent, text: str) -> WebhookReply:
+    async def _store_and_reply(
+        self, event: WebhookEvent, text: str, finish: Finish
+    ) -> WebhookReply:
         try:
-            async with asyncio.timeout(_LONGEST_PUT):
-                result = await self.store(event, text)
+            result = await finish(self.store(event, text))
         except Exception as error:
             kind = _kind(error)
             extra = log_fields(event=event.event, error=error, status=503)

@@ -30,6 +30,7 @@ from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.lifecycle import Lifecycle, ReceiverState
 from gather_async.webhooks.memory_inbox import MemoryInbox
 from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy, validate_parts
+from gather_async.webhooks.signing import Finish
 from gather_async.webhooks.worker import Worker
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class WebhookReceiver(Handlers):
             inbox=self._inbox,
             handlers=self,
             receivers=receivers,
+            clock=self._clock,
             # By its name in the module, which tests replace to stop the time.
             wall=(lambda: time.time()) if clock is None else clock.wall,  # noqa: PLW0108 - see above
             on_new=self._worker.wake,
@@ -147,8 +149,10 @@ class WebhookReceiver(Handlers):
     ) -> WebhookReply:
         """Take one delivery, and return what to answer: at once, however long handlers take.
 
-        The event is stored before this returns 200. Cancelling it leaves open whether
-        it is; the sender's next attempt is recognised.
+        The event is stored before this returns 200. What takes longer than 4 s in all, such
+        as a look-up of the secret and an inbox, is answered with 503 before the sender hangs
+        up. Cancelling it leaves open whether the event is stored; the sender's next attempt
+        is recognised.
 
         Args:
             body: The body's bytes, before any parsing.
@@ -159,12 +163,26 @@ class WebhookReceiver(Handlers):
         Raises:
             ClientClosedError: The receiver runs in another event loop.
         """
+        return await self._receive(body, headers, path, tenant, self._ingest.begin())
+
+    async def start_and_receive(
+        self, body: bytes, headers: Any, *, path: str | None = None, tenant: str | None = None
+    ) -> WebhookReply:
+        """Take one delivery like `receive`, but start first if nothing did."""
+        finish = self._ingest.begin()
+        if not await self.ensure_started(finish):
+            return WebhookReply.unavailable("not_started")
+        return await self._receive(body, headers, path, tenant, finish)
+
+    async def _receive(
+        self, body: bytes, headers: Any, path: str | None, tenant: str | None, finish: Finish
+    ) -> WebhookReply:
         self._check_loop()
         if self._life.state in (ReceiverState.CLOSING, ReceiverState.CLOSED):
             return WebhookReply.unavailable("shutting_down")
         if self._life.state is ReceiverState.IDLE:
             self._warn()
-        return await self._ingest.handle(body, headers, path=path, tenant=tenant)
+        return await self._ingest.handle(body, headers, path=path, tenant=tenant, finish=finish)
 
     async def receive_lambda(self, event: Mapping[str, Any]) -> adapters.LambdaReply:
         """Take one delivery as AWS Lambda gets it, and return what Lambda answers.
@@ -179,12 +197,13 @@ class WebhookReceiver(Handlers):
         """
         return await adapters.receive_lambda(self, event)
 
-    async def ensure_started(self) -> bool:
+    async def ensure_started(self, finish: Finish | None = None) -> bool:
         """Start, if nothing did, as under a server without lifespan; return whether it runs."""
         self._check_loop()
         if self._life.state is not ReceiverState.IDLE:
             return True
-        await self._life.start_unattended()
+        with contextlib.suppress(TimeoutError):  # it goes on, for the next delivery
+            await (finish or self._ingest.begin())(self._life.start_unattended())
         return self._life.state not in (ReceiverState.IDLE, ReceiverState.STARTING)
 
     async def complete(self, **options: Any) -> None:

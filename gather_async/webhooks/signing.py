@@ -1,12 +1,11 @@
 """`verify` and `sign`, at this machine's time."""
 
-import asyncio
 import hmac
 import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from inspect import isawaitable
 from secrets import token_hex
@@ -20,6 +19,7 @@ from gather_async.validators import hide_arguments
 from gather_async.webhooks.events import WebhookEvent, decode_event
 
 __all__ = [
+    "Finish",
     "Secrets",
     "SignedSample",
     "TENANT_PATH",
@@ -195,6 +195,9 @@ def _data(event: str, timestamp: str) -> dict[str, Any]:
 TenantSecrets = Mapping[str, Any] | Callable[[str], Any]
 """The secret or secrets of each tenant, or a function, async or not, that returns them."""
 
+Finish = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""Returns what is awaited, or cancels it and raises `TimeoutError` as the sender gives up."""
+
 
 class UnknownTenantError(Exception):
     """There is no such tenant."""
@@ -247,11 +250,18 @@ class Secrets:
             raise ConfigurationError("tenant_path must be the path behind which the tenant stands.")
         return cls(tenants=tenants, path=path)
 
-    async def find(self, tenant: str | None, path: str | None) -> Sequence[TenantSecret]:
+    async def find(
+        self, tenant: str | None, path: str | None, finish: Finish
+    ) -> Sequence[TenantSecret]:
         """Return the secrets of tenants that a delivery may be signed with, one at least.
 
         For an unknown tenant that is one that no signature fits, so that the answer
         takes as long as for a known one.
+
+        Args:
+            tenant: As the framework knows it.
+            path: The request's.
+            finish: Awaits what an async function returns, for as long as the sender does.
 
         Raises:
             UnknownTenantError: No tenant is named, and the secrets can't be listed.
@@ -259,21 +269,20 @@ class Secrets:
         """
         tenant = _below(tenant, self.path) or tenant_in(path, self.path)
         if tenant is not None:
-            return await self._of(tenant) or _UNKNOWN
+            return await self._of(tenant, finish) or _UNKNOWN
         if not isinstance(self.tenants, Mapping):
             raise UnknownTenantError
         known = self.tenants.items()
         return [each for name, value in known for each in _of_tenant(name, value)] or _UNKNOWN
 
-    async def _of(self, tenant: str) -> Sequence[TenantSecret]:
+    async def _of(self, tenant: str, finish: Finish) -> Sequence[TenantSecret]:
         try:
             if isinstance(self.tenants, Mapping):
                 found = self.tenants.get(tenant)
             else:
                 found = self.tenants(tenant) if self.tenants is not None else None
                 if isawaitable(found):
-                    async with asyncio.timeout(_LONGEST_LOOKUP):
-                        found = await found
+                    found = await finish(found)
         except LookupError:
             return ()
         return () if found is None else _of_tenant(tenant, found)
@@ -284,8 +293,6 @@ class Secrets:
 
 # Of this process alone, so that it can't be signed with.
 _UNKNOWN: Final = (TenantSecret(None, token_hex(32), is_known=False),)
-# Seconds; the sender waits for 5. Source: /api-reference/webhooks
-_LONGEST_LOOKUP: Final = 4.0
 
 
 def tenant_in(path: str | None, before: str) -> str | None:

@@ -860,18 +860,6 @@ async def test_cancelled_receive(clock: VirtualClock) -> None:
         await handled.wait()
 
 
-async def test_storage_that_hangs_is_503(
-    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An inbox that takes longer than the sender waits is answered in time, with 503."""
-    monkeypatch.setattr("gather_async.webhooks.ingest._LONGEST_PUT", 0.01)
-    inbox = FlakyInbox()
-    inbox.hold = asyncio.Event()
-    reply = await deliver(receiver(clock, inbox=inbox), clock)
-    assert (reply.status, json.loads(reply.body)["reason"]) == (503, "inbox_not_writable")
-    assert reply.headers["retry-after"] == "60"
-
-
 async def test_cancelled_catch_up(clock: VirtualClock) -> None:
     """Cancelling `catch_up` ends it where it is."""
 

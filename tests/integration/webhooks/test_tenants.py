@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from gather_async.errors import ConfigurationError
+from gather_async.testing import VirtualClock
 from gather_async.webhooks import EventState, MemoryInbox, WebhookReceiver, sample, verify
 
 TENANTS = {"acme": "s1", "globex": "s2"}
@@ -168,18 +170,18 @@ async def hang(_: str) -> None:
         (hang, "TimeoutError"),
     ],
 )
-async def test_secrets_that_fail(
-    secrets: Any, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_secrets_that_fail(secrets: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
     """A function that fails, or hangs, is answered with 503 in time, and the log says why."""
-    monkeypatch.setattr("gather_async.webhooks.signing._LONGEST_LOOKUP", 0.01)
-    hooks = WebhookReceiver(secrets=secrets)
-    delivery = sample("interview.updated", secret="s1")
+    clock = VirtualClock()
+    hooks = WebhookReceiver(secrets=secrets, clock=clock)
+    at = datetime.fromtimestamp(clock.wall(), UTC)
+    delivery, began = sample("interview.updated", secret="s1", at=at), clock.monotonic()
     with caplog.at_level(logging.ERROR, "gather_async.webhooks"):
         reply = await hooks.receive(delivery.body, delivery.headers, tenant="acme")
     assert (reply.status, "secrets_unavailable" in reply.body) == (503, True)
     (record,) = caplog.records
     assert said in record.getMessage()
+    assert clock.monotonic() == began + (4.0 if secrets is hang else 0.0)
     await hooks.aclose()
 
 
