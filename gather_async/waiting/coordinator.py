@@ -6,9 +6,9 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from attrs import evolve
 
@@ -47,7 +47,6 @@ __all__ = ["Coordinator", "Waits"]
 
 _LOG = logging.getLogger("gather_async.waiting")
 T = TypeVar("T")
-_PRIORITIES: tuple[Priority, ...] = ("interactive", "bulk")
 _SECONDS = Number(least=0, most=math.inf, unit="seconds")
 
 
@@ -72,6 +71,7 @@ class Coordinator(Generic[T]):
         self._owner = LoopOwner("client")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._tasks = set[asyncio.Task[None]]()  # that one, and those that are about to end
         self._fatal: BaseException | None = None
         self._is_closed = False
 
@@ -138,7 +138,7 @@ class Coordinator(Generic[T]):
             for waiter in waiters:
                 self._scheduler.remove(waiter)
             if not self._scheduler.targets:
-                self._changed.set()
+                self._detach()
                 await self._join()
 
     def _enter(self) -> None:
@@ -149,22 +149,30 @@ class Coordinator(Generic[T]):
             self._owner.leave()  # nothing waits there any more
         if self._owner.enter():
             self._scheduler.clear()
-            self._task, self._changed = None, asyncio.Event()
+            self._task, self._tasks, self._changed = None, set(), asyncio.Event()
 
     def _start(self) -> None:
-        if self._scheduler.targets and (self._task is None or self._task.done()):
+        if self._scheduler.targets and self._task is None:
             # A context of its own: polls belong to no single caller.
             self._task = asyncio.get_running_loop().create_task(
                 self._run(),
                 name=f"gather_async: waiting for {self._condition.noun}",
                 context=contextvars.Context(),
             )
+            self._tasks.add(self._task)
+            self._task.add_done_callback(self._tasks.discard)
+        self._changed.set()
+
+    def _detach(self) -> None:
+        """Let the task end, as nothing is awaited; a wait that begins now gets another."""
+        self._task = self._fatal = None
+        self._scheduler.clear()
         self._changed.set()
 
     async def _join(self) -> None:
-        """Return once the task has ended."""
-        if self._task is not None and not self._task.done():
-            await asyncio.wait({self._task})
+        """Return once the tasks that there are now have ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def notify(self, event: str, ids: frozenset[str]) -> None:
         """Record an event, from any thread."""
@@ -173,7 +181,8 @@ class Coordinator(Generic[T]):
 
     def _on_event(self, ids: frozenset[str]) -> None:
         self._scheduler.notify(ids, self._clock.monotonic())
-        self._changed.set()
+        with suppress(RuntimeError):  # the loop was closed before its waits were over
+            self._changed.set()
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and the task."""
@@ -192,23 +201,21 @@ class Coordinator(Generic[T]):
     async def _run(self) -> None:
         """Poll while anything is awaited. Whatever ends this ends all waits, too."""
         polls: set[asyncio.Task[None]] = set()
+        cause: BaseException = ClientClosedError("The event loop is being closed.")
         try:
             await self._poll(polls)
-        except asyncio.CancelledError:
-            self._fail(None, ClientClosedError("The event loop is being closed."))
-            raise
-        except Exception as error:  # a waiting call must never hang
-            self._fail(None, error)
+        except Exception as error:
+            cause = error
         finally:
             if self._task is asyncio.current_task():
-                self._task = self._fatal = None
-                self._scheduler.clear()
+                self._fail(None, cause)  # a waiting call must never hang
+                self._detach()
             for poll in polls:
                 poll.cancel()
             await asyncio.gather(*polls, return_exceptions=True)
 
     async def _poll(self, polls: "set[asyncio.Task[None]]") -> None:
-        while self._scheduler.targets:
+        while self._scheduler.targets and self._task is asyncio.current_task():
             self._changed.clear()
             for done in [each for each in polls if each.done()]:
                 polls.discard(done)
@@ -227,9 +234,8 @@ class Coordinator(Generic[T]):
 
     def _fail(self, most: int | None, error: BaseException) -> None:
         """End the waits for so many targets at most; None means all."""
-        now = self._clock.monotonic()
         for target in list(islice(self._scheduler.targets.values(), most)):
-            self._scheduler.fail(target.waiters, error, now)
+            self._scheduler.fail(target.waiters, error, self._clock.monotonic())
 
     async def _poll_once(self, poll: str | int) -> None:
         """Send one poll and record its answer."""
@@ -260,12 +266,10 @@ class Coordinator(Generic[T]):
 
 def _split(target: T | str) -> tuple[str, T | None]:
     """Return an awaited object's id, and the object if the caller has it."""
-    if isinstance(target, str):
-        return target, None
-    target_id = getattr(target, "id", None)
+    target_id = getattr(target, "id", target)
     if not isinstance(target_id, str):
         raise InvalidRequestError("Pass the object or its id to wait for it.")
-    return target_id, target
+    return target_id, None if isinstance(target, str) else target
 
 
 def _first_of(errors: Mapping[str, BaseException]) -> BaseException:
@@ -316,7 +320,7 @@ class Waits:
             return [RateLimit(each.limit, per=each.period) for each in windows] or rate_limits
 
         budget, clock, once = PollBudget(limits), session.clock, RetryPolicy(attempts=1)
-        options = evolve(session.options, retry=once, max_wait=None)
+        polls = evolve(session.options, retry=once, max_wait=None)
 
         def coordinator(condition: Condition[T]) -> Coordinator[T]:
             return Coordinator(condition, budget=budget, clock=clock, rng=rng, is_alive=is_alive)
@@ -325,7 +329,7 @@ class Waits:
             return signals is not None and signals.alive
 
         sessions: Sessions = {
-            each: session.with_options(evolve(options, priority=each)) for each in _PRIORITIES
+            each: session.with_options(evolve(polls, priority=each)) for each in get_args(Priority)
         }
         self._loops = PerLoop(
             lambda: (

@@ -1,0 +1,297 @@
+"""The task that polls for all waits: when it begins and ends, and in which event loop."""
+
+import asyncio
+import contextvars
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from attrs import evolve
+
+from gather_async import (
+    AudioTimeoutError,
+    ClientClosedError,
+    InvalidRequestError,
+    Question,
+)
+from gather_async.protocol.polling import PollBudget
+from gather_async.testing import VirtualClock
+from gather_async.waiting.conditions import audio_ready
+from gather_async.waiting.coordinator import Coordinator
+from tests.waiting_world import PLENTY, a_world, coordinators
+
+
+class Audio:
+    """Questions in memory, each ready at an instant, and a coordinator that reads them."""
+
+    def __init__(self, **ready_at: float) -> None:
+        self.clock = VirtualClock()
+        self.began = self.clock.monotonic()
+        self.ready_at = ready_at
+        self.reads: list[str] = []
+        self.on_read: Callable[[], object] = list
+        self.coordinator = Coordinator(
+            evolve(audio_ready({}), read=self._read, page=None),
+            budget=PollBudget(lambda: PLENTY),
+            clock=self.clock,
+            rng=random.Random(1),
+            is_alive=lambda: False,
+        )
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self.clock.monotonic() - self.began
+
+    async def _read(self, name: str, *_: object) -> Question:
+        self.reads.append(name)
+        self.on_read()
+        await asyncio.sleep(0)
+        is_ready = self.ready_at.get(name, 0.0) <= self.now
+        return Question(id=name, transcription_status="complete" if is_ready else "processing")
+
+    def begin(self, name: str, timeout: float | None = None) -> "asyncio.Task[Question]":
+        """Begin to wait for a question."""
+        return asyncio.ensure_future(self.coordinator.wait(name, timeout=timeout))
+
+    async def all_of(self, count: int) -> None:
+        """Wait for that many questions in one call."""
+        async for _ in self.coordinator.wait_each((f"q{n}" for n in range(count)), timeout=None):
+            pass
+
+
+async def turns(count: int) -> None:
+    """Let other tasks run so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def counted_turns() -> Iterator[Callable[[], int]]:
+    """Count how often the event loop goes round meanwhile."""
+    loop = asyncio.get_running_loop()
+    handles: list[asyncio.Handle] = []
+
+    def turn() -> None:
+        handles.append(loop.call_soon(turn))
+
+    turn()
+    yield lambda: len(handles)
+    handles[-1].cancel()
+
+
+# The end of the last wait, and the beginning of the next
+
+
+@pytest.mark.parametrize("later", range(6))
+async def test_a_cancelled_wait_is_held_up_by_none_that_begins_just_then(later: int) -> None:
+    """The task of waits that are over ends, though another wait begins before it has."""
+    audio = Audio(a=1000.0, b=500.0)
+    cancelled = audio.begin("a")
+    await audio.clock.sleep(5.0)
+    cancelled.cancel()
+    await turns(later)
+    other = audio.begin("b")
+    await asyncio.wait([cancelled])
+    assert audio.now == 5.0
+    assert (await other).id == "b"
+    assert coordinators() == 0
+
+
+@pytest.mark.parametrize("later", range(6))
+async def test_a_wait_that_ends_is_held_up_by_none_that_begins_just_then(later: int) -> None:
+    """A wait returns when its question is ready, whatever begins in that moment."""
+    audio = Audio(a=0.0, b=500.0)
+    first = audio.begin("a")
+    await turns(1 + later)
+    other = audio.begin("b")
+    assert (await first).id == "a"
+    assert audio.now == 0.0
+    assert (await other).id == "b"
+
+
+async def test_a_wait_ends_only_when_what_still_polls_for_it_has_ended() -> None:
+    """By the time a wait returns, a read that hangs was cancelled and is over."""
+    audio = Audio()
+    running: list[str] = []
+
+    async def hang(name: str, *rest: object) -> Question:
+        if name == "b":
+            return await audio._read(name)
+        running.append(name)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turns(5)
+            running.remove(name)
+        raise AssertionError
+
+    audio.coordinator._scheduler._condition = condition = evolve(
+        audio.coordinator._condition, read=hang
+    )
+    audio.coordinator._condition = condition
+    hanging, other = audio.begin("a", 5.0), audio.begin("b")
+    await other
+    assert running == ["a"]
+    with pytest.raises(AudioTimeoutError):
+        await hanging
+    assert not running
+    assert coordinators() == 0
+
+
+async def test_a_task_that_is_cancelled_ends_its_waits() -> None:
+    """Who cancels all other tasks doesn't hang in a wait of his own."""
+    audio = Audio(a=math.inf)
+    waiting = audio.begin("a")
+    await audio.clock.sleep(1.0)
+    for task in asyncio.all_tasks() - {waiting, asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(ClientClosedError):
+        await waiting
+
+
+async def test_a_poll_is_made_in_the_context_of_no_caller() -> None:
+    """What a caller keeps in context variables isn't kept alive, nor seen, by polls for all."""
+    variable = contextvars.ContextVar("variable", default="none")
+    audio, seen = Audio(), list[str]()
+    audio.on_read = lambda: seen.append(variable.get())
+    variable.set("the caller's")
+    await audio.begin("a")
+    assert seen == ["none"]
+
+
+# Closing
+
+
+async def test_closing_waits_for_the_task() -> None:
+    """When `close` returns, nothing polls any more, and nothing is awaited."""
+    audio = Audio(a=math.inf)
+    waiting = audio.begin("a")
+    await audio.clock.sleep(1.0)
+    await audio.coordinator.close()
+    assert coordinators() == 0
+    with pytest.raises(ClientClosedError):
+        await waiting
+    with pytest.raises(ClientClosedError):
+        await audio.begin("b")
+    assert "b" not in audio.reads
+
+
+async def test_waits_that_are_being_added_notice_that_the_client_was_closed() -> None:
+    """A call that adds thousands of waits ends when the client is closed meanwhile."""
+    audio = Audio()
+    adding = asyncio.ensure_future(audio.all_of(1000))
+    await turns(2)
+    await audio.coordinator.close()
+    with pytest.raises(ClientClosedError):
+        await adding
+    assert not audio.reads
+
+
+async def test_adding_and_ending_many_waits_lets_others_run() -> None:
+    """Waits are added by the hundred, and so they are ended."""
+    audio, added_in = Audio(**{f"q{n}": math.inf for n in range(2000)}), list[int]()
+    with counted_turns() as count:
+        begun = asyncio.Event()
+
+        def note() -> None:
+            added_in.append(count())
+            begun.set()
+
+        audio.on_read = note
+        waiting = asyncio.ensure_future(audio.all_of(2000))
+        await begun.wait()
+        assert added_in[0] >= 10
+        before = count()
+        await audio.coordinator.close()
+        assert count() - before >= 10
+    with pytest.raises(ClientClosedError):
+        await waiting
+
+
+async def test_what_is_no_sequence_is_refused() -> None:
+    """One question instead of several, or a number, is refused before anything is sent."""
+    async with a_world() as world:
+        for wrong in (5, None, Question(id="q")):
+            with pytest.raises(InvalidRequestError):
+                async for _ in world.gather.questions.wait_until_all_audio_ready(wrong):  # type: ignore[arg-type]
+                    pass
+        assert not world.polls
+
+
+# Event loops
+
+
+async def test_waits_move_to_another_loop_when_none_is_left_in_the_first() -> None:
+    """A coordinator works in one loop at a time, and goes where it is needed next."""
+    audio = Audio()
+    await audio.begin("a")
+
+    async def elsewhere() -> str:
+        return (await audio.coordinator.wait("b", timeout=None)).id
+
+    assert await asyncio.to_thread(asyncio.run, elsewhere()) == "b"
+    assert (await audio.begin("a")).id == "a"
+
+
+async def test_waits_of_a_running_loop_are_not_disturbed_from_another() -> None:
+    """A loop that finds a coordinator in use is refused, and the waits go on."""
+    audio = Audio(a=5.0)
+    waiting = audio.begin("a")
+    await audio.clock.sleep(1.0)
+
+    async def elsewhere() -> None:
+        with pytest.raises(ClientClosedError):
+            await audio.coordinator.wait("b", timeout=None)
+
+    with audio.clock.busy():
+        await asyncio.to_thread(asyncio.run, elsewhere())
+    assert (await waiting).id == "a"
+    assert audio.reads.count("b") == 0
+
+
+def test_waits_of_a_loop_that_rests_give_way_to_those_of_the_next() -> None:
+    """What was left waiting in one loop is neither polled for in the next, nor ends it."""
+    audio = Audio(old=math.inf, new=5.0)
+    tasks: list[asyncio.Task[Question]] = []
+
+    async def begin(name: str) -> None:
+        tasks.append(audio.begin(name))
+        await audio.clock.sleep(1.0)
+
+    async def finish() -> str:
+        return (await tasks[1]).id
+
+    with asyncio.Runner() as second:
+        with asyncio.Runner() as first:
+            first.run(begin("old"))
+            audio.reads.clear()
+            second.run(begin("new"))
+        assert tasks[0].cancelled()
+        assert second.run(finish()) == "new"
+    assert set(audio.reads) == {"new"}
+
+
+def test_an_event_after_a_loop_was_closed_with_waits_in_it_disturbs_no_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A listener never raises: one receiver serves many clients."""
+    audio = Audio(a=5.0)
+
+    async def begin() -> "asyncio.Task[Question]":
+        waiting = audio.begin("a")
+        await audio.clock.sleep(1.0)
+        return waiting
+
+    def refuse() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with asyncio.Runner() as runner:
+        waiting = runner.run(begin())
+        with monkeypatch.context() as closed:  # a loop that really is makes noise when collected
+            closed.setattr(audio.coordinator._changed, "set", refuse)
+            audio.coordinator.notify("question.audio_generated", frozenset({"a"}))
+        assert not waiting.done()
+    assert waiting.cancelled()
