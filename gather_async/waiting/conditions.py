@@ -1,5 +1,6 @@
 """Conditions to wait for: how each is read and judged, and what announces it."""
 
+import math
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -21,7 +22,7 @@ from gather_async.models.candidate import CandidateInterview, InterviewResults
 from gather_async.models.enums import CandidateInterviewStatus, SummaryStatus
 from gather_async.models.question import AudioState, Question
 from gather_async.pager import Page
-from gather_async.protocol.polling import PollPolicy, audio_state
+from gather_async.protocol.polling import BRIEF, PollPolicy, audio_state
 from gather_async.quota.priority_queue import Priority
 from gather_async.session import Session
 
@@ -70,8 +71,7 @@ def subscribe_weakly(signals: Signals, listener: Listener) -> Callable[[], objec
     method, owner = weakref.WeakMethod(listener), getattr(listener, "__self__", None)
 
     def forward(event: str, ids: frozenset[str]) -> None:
-        call = method()
-        if call is not None:
+        if (call := method()) is not None:
             call(event, ids)
 
     return weakref.finalize(owner, signals.subscribe(forward))
@@ -155,7 +155,7 @@ def summarized(sessions: Sessions, wall: Callable[[], float]) -> Condition[Inter
     answer before completion is unknown, so 404 means that they are not there yet if
     the candidate interview itself exists. No documented event announces a summary.
     """
-    expiries: dict[str, datetime | None] = {}
+    checks: dict[str, float] = {}  # when each may be gone, or its link has expired
 
     async def read(
         id: str, priority: Priority, count: Callable[[], None]
@@ -164,17 +164,18 @@ def summarized(sessions: Sessions, wall: Callable[[], float]) -> Condition[Inter
         with suppress(NotFoundError):
             results = await endpoint.get_part(id, "results", InterviewResults)
         if results is not None and _is_summarized(results):
-            expiries.pop(id, None)
+            checks.pop(id, None)
             return results
         # It may not exist, or its link has expired: then there will never be more.
-        if id not in expiries or _is_over(expiries[id], wall()):
+        if checks.get(id, -math.inf) <= wall():
             count()
             link = await endpoint.get(id)
-            if not _is_finished(link) and _is_over(link.expiry, wall()):
+            expiry = None if _is_finished(link) else link.expiry
+            if _is_over(expiry, wall()):
                 raise _expired(link, 0.0)
-            if len(expiries) >= MOST_REMEMBERED:
-                expiries.clear()
-            expiries[id] = None if _is_finished(link) else link.expiry
+            if len(checks) >= MOST_REMEMBERED:
+                checks.clear()
+            checks[id] = min(wall() + 60 * BRIEF, expiry.timestamp() if expiry else math.inf)
         return results
 
     return Condition(

@@ -255,6 +255,46 @@ async def test_many_failures_are_named_up_to_a_number() -> None:
         assert note.endswith(" and 100 more")
 
 
+# What is deleted
+
+
+@pytest.mark.parametrize("early", ["processing", "missing"])
+async def test_a_wait_for_the_summary_of_what_was_deleted_ends(early: str) -> None:
+    """Whether the candidate interview still exists is asked once an hour."""
+    async with an_invite(early_results=early) as world:
+        wait = world.gather.candidate_interviews.wait_until_summarized
+        waiting = asyncio.ensure_future(wait(world.ids[0], timeout=None, poll=HOURLY))
+        await world.clock.sleep(60.0)
+        world.fake._world.candidate_interviews.rows.pop(world.ids[0])
+        with pytest.raises(NotFoundError):
+            await waiting
+        assert world.waited <= 2 * 3600.0
+
+
+async def test_waiting_for_a_summary_asks_for_its_candidate_interview_once_an_hour() -> None:
+    """All other polls are of the results alone."""
+    async with an_invite(early_results="missing") as world:
+        wait = world.gather.candidate_interviews.wait_until_summarized
+        with pytest.raises(WaitTimeoutError):
+            await wait(world.ids[0], timeout=3.5 * 3600.0, poll=PollPolicy(cap=300.0))
+        asked = [each for each in world.polls if each.path.endswith(world.ids[0])]
+        assert len(asked) == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+async def test_a_question_that_was_deleted_ends_its_wait_only(count: int) -> None:
+    """It is missing from the list then, so it is searched for, and read alone at last."""
+    async with a_world(count + 1, audio_seconds=100.0) as world:
+        waits = [asyncio.ensure_future(world.wait(number)) for number in range(count + 1)]
+        await world.clock.sleep(20.0)
+        gone = world.fake._world.questions.rows.pop(world.ids[0])
+        world.fake._world.questions.order.remove(gone)
+        with pytest.raises(NotFoundError):
+            await waits[0]
+        assert world.waited <= 80.0
+        assert all(isinstance(each, Question) for each in await asyncio.gather(*waits[1:]))
+
+
 # Links that expire
 
 
