@@ -20,6 +20,7 @@ from gather_async.errors import (
     GatherAPIError,
     GatherError,
     InvalidRequestError,
+    RateLimitedError,
     ResponseDecodeError,
     WaitTimeoutError,
 )
@@ -226,8 +227,7 @@ class ListIndex(Generic[T]):
 
     def suspend(self, now: float, seconds: float = 15 * BRIEF) -> None:
         """Read single objects for a while: the list fails, says too little, or is old."""
-        self._usable_from = now + seconds
-        self._balance = self._failures = 0
+        self._usable_from, self._balance = now + seconds, 0
         self._suspect, self.is_doubted = None, False
 
     def page_for(self, target: Target[T], lost: int) -> int | None:
@@ -329,13 +329,16 @@ class ListIndex(Generic[T]):
     def record_failure(self, error: GatherError, now: float) -> bool:
         """Note a failure of the list; return whether it is about the list alone."""
         is_own = is_lasting(error) or isinstance(error, ResponseDecodeError)
-        self._count_failure(now, most=1 if is_own else _MOST_FAILURES)
+        if is_own:
+            self.suspend(now)
+        elif not isinstance(error, RateLimitedError):  # which is about the quota
+            self._count_failure(now, BRIEF)  # maybe everything fails
         return is_own
 
-    def _count_failure(self, now: float, *, most: int = _MOST_FAILURES) -> None:
+    def _count_failure(self, now: float, seconds: float = 15 * BRIEF) -> None:
         self._failures += 1
-        if self._failures >= most:
-            self.suspend(now)
+        if self._failures >= _MOST_FAILURES:
+            self.suspend(now, seconds)
 
     def is_believed(self, item: T) -> bool:
         """Return whether what a page shows of a target is the state it is in."""

@@ -128,6 +128,31 @@ async def test_without_a_list_single_reads_are_spread() -> None:
         assert world.waited <= 70.0
 
 
+# Failures that are not the list's own
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(429, 20.0), (503, 75.0), (408, 75.0)])
+async def test_a_list_that_failed_for_a_moment_is_used_again_soon(
+    status: int, seconds: float
+) -> None:
+    """Where everything failed for a while, hundreds of waits don't end up with single reads."""
+    async with a_world(400, audio_seconds=2.0) as world:
+        world.fake.fail_next(status, times=5)
+        ended = await all_of(world, timeout=600.0)
+        assert all(isinstance(each, Question) for each in ended)
+        assert world.waited <= seconds
+        assert len(world.polls) <= 60
+
+
+async def test_a_list_that_always_fails_is_tried_once_a_minute() -> None:
+    """After three failures in a row one more is enough to go on with single reads."""
+    async with a_world(30) as world:
+        world.fake.fail_next(500, times=math.inf, path=LIST)
+        await all_of(world, timeout=400.0)
+        pages = sum(1 for each in world.polls if each.path == LIST)
+        assert 3 <= pages <= 3 + 400 / 60
+
+
 # Lists that say too little
 
 
