@@ -35,7 +35,6 @@ class Scheduler(Generic[T]):
     Attributes:
         targets: What is awaited, by id.
         policies: How many waiters have each.
-        last_failure: The last poll's error; None since one succeeded.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Scheduler(Generic[T]):
         is_alive: Callable[[], bool],
     ) -> None:
         self.targets: dict[str, Target[T]] = {}
-        self.last_failure: GatherError | None = None
+        self._last_failure: GatherError | None = None  # since a poll succeeded
         self._condition, self._budget = condition, budget
         self._rng, self._is_alive = rng, is_alive
         self._index = ListIndex(condition, self.targets)
@@ -63,7 +62,7 @@ class Scheduler(Generic[T]):
         self._own: OrderedDict[str, Target[T]] = OrderedDict()
         self._in_flight: dict[str | int, float] = {}
         self._searched: int | None = None
-        self._searched_at = self._read_at = -math.inf
+        self._searched_at = self._read_at = self._all_notified_at = -math.inf
         self._first_polls, self._urgent_polls = LeakyBucket(), LeakyBucket()
         self._share = self._latency = self._lead = self._pause_until = self._failing_since = 0.0
 
@@ -91,7 +90,9 @@ class Scheduler(Generic[T]):
         if target is None or waiter not in target.waiters:
             return
         target.waiters.discard(waiter)
-        self.policies -= Counter([waiter.policy])
+        self.policies[waiter.policy] -= 1
+        if not self.policies[waiter.policy]:
+            del self.policies[waiter.policy]
         if not target.waiters:
             del self.targets[waiter.id]
             self._index.remove(target)
@@ -113,12 +114,10 @@ class Scheduler(Generic[T]):
 
     def clear(self) -> None:
         """Forget all waits: their event loop is gone."""
-        for each in (self.targets, self.policies, self._in_flight, self._times, self._paced):
-            each.clear()
-        for queue in (self._new, self._urgent, self._due, self._own):
-            queue.clear()
-        self._index.clear()
-        self._searched = None
+        for waiter in [each for target in self.targets.values() for each in target.waiters]:
+            self.remove(waiter)
+        self._in_flight.clear()
+        self._searched = self._last_failure = None
 
     def notify(self, ids: frozenset[str], now: float) -> None:
         """Make due what an event names. One that names nothing is about every target."""
@@ -129,10 +128,12 @@ class Scheduler(Generic[T]):
                 self._events.popitem(last=False)
             if each in self.targets:
                 self._notify(self.targets[each], now, now)
-        for target in () if ids else self.targets.values():
-            if target.due > now:
-                target.due = now
-                self._push(now, target)
+        if not ids:
+            self._all_notified_at = now
+            for target in self.targets.values():
+                if target.due > now:
+                    target.due = now
+                    self._push(now, target)
 
     def _notify(self, target: Target[T], notified_at: float, now: float) -> None:
         target.notified_at, target.is_notified, target.due = notified_at, True, now
@@ -178,11 +179,9 @@ class Scheduler(Generic[T]):
             if not self._times or self._times[0][0] > now:
                 break
             at, _, each = heappop(self._times)
-            if not self._is_awaited(each):
-                continue
-            if isinstance(each, Waiter):
+            if isinstance(each, Waiter) and self._is_awaited(each):
                 self._advance_waiter(each, now)
-            elif at >= each.due:
+            elif isinstance(each, Target) and at >= each.due:
                 heappush(self._paced, (each.polled_at, next(self._order), each))
         pace = self._budget.pace(self._index.sweep_cost(now), now, self._share)
         for _ in range(CHUNK):
@@ -199,7 +198,7 @@ class Scheduler(Generic[T]):
         target, final = self.targets[waiter.id], waiter.final_poll(self._lead)
         if now >= waiter.deadline:
             error = self._condition.timed_out(waiter.id, target.last, now - waiter.began)
-            error.__cause__ = self.last_failure  # why nothing was seen
+            error.__cause__ = self._last_failure  # why nothing was seen
             self.finish(waiter, error)
             return
         self._push(final if now < final else waiter.deadline, waiter)
@@ -281,10 +280,8 @@ class Scheduler(Generic[T]):
 
     def _is_free(self, poll: str | int) -> bool:
         """Return whether a poll may begin: not in flight, nor so many pages that hang."""
-        pages = sum(isinstance(each, int) for each in self._in_flight)
-        return poll not in self._in_flight and (
-            isinstance(poll, str) or pages < _MOST_IN_FLIGHT - 1
-        )
+        pages = sum(isinstance(each, int) for each in self._in_flight if isinstance(poll, int))
+        return poll not in self._in_flight and pages < _MOST_IN_FLIGHT - 1
 
     def _delay(self, target: Target[T], poll: str | int, now: float) -> float:
         """Return the seconds until a poll may go.
@@ -318,7 +315,8 @@ class Scheduler(Generic[T]):
         began = self._in_flight.pop(poll, None)
         if began is None:
             return now
-        self._latency = max(now - began, 0.9 * self._latency)
+        # What took very long was held up, by the quota as a rule: the next ones need not be.
+        self._latency = max(min(now - began, 4 * PATIENCE), self._latency / 2)
         if poll == self._searched:
             self._searched = None
         if isinstance(poll, str) and poll in self.targets:
@@ -328,13 +326,13 @@ class Scheduler(Generic[T]):
     def record_read(self, id: str, item: T | None, now: float) -> None:
         """Record a single read; None means that the object isn't there yet."""
         began, target = self.end(id, now), self.targets.get(id)
-        self.last_failure = None
+        self._last_failure = None
         if target is None:
             return
-        was_over = target.needs_own_read
+        was_over, waiting = target.needs_own_read, len(target.waiters)
         self._index.record_read(target, item, now)
         self._record(target, item, began, now)
-        if was_over and target.waiters:  # the list called it over: it is ahead of single reads
+        if was_over and len(target.waiters) == waiting:  # the list is ahead of single reads
             self._index.suspend(now, BRIEF)
             for each in [each for each in self._urgent.values() if each.needs_own_read]:
                 each.needs_own_read = False
@@ -343,7 +341,7 @@ class Scheduler(Generic[T]):
     def record_page(self, number: int, page: Page[Any], now: float) -> None:
         """Record a page of the list."""
         is_search, began = number == self._searched, self.end(number, now)
-        self.last_failure = None
+        self._last_failure = None
         items: dict[str, T] = {item.id: item for item in page.items}
         self._index.record_page(began, number, page, items, is_search=is_search)
         draw = self._rng.random()  # one for all keeps a page together
@@ -369,7 +367,7 @@ class Scheduler(Generic[T]):
                 self._own[target.id] = target
             target.due = math.inf
             at = target.next_poll(now, draw=draw, latency=lead, is_slow=is_slow)
-            self._schedule(target, at, now)
+            self._schedule(target, now if began < self._all_notified_at else at, now)
 
     def record_failure(self, poll: str | int, error: GatherError, now: float, wall: float) -> None:
         """Record a failure that isn't fatal: it ends the waits for one object, or is endured."""
@@ -389,9 +387,9 @@ class Scheduler(Generic[T]):
         # Polls pause, the longer the longer the failures last. A 429 is waited out as far as the
         # server says until when, a brief window at most: a reset further away may be a mistake,
         # and one poll is cheap.
-        if self.last_failure is None:
+        if self._last_failure is None:
             self._failing_since = now
-        self.last_failure, age, draw = error, now - self._failing_since, self._rng.random()
+        self._last_failure, age, draw = error, now - self._failing_since, self._rng.random()
         policies = self.policies or (PollPolicy(),)
         pause = min(next_interval(each, age=age, draw=draw) for each in policies)
         if isinstance(error, RateLimitedError) and error.reset_at is not None:

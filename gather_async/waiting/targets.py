@@ -215,11 +215,6 @@ class ListIndex(Generic[T]):
         self._move(target, None)
         self.lost -= 1
 
-    def clear(self) -> None:
-        """Forget all targets: their event loop is gone."""
-        self._on.clear()
-        self.lost, self.is_doubted = 0, False
-
     def is_usable(self, now: float) -> bool:
         """Return whether the list is worth more than single reads."""
         is_known = self._condition.page is not None and not self.is_doubted

@@ -153,6 +153,56 @@ async def test_a_list_that_always_fails_is_tried_once_a_minute() -> None:
         assert 3 <= pages <= 3 + 400 / 60
 
 
+async def test_a_quota_that_was_held_delays_no_later_final_poll() -> None:
+    """A poll that waited an hour for the quota doesn't make all later answers look slow."""
+    async with a_world(1) as world:
+        world.gather.limiter.hold(world.clock.wall() + 3600.0)
+        with pytest.raises(AudioTimeoutError):
+            await world.wait(timeout=3610.0)
+        for timeout in (20.0, 60.0):
+            world.fake.finish_audio(world.ids[0], after=timeout - 2.0)
+            assert (await world.wait(timeout=timeout)).audio_url
+
+
+async def test_a_clock_that_jumps_delays_no_later_final_poll() -> None:
+    """A read during which the machine slept for an hour doesn't make answers look slow."""
+    async with a_world(1) as world:
+        world.fake.slow_next(0.5)
+        waiting = asyncio.ensure_future(world.wait(timeout=7200.0))
+        await world.clock.sleep(0.2)
+        world.clock.jump(3600.0)
+        await world.clock.sleep(30.0)
+        world.fake.finish_audio(world.ids[0], after=58.0)
+        assert (await world.wait(timeout=60.0)).audio_url
+        assert (await waiting).audio_url
+
+
+async def test_a_clock_that_jumps_past_deadlines_ends_the_waits_at_once() -> None:
+    """Waits that are late by then time out; the others go on."""
+    async with a_world(2, audio_seconds=5000.0) as world:
+        late = asyncio.ensure_future(world.wait(0, timeout=1800.0))
+        other = asyncio.ensure_future(world.wait(1, timeout=7200.0))
+        await world.clock.sleep(1.0)
+        world.clock.jump(3600.0)
+        with pytest.raises(AudioTimeoutError):
+            await late
+        assert world.waited == pytest.approx(3601.0, abs=0.05)
+        assert (await other).audio_url
+
+
+async def test_an_old_failure_is_not_the_cause_of_a_later_timeout() -> None:
+    """The cause is what kept this wait from seeing anything, not an earlier one."""
+    async with a_world() as world:
+        world.fake.fail_next(503, times=math.inf)
+        with pytest.raises(AudioTimeoutError) as caught:
+            await world.wait(timeout=10.0)
+        assert caught.value.__cause__ is not None
+        world.gather.limiter.hold(world.clock.wall() + 3600.0)
+        with pytest.raises(AudioTimeoutError) as caught:
+            await world.wait(timeout=10.0)
+        assert caught.value.__cause__ is None
+
+
 # Lists that say too little
 
 

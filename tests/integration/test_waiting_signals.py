@@ -175,6 +175,50 @@ async def test_an_event_during_a_read_causes_another() -> None:
         assert world.clock.monotonic() - began == pytest.approx(0.5)
 
 
+async def test_an_event_that_names_nothing_during_a_read_causes_another() -> None:
+    """An answer that may be older than such an event isn't the last word, either."""
+    radio = Radio()
+    async with a_world(radio) as world:
+        world.fake.slow_next(1.0, after_processing=True)
+        wait = world.wait()
+        await world.clock.sleep(0.5)
+        world.fake.finish_audio(world.ids[0])
+        radio.tell("question.audio_generated")
+        began = world.clock.monotonic()
+        await wait
+        assert world.clock.monotonic() - began == pytest.approx(0.5)
+        assert len(world.reads) == 2
+
+
+async def test_an_event_that_comes_twice_causes_one_read() -> None:
+    """A delivery that is repeated before the read was made is one more reason for the same."""
+    radio = Radio()
+    async with a_world(radio) as world:
+        wait = world.wait()
+        await world.clock.sleep(3.0)
+        before = len(world.reads)
+        for _ in range(2):
+            radio.tell("question.audio_generated", world.ids[0])
+        await world.clock.sleep(0.5)
+        assert len(world.reads) == before + 1
+        wait.cancel()
+        await asyncio.wait([wait])
+
+
+async def test_an_event_of_an_unknown_id_causes_no_read() -> None:
+    """What no one waits for isn't read."""
+    radio = Radio()
+    async with a_world(radio) as world:
+        wait = world.wait()
+        await world.clock.sleep(3.0)
+        before = len(world.reads)
+        radio.tell("question.audio_generated", "unknown")
+        await world.clock.sleep(0.5)
+        assert len(world.reads) == before
+        wait.cancel()
+        await asyncio.wait([wait])
+
+
 async def test_an_event_that_names_nothing_makes_everybody_look() -> None:
     """Its data is undocumented: without an id in it, it may be about any question."""
     radio = Radio()

@@ -170,6 +170,19 @@ async def test_a_list_that_is_ahead_of_single_reads_is_suspended() -> None:
     assert not any(waiter.outcome is not None for waiter in listed.waiters)
 
 
+async def test_a_list_that_satisfied_one_wait_is_not_ahead_for_another() -> None:
+    """Words that mean success to one policy alone don't show that the list is wrong."""
+    listed = Listed(3)
+    own = PollPolicy(ready_words={"baked"})
+    listed.scheduler.add(Waiter[Question]("q0", own, 0.0, math.inf, print), 0.0)
+    listed.show("complete", 1.0)
+    assert listed.plan(1.0, 1) == ["q0"]
+    listed.read(0, "complete", 2.0)
+    assert listed.waiters[0].outcome is not None
+    assert "q0" in listed.scheduler.targets
+    assert listed.index.is_usable(2.0)
+
+
 async def test_another_wait_for_the_same_object_brings_its_next_poll_forward() -> None:
     """A second wait is polled for by its own policy, not when the first one's turn comes."""
     listed = Listed(1)
