@@ -9,8 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from gather_async.errors import ClientClosedError
 from gather_async.loops import outside_work
-from gather_async.storage.files import FileLock
-from gather_async.storage.worker import (
+from gather_async.storage.database import (
     Connector,
     DatabaseThread,
     Job,
@@ -18,6 +17,7 @@ from gather_async.storage.worker import (
     SQLiteConnector,
     Work,
 )
+from gather_async.storage.sqlite import FileLock
 
 __all__ = ["DatabaseStore", "SQLiteStore"]
 

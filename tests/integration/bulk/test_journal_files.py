@@ -156,10 +156,10 @@ async def test_a_lock_that_was_released_locks_nothing_any_more(tmp_path: Path) -
 
 _FORKER = """
 import os, pathlib, sys, threading, time
-from gather_async.storage import FileLock, files
+from gather_async.storage import FileLock, sqlite
 
 def hold():
-    with files._GUARD:
+    with sqlite._GUARD:
         held.set()
         time.sleep(0.1)
 
