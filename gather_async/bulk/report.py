@@ -18,7 +18,7 @@ from gather_async.bulk.progress import InvitePlan
 from gather_async.bulk.row_state import InviteOutcome, InviteStatus, outcome_of
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
-from gather_async.storage.sqlite import replacing
+from gather_async.storage.files import replacing
 
 __all__ = [
     "InviteReport",

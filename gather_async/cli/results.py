@@ -29,7 +29,7 @@ from gather_async.errors import (
     PermissionDeniedError,
 )
 from gather_async.models import Candidate, CandidateInterview, CandidateInterviewStatus
-from gather_async.storage.sqlite import real_path, replacing
+from gather_async.storage.files import real_path, replacing
 
 __all__ = ["add_to"]
 

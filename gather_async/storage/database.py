@@ -1,31 +1,23 @@
-"""The thread that owns the connection and groups the commits."""
+"""A database behind asyncio: one connection, on one thread of ours, commits grouped."""
 
 import asyncio
 import contextlib
 import itertools
-import sqlite3
 import threading
-import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.errors import ClientClosedError
+from gather_async.loops import outside_work
 
-__all__ = [
-    "Connector",
-    "Cursor",
-    "Database",
-    "DatabaseThread",
-    "Job",
-    "Migration",
-    "SQLiteConnector",
-    "Work",
-]
+__all__ = ["Connector", "Cursor", "Database", "DatabaseStore", "DatabaseThread", "Job", "Work"]
 
-Migration = Callable[[sqlite3.Connection, int], None]
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Cursor(Protocol):
@@ -95,114 +87,6 @@ class Connector(Protocol):
     def is_broken(self, connection: Any) -> bool:
         """Return whether a connection is of no use any more."""
         ...
-
-
-# What no later attempt will cure; all else, such as a full disk, is passed on as it is.
-_LASTING: Final = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-
-
-@frozen
-class SQLiteConnector:
-    """Maker of connections to an SQLite file."""
-
-    path: str
-    schema_version: int
-    migrate: Migration
-    synchronous: str
-    busy_timeout: float
-    is_shrinkable: bool = False
-    on_open: Callable[[], object] | None = None
-    """Called on the thread when the file is open, and nothing of it was read yet."""
-    thread_name: str = "gather-async-sqlite"
-    begin: str = "BEGIN IMMEDIATE"
-    lost: type[Exception] = sqlite3.OperationalError
-
-    def is_broken(self, connection: sqlite3.Connection) -> bool:
-        """Return False: a file goes on."""
-        return False
-
-    def connect(self) -> sqlite3.Connection:
-        """Return a connection to a database of the right version."""
-        try:
-            return self._prepared(self._bare())
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", -1) & 0xFF not in _LASTING:
-                raise
-            raise ConfigurationError(
-                f"The database file can't be opened ({error}): check that its folder exists, "
-                "that it may be written, and that it is an SQLite file."
-            ) from error
-
-    def _bare(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self.path,
-            timeout=self.busy_timeout,
-            isolation_level=None,
-            check_same_thread=True,
-            factory=_Connection,
-        )
-
-    def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        try:
-            if self.on_open is not None:
-                self.on_open()
-            if self.is_shrinkable:  # only before anything is written
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._enter_wal(connection)
-            if not self.path:  # what undoes a transaction needs no more to last than the file
-                connection.execute("PRAGMA journal_mode = MEMORY")
-            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("BEGIN IMMEDIATE")
-            self._migrate(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch to WAL; SQLite does not wait here when another process does the same."""
-        give_up = time.monotonic() + self.busy_timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                if time.monotonic() >= give_up:
-                    raise
-            time.sleep(0.01)
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > self.schema_version:
-            raise ConfigurationError(
-                f"The database file has version {version}, this program knows "
-                f"{self.schema_version}: install the newer gather-async, or use another file."
-            )
-        if version < self.schema_version:
-            self.migrate(connection, version)
-            connection.execute(f"PRAGMA user_version = {self.schema_version:d}")
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that says no where Python's would try forever."""
-
-    def backup(self, *args: Any, **kwargs: Any) -> None:
-        """Copy the database, unless a transaction of our own would block it."""
-        if self.in_transaction:
-            raise sqlite3.ProgrammingError("backup can't work in a transaction: use store.read")
-        super().backup(*args, **kwargs)
 
 
 Work = Callable[[Any], Any]
@@ -395,3 +279,94 @@ def _resolve_all(jobs: Iterable[Job]) -> None:
 def _resolve(jobs: Iterable[Job]) -> None:
     for job in jobs:
         job.resolve()
+
+
+class DatabaseStore(Generic[D]):
+    """One database, used from any number of tasks and event loops.
+
+    It is opened with the first `run`. The thread is a daemon, so a store that was never
+    closed does not hold up the interpreter's exit, and loses nothing that was committed.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        """Make a store. Nothing is opened yet."""
+        self._worker = DatabaseThread(connector)
+        # A store that was dropped unclosed must not keep its thread.
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+
+    async def run(self, work: Callable[[D], T]) -> T:
+        """Run a work on the thread, and return its result once it is committed.
+
+        Works run one at a time, in the order of their calls. Those that queued up
+        meanwhile share one transaction and one disk flush, each inside its own
+        savepoint: one that raises is undone alone.
+
+        A work that was cancelled before it began does not run; later on it runs to
+        its end, and whether it was committed is left open.
+
+        Args:
+            work: Gets the connection. It may write, and must neither commit, roll back,
+                keep the connection, nor touch the loop.
+
+        Raises:
+            ConfigurationError: The database can't be opened, or was written by a newer
+                version. The next call tries to open it again.
+            ClientClosedError: The store is closed.
+            sqlite3.Error: The disk is full, or another process kept the file for longer
+                than ``busy_timeout``; nothing of the work was kept.
+            Exception: What the work or its database raised; nothing of it was kept.
+        """
+        return cast("T", await self._submit(work, writes=True))
+
+    async def read(self, work: Callable[[D], T]) -> T:
+        """Run a work outside a transaction: one that only reads, or what needs to be there.
+
+        Reading waits for no other process. ``Connection.backup`` and
+        ``PRAGMA wal_checkpoint`` work here and only here: inside a write transaction
+        SQLite refuses them forever. Each statement that writes is a transaction of its own.
+
+        Raises:
+            Exception: As for `run`.
+        """
+        return cast("T", await self._submit(work, writes=False))
+
+    def start(self, work: Callable[[D], object]) -> None:
+        """Queue a work like `run`, for a caller that can't wait, nor hear of an error.
+
+        A store that is closed leaves it undone.
+        """
+        job = Job.of(work, writes=True)
+        job.future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        with contextlib.suppress(ClientClosedError):
+            self._worker.submit(job)
+
+    @property
+    def connection(self) -> D | None:
+        """The open connection; only the thread may use it."""
+        return cast("D | None", self._worker.connection)
+
+    async def aclose(self) -> None:
+        """Finish what was asked for, close the file and end the thread; harmless to repeat.
+
+        Cancelling it leaves the thread to finish by itself.
+        """
+        self._finalizer.detach()
+        end = Job.of(bool, writes=False)
+        if self._worker.stop(end):
+            with outside_work():
+                await end.future
+
+    def close(self) -> None:
+        """Do what `aclose` does, and block until then: for a process that is about to fork."""
+        self._finalizer.detach()
+        self._worker.stop()
+        self._worker.join()
+
+    async def _submit(self, work: Work, *, writes: bool) -> Any:
+        job = Job.of(work, writes=writes)
+        self._worker.submit(job)
+        with outside_work():
+            return await job.future
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self._worker.is_stopped else 'open'}>"

@@ -1,20 +1,23 @@
-"""Files: those that one job at a time may use, and those that are replaced only once whole."""
+"""SQLite files: opened in WAL mode, brought up to date, and locked for one job at a time."""
 
 import errno
 import os
-import stat
+import sqlite3
 import struct
 import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, Literal
+
+from attrs import frozen
 
 from gather_async.errors import ClientClosedError, ConfigurationError
+from gather_async.storage.database import DatabaseStore
 
-__all__ = ["FileLock", "real_path", "replacing"]
+__all__ = ["FileLock", "SQLiteStore"]
 
 
 class FileLock:
@@ -151,11 +154,9 @@ class FileLock:
         the file is registered as ours, and the guard is held.
         """
         borrowed, self._borrowed = self._borrowed, None
-        if borrowed is None:
-            return
         with suppress(OSError):  # closed, as it should be
-            if _identity_of(os.fstat(borrowed)) == self._file:
-                _unlock_shared_by_names(borrowed)
+            if borrowed is not None and _identity_of(os.fstat(borrowed)) == self._file:
+                _lock_shared_by_names(borrowed, is_held=False)
 
     def _take(self, lock: Callable[[int], None], descriptor: int) -> None:
         try:
@@ -217,15 +218,10 @@ if sys.platform == "linux":
     # Far behind the bytes that SQLite locks, and whatever a database can be long.
     _FAR_BYTE = 1 << 60
 
-    def _lock_shared_by_names(descriptor: int) -> None:
-        _set_far_lock(descriptor, fcntl.F_WRLCK)
-
-    def _unlock_shared_by_names(descriptor: int) -> None:
-        _set_far_lock(descriptor, fcntl.F_UNLCK)
-
-    def _set_far_lock(descriptor: int, kind: int) -> None:
+    def _lock_shared_by_names(descriptor: int, *, is_held: bool = True) -> None:
         # Of the open file, not of the process: the latter would end with any descriptor
         # of the file that the process closes. Fields of `struct flock`; the last is 0.
+        kind = fcntl.F_WRLCK if is_held else fcntl.F_UNLCK
         wanted = struct.pack("hhqqi4x", kind, os.SEEK_SET, _FAR_BYTE, 1, 0)
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
 
@@ -254,7 +250,7 @@ if sys.platform == "linux":
 
 else:
 
-    def _lock_shared_by_names(descriptor: int) -> None:
+    def _lock_shared_by_names(descriptor: int, *, is_held: bool = True) -> None:
         # Elsewhere such a lock would get into the way of SQLite's own.
         if os.fstat(descriptor).st_nlink > 1:
             raise ConfigurationError(
@@ -262,58 +258,142 @@ else:
                 " remove one of them."
             )
 
-    def _unlock_shared_by_names(descriptor: int) -> None:
-        pass
-
     def _only_descriptor_of(file: tuple[int, int]) -> int | None:
         return None
 
 
-def real_path(path: Path) -> Path:
-    """Return the path that links lead to.
+# What no later attempt will cure; all else, such as a full disk, is passed on as it is.
+_LASTING: Final = {
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+}
 
-    Raises:
-        OSError: They lead in a circle.
+
+@frozen
+class _Connector:
+    """Maker of connections to an SQLite file."""
+
+    path: str
+    schema_version: int
+    migrate: Callable[[sqlite3.Connection, int], None]
+    synchronous: str
+    busy_timeout: float
+    is_shrinkable: bool
+    lock: FileLock | None
+    thread_name: str = "gather-async-sqlite"
+    begin: str = "BEGIN IMMEDIATE"
+    lost: type[Exception] = sqlite3.OperationalError
+
+    def is_broken(self, connection: sqlite3.Connection) -> bool:
+        """Return False: a file goes on."""
+        return False
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a connection to a database of the right version."""
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self.busy_timeout, isolation_level=None, factory=_Connection
+            )
+            return self._prepared(connection)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", -1) & 0xFF not in _LASTING:
+                raise
+            raise ConfigurationError(
+                f"The database file can't be opened ({error}): check that its folder exists, "
+                "that it may be written, and that it is an SQLite file."
+            ) from error
+
+    def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        try:
+            if self.lock is not None:
+                self.lock.lock_open_file()
+            if self.is_shrinkable:  # only before anything is written
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._enter_wal(connection)
+            if not self.path:  # what undoes a transaction needs no more to last than the file
+                connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            self._migrate(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to WAL; SQLite does not wait here when another process does the same."""
+        give_up = time.monotonic() + self.busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() >= give_up:
+                    raise
+            time.sleep(0.01)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > self.schema_version:
+            raise ConfigurationError(
+                f"The database file has version {version}, this program knows "
+                f"{self.schema_version}: install the newer gather-async, or use another file."
+            )
+        if version < self.schema_version:
+            self.migrate(connection, version)
+            connection.execute(f"PRAGMA user_version = {self.schema_version:d}")
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that says no where Python's would try forever."""
+
+    def backup(self, *args: Any, **kwargs: Any) -> None:
+        """Copy the database, unless a transaction of our own would block it."""
+        if self.in_transaction:
+            raise sqlite3.ProgrammingError("backup can't work in a transaction: use store.read")
+        super().backup(*args, **kwargs)
+
+
+class SQLiteStore(DatabaseStore[sqlite3.Connection]):
+    """One SQLite file, in WAL mode, with ``synchronous=FULL``.
+
+    What `run` returned from survives ``kill -9`` and a power cut. Another process may use
+    the same file.
     """
-    # Python before 3.13 raises RuntimeError for a circle, and later ones return it.
-    with suppress(RuntimeError):
-        found = path.resolve()
-        if not found.is_symlink():
-            return found
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        schema_version: int,
+        migrate: Callable[[sqlite3.Connection, int], None],
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        busy_timeout: float = 5.0,
+        is_shrinkable: bool = False,
+        lock: FileLock | None = None,
+    ) -> None:
+        """Make a store. Nothing is opened yet.
 
-@contextmanager
-def replacing(path: Path, *, new_mode: int | None = None) -> Iterator[TextIO]:
-    """Yield a file that takes the place of another once it is written without an error.
-
-    It is written under a name of its own, so that two writers don't meet and the old
-    file stays until then. Links stay, and so does the old file's mode. What is no
-    regular file, such as a named pipe, is written to as it is.
-
-    Args:
-        path: The file to be replaced.
-        new_mode: The mode where there was none; None: as the process's umask has it.
-
-    Raises:
-        OSError: It can't be written.
-    """
-    target = real_path(path)
-    # Half a surrogate pair, which JSON can hold and UTF-8 can't, ends no export.
-    how: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    if target.exists() and not target.is_file():
-        with target.open("w", **how) as file:
-            yield file
-        return
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else new_mode
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open("x", **how) as file:
-            if mode is not None:
-                part.chmod(mode)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        Args:
+            path: The file; made if absent, its folder is not. ``":memory:"`` and ``""``
+                (a temporary file) last as long as the store.
+            schema_version: What this program writes, 1 or more; kept in the file's
+                ``user_version``.
+            migrate: Called with the connection and the file's version (0 for an empty
+                file) if that is older; it runs inside a transaction, on the thread, and
+                must not commit, so no ``executescript``.
+            synchronous: ``NORMAL`` is faster and may lose the last commits to a power
+                cut, never to a crash of the process.
+            busy_timeout: Seconds to wait for another process's transaction.
+            is_shrinkable: Whether a new file can give free pages back, by
+                ``PRAGMA incremental_vacuum``.
+            lock: Of the file; completed once it is open, before anything is read of it.
+        """
+        super().__init__(
+            _Connector(
+                str(path), schema_version, migrate, synchronous, busy_timeout, is_shrinkable, lock
+            )
+        )
