@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, StrEnum
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from gather_async.errors import ConfigurationError
 from gather_async.webhooks.events import (
     CandidateInterviewCompleted,
     CandidateInterviewStatusChanged,
@@ -26,6 +27,7 @@ __all__ = [
     "Published",
     "PutResult",
     "StoredEvent",
+    "validate_inbox",
 ]
 
 
@@ -367,6 +369,13 @@ class Inbox(Protocol):
         """Close what is open; the next use opens it again. Harmless to repeat."""
 
 
+def validate_inbox(inbox: Any) -> None:
+    """Raise `ConfigurationError` for what is no inbox, such as a path or a class."""
+    if isinstance(inbox, type) or not callable(getattr(inbox, "claim", None)):
+        kind = f"the class {inbox.__name__}" if isinstance(inbox, type) else type(inbox).__name__
+        raise ConfigurationError(f"inbox must be an inbox, as SQLiteInbox(path) is, not {kind}.")
+
+
 def _scoped(receiver: str, name: str) -> str:
     return f"{receiver}/{name}" if receiver else name
 
@@ -377,10 +386,7 @@ def _subject_of(event: WebhookEvent) -> tuple[str | None, str]:
     if isinstance(event, CandidateInterviewCompleted) and event.candidate_interview_id:
         return _hash(event.event, event.candidate_interview_id, *about), ""
     if isinstance(event, CandidateInterviewStatusChanged) and event.candidate_interview_id:
-        return (
-            _hash(event.event, event.candidate_interview_id, *about),
-            _hash(str(event.status)),
-        )
+        return _hash(event.event, event.candidate_interview_id, *about), _hash(str(event.status))
     return None, ""
 
 

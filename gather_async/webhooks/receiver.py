@@ -25,11 +25,11 @@ from gather_async.webhooks import adapters, signing
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
 from gather_async.webhooks.dead_letters import DeadLetterPublisher, OnDeadLetter, change_letters
 from gather_async.webhooks.handlers import Handlers
-from gather_async.webhooks.inbox import DeadLetter, Inbox
+from gather_async.webhooks.inbox import DeadLetter, Inbox, validate_inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
 from gather_async.webhooks.lifecycle import Lifecycle, ReceiverState
 from gather_async.webhooks.memory_inbox import MemoryInbox
-from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy, validate_parts
+from gather_async.webhooks.runs import CURRENT_RUN, HandlerEnded, HandlerPolicy
 from gather_async.webhooks.signing import Finish
 from gather_async.webhooks.worker import Worker
 
@@ -107,7 +107,9 @@ class WebhookReceiver(Handlers):
         Number(above=0, unit="seconds").check("body_timeout", body_timeout)
         self._clock = clock or SystemClock()
         self._inbox: Inbox = MemoryInbox(clock=self._clock) if inbox is None else inbox
-        validate_parts(self._inbox, handling)
+        validate_inbox(self._inbox)
+        if not isinstance(handling, HandlerPolicy):
+            raise ConfigurationError("handling must be a HandlerPolicy.")
         self._body_timeout = body_timeout
         self._dead_letters = DeadLetterPublisher(self._clock, on_dead_letter)
         secrets_of = signing.Secrets.of(secret, secrets, tenant_path)

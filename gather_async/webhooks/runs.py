@@ -1,8 +1,9 @@
-"""Runs of handlers: the policy, one run, and the events that are held meanwhile."""
+"""Runs of handlers: the policy, one run, the events held meanwhile, and who else wants them."""
 
 import asyncio
 import contextvars
 import logging
+import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -11,13 +12,13 @@ from typing import Final
 from attrs import asdict, define, field, frozen
 
 from gather_async.clock import Clock, Timer
-from gather_async.errors import AlreadyHandledError, ConfigurationError
+from gather_async.errors import AlreadyHandledError
 from gather_async.observability import log_fields
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 from gather_async.webhooks.events import is_wanted
 from gather_async.webhooks.handlers import Handler
-from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, HandlerFailure, Inbox
+from gather_async.webhooks.inbox import ClaimedEvent, ClaimReport, HandlerFailure
 
 __all__ = [
     "CURRENT_RUN",
@@ -25,12 +26,12 @@ __all__ = [
     "HandlerEnded",
     "HandlerPolicy",
     "HeldEvent",
+    "KnownHandlers",
     "STUBBORN",
     "StorageLog",
     "kind_of",
     "last_report",
     "run_handler",
-    "validate_parts",
     "wanted_here",
 ]
 
@@ -41,6 +42,7 @@ CURRENT_RUN: Final = contextvars.ContextVar[tuple[ClaimedEvent, str]]("gather_as
 
 STUBBORN: Final = 5.0  # real seconds to wait for a handler that swallows its cancellation
 _LONGEST: Final = 3600.0  # inboxes take a time further ahead for a clock that went back
+_LOSS_PAUSE: Final = 1.0  # seconds; an inbox that keeps no handlers must not be asked without end
 _COUNT: Final = Number(least=1, whole=True, owner="HandlerPolicy")
 _SECONDS: Final = Number(above=0, unit="seconds", owner="HandlerPolicy")
 _AT_MOST_AN_HOUR: Final = Number(above=0, most=_LONGEST, unit="seconds", owner="HandlerPolicy")
@@ -90,19 +92,6 @@ class HandlerPolicy:
         if failures >= self.attempts:
             return None
         return backoff(failures, base=self.base, cap=self.cap, draw=0.5 + draw / 2)
-
-
-def validate_parts(inbox: Inbox, handling: HandlerPolicy) -> None:
-    """Check what a receiver is made of.
-
-    Raises:
-        ConfigurationError: The inbox is none, such as a path or a class, or the policy is none.
-    """
-    if isinstance(inbox, type) or not callable(getattr(inbox, "claim", None)):
-        kind = f"the class {inbox.__name__}" if isinstance(inbox, type) else type(inbox).__name__
-        raise ConfigurationError(f"inbox must be an inbox, as SQLiteInbox(path) is, not {kind}.")
-    if not isinstance(handling, HandlerPolicy):
-        raise ConfigurationError("handling must be a HandlerPolicy.")
 
 
 @define
@@ -204,6 +193,44 @@ class HeldEvent:
             due_in=due_in,
             waits_for=waits_for,
         )
+
+
+@define
+class KnownHandlers:
+    """The handlers of a receiver's processes, by name the events that each wants.
+
+    An inbox may lose them with all that it had: a file that was deleted, a server that
+    restarted empty. The first process that finds out announces those of the others with its
+    own, so that no event is over without them.
+    """
+
+    events: Mapping[str, frozenset[str]] = field(factory=dict)
+    """As the inbox last said, and what it lost since."""
+    at: float = -math.inf
+    """When it said so, by the monotonic clock."""
+    are_lost: bool = False
+    """Whether the inbox lost them, and nothing was announced since."""
+    _announced: Mapping[str, frozenset[str]] = field(factory=dict)
+    _lost: Mapping[str, frozenset[str]] = field(factory=dict)
+    _next_at: float = -math.inf
+    _lost_at: float = -math.inf
+
+    def due(self, here: Mapping[str, frozenset[str]], now: float) -> Mapping[str, frozenset[str]]:
+        """Return what to announce with the handlers of this process; nothing if it isn't time."""
+        is_due = self.are_lost or here != self._announced or now >= self._next_at
+        return {**self._lost, **here} if here and is_due else {}
+
+    def announced(self, here: Mapping[str, frozenset[str]], next_at: float) -> None:
+        """Record that the inbox has them, and when it is time again."""
+        self._announced, self._lost, self.are_lost, self._next_at = here, {}, False, next_at
+
+    def record(self, found: Mapping[str, frozenset[str]], now: float) -> None:
+        """Record what the inbox says of all handlers."""
+        if self._announced.keys() - found.keys():
+            self._lost = {name: each for name, each in self.events.items() if name not in found}
+            if now >= self._lost_at + _LOSS_PAUSE:
+                self._lost_at, self.are_lost = now, True
+        self.events, self.at = {**self._lost, **found}, now
 
 
 @frozen(kw_only=True)

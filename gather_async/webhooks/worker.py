@@ -13,7 +13,7 @@ from attrs import define, field
 
 from gather_async.clock import Clock, wait
 from gather_async.observability import EventListeners
-from gather_async.webhooks.handlers import Handler, KnownHandlers
+from gather_async.webhooks.handlers import Handler
 from gather_async.webhooks.inbox import (
     ClaimedEvent,
     ClaimReport,
@@ -26,6 +26,7 @@ from gather_async.webhooks.runs import (
     HandlerEnded,
     HandlerPolicy,
     HeldEvent,
+    KnownHandlers,
     StorageLog,
     last_report,
     run_handler,
@@ -38,6 +39,7 @@ _LOG = logging.getLogger("gather_async.webhooks")
 
 _STORAGE_PAUSE: Final = 1.0  # seconds before a failed inbox is tried again
 _PRUNE_EVERY: Final = 600.0
+_ANNOUNCE_EVERY: Final = 60.0  # far below the shortest time for which handlers are kept
 # Seconds between polls for events that wake waiters: 0.3 s is promised, a poll costs 60 us.
 _PUBLISHED_EVERY: Final = 0.2
 # A process that dies as often on one event will do so again; deployments kill some, too.
@@ -159,13 +161,12 @@ class Worker:
 
     async def _announce(self) -> None:
         """Record which handlers are here, so that other processes leave them their events."""
-        await self._known.announce(
-            self.inbox,
-            self.receivers,
-            {name: handler.events for name, handler in self.handlers.items()},
-            keep_for=self.policy.keep_handlers,
-            now=self.clock.monotonic(),
-        )
+        here = {name: handler.events for name, handler in self.handlers.items()}
+        now, keep_for = self.clock.monotonic(), self.policy.keep_handlers
+        if handlers := self._known.due(here, now):
+            name, *former = self.receivers
+            await self.inbox.announce(name, handlers, former=former, keep_for=keep_for)
+            self._known.announced(here, now + min(_ANNOUNCE_EVERY, keep_for / 3))
 
     # Claims
 
