@@ -2,9 +2,10 @@
 
 import json
 import logging
+import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BufferedReader, RawIOBase, UnsupportedOperation
 from itertools import chain, islice
@@ -14,42 +15,31 @@ from typing import Any, BinaryIO, Literal
 
 from attrs import define, field, frozen
 
-from gather_async.bulk.file_kind import require_text
 from gather_async.bulk.row_check import (
-    FIELDS,
     REQUIRED,
     FileRow,
+    Row,
     UnreadableRow,
     field_of,
-    letters_of,
-    line_of,
-    plausible_in_windows_1252,
+    fields_by_name,
+    require_columns,
+    validate_columns,
 )
 from gather_async.bulk.text_file import (
     LONGEST_LINE,
     CsvReader,
-    Record,
-    detect_encoding,
+    guess_encoding,
+    marked_encoding,
     physical_lines,
+    plausible_in_windows_1252,
 )
 from gather_async.errors import ConfigurationError
 
-__all__ = [
-    "CandidateFile",
-    "FIELDS",
-    "FileDescription",
-    "FileRow",
-    "UnreadableRow",
-    "field_of",
-    "line_of",
-    "read_candidates",
-]
+__all__ = ["CandidateFile", "FileDescription", "read_candidates"]
 
 _LOG = logging.getLogger("gather_async.bulk")
 
-Row = FileRow | UnreadableRow
-_Named = list[tuple[str, str | None]]
-_Read = tuple[_Named, str | None, Iterator[Row]]
+_Read = tuple[Sequence[tuple[str, str | None]], str | None, Iterator[Row]]
 Format = Literal["csv", "jsonl"]
 _JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".jsonlines", ".json"})
 _SAMPLE_ROWS = 2
@@ -168,35 +158,28 @@ class CandidateFile:
     @contextmanager
     def _opened(self) -> Iterator[tuple[BinaryIO, str]]:
         """Open the file at its start, and find its encoding out."""
-        if str(self.path) == "-":
-            with _standard_input() as file, self._pipe(file) as opened:
-                yield opened
-            return
-        with self.path.open("rb") as file:
+        with _standard_input() if str(self.path) == "-" else self.path.open("rb") as file:
             if not self.is_regular():
-                with self._pipe(file) as opened:
-                    yield opened
+                yield self._begun(file)
                 return
             encoding = self._encoding(file.read(_BLOCK), iter(lambda: file.read(_BLOCK), b""))
             file.seek(0)
             yield file, encoding
 
-    @contextmanager
-    def _pipe(self, file: BufferedReader) -> Iterator[tuple[BinaryIO, str]]:
+    def _begun(self, pipe: BufferedReader) -> tuple[BinaryIO, str]:
         """Find out what can be from the first bytes, and give them again."""
         if self._reading.is_spent:
             raise ConfigurationError(
                 "Standard input or a pipe can be read only once: save it as a file first."
             )
         self._reading.is_spent = True
-        head = file.read(_HEAD)
-        yield BufferedReader(_Replay(head, file)), self._encoding(head)
+        head = pipe.read(_HEAD)
+        return BufferedReader(_Replay(head, pipe)), self._encoding(head)
 
     def _encoding(self, head: bytes, rest: Iterable[bytes] = ()) -> str:
-        if self.encoding is None:
-            return detect_encoding(head, rest)
-        require_text(head, is_known=True)
-        return self.encoding
+        encoding = self.encoding or marked_encoding(head)
+        _require_text(head, is_known=encoding is not None)
+        return encoding or guess_encoding(head, rest)
 
 
 def _standard_input() -> AbstractContextManager[Any]:
@@ -227,6 +210,62 @@ class _Replay(RawIOBase):
         self._head = self._head[len(data) :]
         buffer[: len(data)] = data
         return len(data)
+
+
+_EXPORT = "export it as CSV (UTF-8)"
+_UNPACK = "unpack it first"
+# What a file begins with that is no text, and the way out.
+_KINDS = (
+    (b"PK\x03\x04", "a workbook (.xlsx, .ods) or another ZIP archive", _EXPORT),
+    (b"PK\x05\x06", "an empty ZIP archive", _EXPORT),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls)", _EXPORT),
+    (b"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
+    (b"BZh", "compressed with bzip2", _UNPACK),
+    (b"\xfd7zXZ\x00", "compressed with xz", _UNPACK),
+    (b"SQLite format 3\x00", "an SQLite database", _EXPORT),
+    (b"PAR1", "a Parquet file", _EXPORT),
+    (b"%PDF-", "a PDF document", _EXPORT),
+    (b"{\\rtf", "an RTF document", _EXPORT),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", _UNPACK),
+    (b"ARROW1", "an Arrow file", _EXPORT),
+    (b"Obj\x01", "an Avro file", _EXPORT),
+    (b"\x89PNG", "an image", _EXPORT),
+    (b"\xff\xd8\xff", "an image", _EXPORT),
+    (b"BEGIN:VCARD", "made of vCards", _EXPORT),
+    (b"-----BEGIN PGP", "encrypted", "decrypt it first"),
+)
+_MARKUP = re.compile(rb"\s*<(?:!doctype|html|table|\?xml|\?mso|head|body)", re.IGNORECASE)
+
+
+def _require_text(head: bytes, *, is_known: bool) -> None:
+    """Refuse a file that begins with what no text does.
+
+    Args:
+        head: The file's first bytes.
+        is_known: Whether the encoding is, so that zero bytes may be a part of it.
+
+    Raises:
+        ConfigurationError: It is another kind of file, which the message names.
+    """
+    for magic, kind, advice in _KINDS:
+        if head.startswith(magic):
+            raise ConfigurationError(f"The file is no text, but {kind}: {advice}.")
+    if _MARKUP.match(head):
+        raise ConfigurationError(f"The file is an HTML or XML document: {_EXPORT}.")
+    start = head[:400]
+    if is_known or start.count(0) * 8 < len(start) or not start:
+        return
+    odd, even = start[1::2].count(0), start[::2].count(0)
+    if min(odd, even) * 4 > max(odd, even) or max(odd, even) * 3 < len(start):
+        raise ConfigurationError(f"The file is no text: it holds zero bytes; {_EXPORT}.")
+    encoding = "utf-16-le" if odd > even else "utf-16-be"
+    raise ConfigurationError(
+        f'The file is UTF-16 without a byte order mark: pass encoding="{encoding}"'
+        f" (--encoding {encoding}), or {_EXPORT}."
+    )
 
 
 def read_candidates(
@@ -268,27 +307,7 @@ def read_candidates(
             "".encode(encoding)
         except (LookupError, TypeError):
             raise ConfigurationError("encoding must be the name of a text codec.") from None
-    return CandidateFile(path, kind, encoding, _checked_columns(columns or {}))
-
-
-def _checked_columns(columns: Mapping[str, str | None]) -> dict[str, str | None]:
-    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
-        raise ConfigurationError('columns must map names to fields, as {"Mobile": "phone"} does.')
-    fields = [field for field in columns.values() if field is not None]
-    if not set(FIELDS).issuperset(fields) or len(set(fields)) < len(fields):
-        raise ConfigurationError(f"columns takes each of these fields once: {', '.join(FIELDS)}.")
-    return dict(columns)
-
-
-def _fields_by_name(names: Iterable[str], columns: Mapping[str, str | None]) -> _Named:
-    """Return names of columns with the fields that they mean; None for one that isn't ours."""
-    given = {letters_of(name): to for name, to in columns.items()}
-    taken = set(given.values()) - {None}
-    guesses = ((name, field_of(name)) for name in names)
-    return [
-        (name, given.get(letters_of(name), None if guess in taken else guess))
-        for name, guess in guesses
-    ]
+    return CandidateFile(path, kind, encoding, validate_columns(columns or {}))
 
 
 def _csv_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
@@ -298,7 +317,7 @@ def _csv_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
         ConfigurationError: The header lacks a column, or names one twice.
     """
     reader = CsvReader(
-        lines, lambda names: len({to for _, to in _fields_by_name(names, columns)} - {None})
+        lines, lambda names: len({to for _, to in fields_by_name(names, columns)} - {None})
     )
     if not any(map(str.strip, reader.header)):
         raise ConfigurationError(f"The file is empty: it lacks {', '.join(REQUIRED)}.")
@@ -307,44 +326,9 @@ def _csv_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
             'The file looks like JSON, not CSV: pass format="jsonl", or name it .jsonl; it'
             " must have one object on each line."
         )
-    named = _fields_by_name([name.strip() for name in reader.header], columns)
-    _require_columns(named, columns)
-    fields = [to for _, to in named]
-    reader.used = {number for number, to in enumerate(fields) if to is not None}
-    reader.email = fields.index("email")
-    return named, reader.delimiter, (_csv_row(fields, record) for record in reader)
-
-
-def _require_columns(named: _Named, columns: Mapping[str, str | None]) -> None:
-    present = {letters_of(name) for name, _ in named}
-    unknown = [name for name in columns if letters_of(name) not in present]
-    if unknown:
-        raise ConfigurationError(f"The file has no column {', '.join(map(repr, unknown))}.")
-    fields = [to for _, to in named]
-    missing = [name for name in REQUIRED if name not in fields]
-    if missing:
-        raise ConfigurationError(
-            f"The file's first line must name its columns; it lacks {', '.join(missing)}. Rename"
-            ' columns, or say what they mean: columns={"Mobile": "phone"} (--column Mobile=phone).'
-        )
-    twice = {name for name in fields if name is not None and fields.count(name) > 1}
-    if twice:
-        raise ConfigurationError(
-            f"Two columns mean {', '.join(sorted(twice))}: rename or remove one of them, or"
-            " choose with columns= (--column)."
-        )
-
-
-def _csv_row(fields: list[str | None], record: Record) -> Row:
-    cells = record.cells
-    if record.fault is not None:
-        return UnreadableRow(record.fault, record.line)
-    if len(cells) > len(fields) and any(map(str.strip, cells[len(fields) :])):
-        return UnreadableRow(
-            "The line has more cells than the header: is a quote missing?", record.line
-        )
-    pairs = zip(fields, cells, strict=False)
-    return FileRow(((name, cell) for name, cell in pairs if name is not None), record.line)
+    named = fields_by_name([name.strip() for name in reader.header], columns)
+    require_columns(named, columns)
+    return named, reader.delimiter, reader.rows([to for _, to in named])
 
 
 def _json_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read:
@@ -362,7 +346,7 @@ def _json_rows(lines: Iterator[str], columns: Mapping[str, str | None]) -> _Read
     rows = [_object(line, number, columns) for number, line in [first] if line]
     names = [name for row in rows if isinstance(row, FileRow) for name in row]
     rest = (_object(line, number, columns) for number, line in numbered)
-    return _fields_by_name(names, columns), None, chain(rows, rest)
+    return fields_by_name(names, columns), None, chain(rows, rest)
 
 
 def _object(line: str, number: int, columns: Mapping[str, str | None]) -> Row:
@@ -375,7 +359,7 @@ def _object(line: str, number: int, columns: Mapping[str, str | None]) -> Row:
         return UnreadableRow("The line is not a JSON object.", number)
     if not columns:
         return FileRow(value.items(), number)
-    named = dict(_fields_by_name(value, columns))
+    named = dict(fields_by_name(value, columns))
     return FileRow(
         ((named[name] or "", each) for name, each in value.items() if named[name]), number
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from gather_async.bulk.candidate_file import FIELDS
 from gather_async.bulk.journal_schema import JournalIdentity, changed_fields, values_of
 from gather_async.bulk.requests import deserialize_error, serialize_error
+from gather_async.bulk.row_check import FIELDS
 from gather_async.bulk.row_state import RowRecord, RowState, place_of, reopen
 from gather_async.errors import GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate

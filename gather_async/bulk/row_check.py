@@ -1,8 +1,8 @@
-"""Check of a row of the source, before anything else happens to it."""
+"""Check of a row of the source: which fields its columns mean, and whether its values can be."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from numbers import Integral, Real
@@ -10,7 +10,12 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from gather_async.errors import GatherError, InvalidRequestError, InviteNotDeliverableError
+from gather_async.errors import (
+    ConfigurationError,
+    GatherError,
+    InvalidRequestError,
+    InviteNotDeliverableError,
+)
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy, to_e164
 
@@ -18,19 +23,23 @@ __all__ = [
     "FIELDS",
     "FileRow",
     "REQUIRED",
+    "Row",
     "RowCheck",
     "UnreadableRow",
     "field_of",
+    "fields_by_name",
     "fields_of",
     "letters_of",
     "line_of",
-    "plausible_in_windows_1252",
+    "require_columns",
+    "validate_columns",
     "with_external_id",
 ]
 
 REQUIRED = ("first_name", "last_name", "email", "phone")
 FIELDS = (*REQUIRED, "external_id", "timezone", "sms_opt_in")
 
+_Named = tuple[str, str | None]
 _BY_LETTERS = {name.replace("_", ""): name for name in FIELDS} | {
     "emailaddress": "email",
     "phonenumber": "phone",
@@ -72,6 +81,58 @@ def fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     return values
 
 
+def validate_columns(columns: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the fields that columns mean, by the columns' names; None: they are not read.
+
+    Raises:
+        ConfigurationError: They are none, or two mean the same.
+    """
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
+        raise ConfigurationError('columns must map names to fields, as {"Mobile": "phone"} does.')
+    fields = [field for field in columns.values() if field is not None]
+    if not set(FIELDS).issuperset(fields) or len(set(fields)) < len(fields):
+        raise ConfigurationError(f"columns takes each of these fields once: {', '.join(FIELDS)}.")
+    return dict(columns)
+
+
+def fields_by_name(
+    names: Iterable[str], columns: Mapping[str, str | None]
+) -> list[tuple[str, str | None]]:
+    """Return names of columns with the fields that they mean; None for one that isn't ours."""
+    given = {letters_of(name): to for name, to in columns.items()}
+    taken = set(given.values()) - {None}
+    guesses = ((name, field_of(name)) for name in names)
+    return [
+        (name, given.get(letters_of(name), None if guess in taken else guess))
+        for name, guess in guesses
+    ]
+
+
+def require_columns(named: Sequence[_Named], columns: Mapping[str, str | None]) -> None:
+    """Refuse a file that lacks a column, or has two for one field.
+
+    Raises:
+        ConfigurationError: It does; the message names them.
+    """
+    present = {letters_of(name) for name, _ in named}
+    unknown = [name for name in columns if letters_of(name) not in present]
+    if unknown:
+        raise ConfigurationError(f"The file has no column {', '.join(map(repr, unknown))}.")
+    fields = [to for _, to in named]
+    missing = [name for name in REQUIRED if name not in fields]
+    if missing:
+        raise ConfigurationError(
+            f"The file's first line must name its columns; it lacks {', '.join(missing)}. Rename"
+            ' columns, or say what they mean: columns={"Mobile": "phone"} (--column Mobile=phone).'
+        )
+    twice = {name for name in fields if name is not None and fields.count(name) > 1}
+    if twice:
+        raise ConfigurationError(
+            f"Two columns mean {', '.join(sorted(twice))}: rename or remove one of them, or"
+            " choose with columns= (--column)."
+        )
+
+
 @frozen
 class UnreadableRow:
     """A row that a source could not read; it becomes a rejected outcome."""
@@ -91,6 +152,9 @@ class FileRow(dict[str, Any]):
         super().__init__(values)
         self.line: int = line
         """The line of the file that the row begins on, from 1."""
+
+
+Row = FileRow | UnreadableRow
 
 
 def line_of(row: object) -> int | None:
@@ -284,33 +348,6 @@ def _require_right_encoding(name: str, text: str) -> None:
         f"The row's {name} is UTF-8 that was read as Windows-1252: name the encoding, or export"
         " the source again."
     )
-
-
-# Bytes of other encodings become symbols, capitals within a word, or words of accents only.
-_NOT_WINDOWS_1252 = re.compile(
-    r"[^\W_][^\w\s\x00-\x7f\u2019\u2013\udc80-\udcff]|\u2013[a-z]|[a-z][\xc0-\xde\u0152\u0160\u0178]"
-    r"|(?<![A-Za-z])[\xc0-\xff]{3,}(?![A-Za-z])|[\xb2\xb3\xb9\xbc-\xbe]|^[^\w\x00-\x7f\udc80-\udcff]"
-)
-
-
-def plausible_in_windows_1252(row: FileRow | UnreadableRow) -> FileRow | UnreadableRow:
-    """Return the row, or one that is refused if its names can't be in Windows-1252.
-
-    That is what bytes become that belong to another encoding of one byte a letter.
-    """
-    if isinstance(row, UnreadableRow):
-        return row
-    for key, text in row.items():
-        if not isinstance(text, str) or text.isascii():
-            continue
-        name = field_of(key)
-        if name is not None and _NOT_WINDOWS_1252.search(text):
-            return UnreadableRow(
-                f"The row's {name} makes no sense in Windows-1252, which was guessed: name"
-                " the file's encoding (encoding=, --encoding).",
-                row.line,
-            )
-    return row
 
 
 def _as_text(name: str, value: Any) -> str:

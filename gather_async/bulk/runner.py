@@ -8,13 +8,12 @@ from contextlib import aclosing
 
 from attrs import define, evolve, field, frozen
 
-from gather_async.bulk.candidate_file import line_of
 from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow
 from gather_async.bulk.progress import JobStatistics, OutcomeQueue, ProgressNotifier
 from gather_async.bulk.report import StopReason
 from gather_async.bulk.requests import InterviewNotFound, TrackedLimiter, is_fatal, is_rejection
-from gather_async.bulk.row_check import RowCheck, with_external_id
+from gather_async.bulk.row_check import RowCheck, line_of, with_external_id
 from gather_async.bulk.row_state import (
     InviteStatus,
     RowRecord,

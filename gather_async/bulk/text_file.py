@@ -1,25 +1,23 @@
-"""The text in a file's bytes: its encoding, its lines, and the records of CSV."""
+"""The text in a file's bytes: its encoding, its lines, and the rows of CSV."""
 
 import codecs
 import csv
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from io import TextIOWrapper
 from itertools import chain, islice, takewhile
 from typing import BinaryIO
 
-from attrs import frozen
-
-from gather_async.bulk.file_kind import require_text
+from gather_async.bulk.row_check import FileRow, Row, UnreadableRow, field_of
 
 __all__ = [
     "CsvReader",
     "LONGEST_LINE",
-    "Record",
-    "detect_encoding",
+    "guess_encoding",
+    "marked_encoding",
     "physical_lines",
+    "plausible_in_windows_1252",
 ]
 
 _BLOCK = 1 << 20
@@ -34,19 +32,17 @@ _ESCAPED = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-def detect_encoding(head: bytes, rest: Iterable[bytes] = ()) -> str:
+def marked_encoding(head: bytes) -> str | None:
+    """Return the encoding that a byte order mark in a file's first bytes names."""
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+
+
+def guess_encoding(head: bytes, rest: Iterable[bytes] = ()) -> str:
     """Return the encoding of a file's first bytes and the blocks that follow, if any.
 
-    That is what a byte order mark says; else UTF-8, unless it has more bytes that break
-    the rules of UTF-8 than characters beyond ASCII that keep them: then Windows-1252.
-
-    Raises:
-        ConfigurationError: It is no text, or UTF-16 or UTF-32 without a mark.
+    That is UTF-8, unless it has more bytes that break the rules of UTF-8 than characters
+    beyond ASCII that keep them: then Windows-1252.
     """
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            return encoding
-    require_text(head)
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     good = bad = 0
     for block in chain((head,), rest):
@@ -58,6 +54,33 @@ def detect_encoding(head: bytes, rest: Iterable[bytes] = ()) -> str:
         good += len(_NOT_ASCII.findall(text)) - escaped
     # The bytes of a character that the end of the file cuts are left in the decoder.
     return "cp1252" if bad > good else "utf-8"
+
+
+# Bytes of other encodings become symbols, capitals within a word, or words of accents only.
+_NOT_WINDOWS_1252 = re.compile(
+    r"[^\W_][^\w\s\x00-\x7f\u2019\u2013\udc80-\udcff]|\u2013[a-z]|[a-z][\xc0-\xde\u0152\u0160\u0178]"
+    r"|(?<![A-Za-z])[\xc0-\xff]{3,}(?![A-Za-z])|[\xb2\xb3\xb9\xbc-\xbe]|^[^\w\x00-\x7f\udc80-\udcff]"
+)
+
+
+def plausible_in_windows_1252(row: Row) -> Row:
+    """Return the row, or one that is refused if its names can't be in Windows-1252.
+
+    That is what bytes become that belong to another encoding of one byte a letter.
+    """
+    if isinstance(row, UnreadableRow):
+        return row
+    for key, text in row.items():
+        if not isinstance(text, str) or text.isascii():
+            continue
+        name = field_of(key)
+        if name is not None and _NOT_WINDOWS_1252.search(text):
+            return UnreadableRow(
+                f"The row's {name} makes no sense in Windows-1252, which was guessed: name"
+                " the file's encoding (encoding=, --encoding).",
+                row.line,
+            )
+    return row
 
 
 def _mark_bytes(error: UnicodeError) -> tuple[str, int]:
@@ -110,17 +133,6 @@ def _lines_by_any_end(file: BinaryIO, encoding: str) -> Iterator[str]:
             is_first = False
 
 
-@frozen
-class Record:
-    """A record of CSV."""
-
-    line: int
-    """The line of the file that it begins on, from 1."""
-    cells: Sequence[str]
-    fault: str | None = None
-    """Why there are no cells, in words that are safe to publish; None if there are."""
-
-
 _DELIMITERS = ",;\t|: ^~\x1f\x01"
 _SAMPLE_LINES = 50
 # Characters of one record, as much as the csv module allows one cell.
@@ -166,7 +178,7 @@ class _Lines:
 
 
 class CsvReader:
-    """The records of a CSV file, each line of it accounted for.
+    """The rows of a CSV file, each line of it accounted for.
 
     A quote that is not closed breaks the record on its line, and no other: the lines
     that it swallowed are read anew, and are records if they look like whole ones.
@@ -196,10 +208,7 @@ class CsvReader:
             next(self._lines)
         self.header: list[str] = self._read_header()
         """The cells of the first line that isn't blank."""
-        self.used: AbstractSet[int] = frozenset()
-        """Columns that the caller uses."""
-        self.email = 0
-        """The column whose cells hold an "@"; by it a line is known for a record."""
+        self._fields: Sequence[str | None] = ()
         self._doubtful_until = 0
         self._quote_line = 0
         self._is_recovering = True
@@ -213,8 +222,14 @@ class CsvReader:
             self._lines.begin_record(keep=1)
             return self._parsed(line, self._lenient) or []
 
-    def __iter__(self) -> Iterator[Record]:
-        """Yield the records after the header; those without any text don't count."""
+    def rows(self, fields: Sequence[str | None]) -> Iterator[Row]:
+        """Yield the rows after the header; those without any text don't count.
+
+        Args:
+            fields: What each column means; None if it is not read. One of them is the
+                ``email``: by the "@" in its cells a line is known for a row.
+        """
+        self._fields = fields
         lines = self._lines
         reader = csv.reader(lines, self._strict)
         while True:
@@ -230,29 +245,31 @@ class CsvReader:
                 if any(map(str.strip, cells)):
                     yield self._single(lines.taken[0], cells)
                 continue
-            record, length = self._resolve(cells)
+            row, length = self._resolve(cells)
             lines.begin_record(keep=length)
-            yield record
+            yield row
 
-    def _single(self, line: str, cells: list[str]) -> Record:
-        """Return the record of one line."""
+    def _single(self, line: str, cells: list[str]) -> Row:
+        """Return the row of one line."""
         if "\\" in line and (len(cells) != len(self.header) or self._has(_BACKSLASHED, cells)):
             cells = self._unescaped(line) or cells
-        return self._unless_doubtful(Record(self._lines.number, cells))
+        return self._row(cells, self._lines.number)
 
-    def _unless_doubtful(self, record: Record) -> Record:
-        """Return the record, unless it was swallowed by a quote and may be a part of a cell."""
-        if record.line > self._doubtful_until:
-            return record
-        has_quotes = any('"' in cell for cell in record.cells)
-        if self._is_recovering and self._is_whole(record.cells) and not has_quotes:
-            return record
-        return Record(
-            record.line, (), f"The line lies within the quote that line {self._quote_line} opens."
-        )
+    def _row(self, cells: Sequence[str], line: int) -> Row:
+        """Return a record's row, unless a quote swallowed it: it may be a part of a cell then."""
+        if line <= self._doubtful_until:
+            has_quotes = any('"' in cell for cell in cells)
+            if not self._is_recovering or has_quotes or not self._is_whole(cells):
+                where = f"within the quote that line {self._quote_line} opens"
+                return UnreadableRow(f"The line lies {where}.", line)
+        if len(cells) > len(self._fields) and any(map(str.strip, cells[len(self._fields) :])):
+            fault = "The line has more cells than the header: is a quote missing?"
+            return UnreadableRow(fault, line)
+        pairs = zip(self._fields, cells, strict=False)
+        return FileRow(((name, cell) for name, cell in pairs if name is not None), line)
 
-    def _resolve(self, cells: list[str] | None) -> tuple[Record, int]:
-        """Return the record that begins with the lines taken, and how many of them it has.
+    def _resolve(self, cells: list[str] | None) -> tuple[Row, int]:
+        """Return the row that begins with the lines taken, and how many of them it has.
 
         Args:
             cells: What the csv module made of the lines; None if nothing.
@@ -261,23 +278,25 @@ class CsvReader:
         first = self._lines.number - size + 1
         alone = self._mended(taken[0])
         if alone is not None:
-            return self._unless_doubtful(Record(first, alone)), 1
+            return self._row(alone, first), 1
         is_full = cells is not None and len(cells) == len(self.header)
         if cells is not None and is_full and not self._swallows(taken):
-            return self._unless_doubtful(Record(first, cells)), size
+            return self._row(cells, first), size
         opened, fault = _scan(taken, self._lenient)
         if size == 1 and fault:
-            return Record(first, (), fault), 1
+            return UnreadableRow(fault, first), 1
         self._quote_line = first + opened
         self._doubtful_until = max(self._doubtful_until, first + size - 1)
         # A note may quote whole records: what lies within it is no candidate.
         self._is_recovering = not is_full or self._has(_LINE_BREAK, cells or ())
         fault = f"The quote that line {self._quote_line} opens isn't closed on it, and swallows the"
-        return Record(first, (), f"{fault} lines that follow: close or remove it."), opened + 1
+        fault = f"{fault} lines that follow: close or remove it."
+        return UnreadableRow(fault, first), opened + 1
 
     def _has(self, pattern: re.Pattern[str], cells: Sequence[str]) -> bool:
-        """Return whether a cell of a column that is used has the pattern."""
-        return any(pattern.search(cells[n]) for n in self.used if n < len(cells))
+        """Return whether a cell of a column that is read has the pattern."""
+        pairs = zip(self._fields, cells, strict=False)
+        return any(name is not None and pattern.search(cell) for name, cell in pairs)
 
     def _mended(self, line: str) -> list[str] | None:
         """Return a line's cells if its quotes are only escaped, or followed by spaces."""
@@ -314,7 +333,7 @@ class CsvReader:
         return whole[-1:] == [True] and self._is_whole(self._parsed(plain, self._lenient) or ())
 
     def _is_whole(self, cells: Sequence[str]) -> bool:
-        return len(cells) == len(self.header) and "@" in cells[self.email]
+        return len(cells) == len(self.header) and "@" in cells[self._fields.index("email")]
 
 
 def _scan(lines: Sequence[str], dialect: Dialect) -> tuple[int, str | None]:

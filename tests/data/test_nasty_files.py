@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from gather_async.bulk import read_candidates
-from gather_async.bulk.candidate_file import line_of
-from gather_async.bulk.row_check import RowCheck
+from gather_async.bulk.row_check import RowCheck, line_of
 from gather_async.errors import ConfigurationError, GatherError
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy

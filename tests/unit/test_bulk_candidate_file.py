@@ -16,8 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gather_async.bulk import UnreadableRow, read_candidates
-from gather_async.bulk.candidate_file import field_of, line_of
-from gather_async.bulk.row_check import RowCheck
+from gather_async.bulk.row_check import RowCheck, field_of, line_of
 from gather_async.errors import ConfigurationError
 from gather_async.models.candidate import NewCandidate
 from gather_async.phone import PhonePolicy

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async.bulk.candidate_file import UnreadableRow
-from gather_async.bulk.row_check import RowCheck
+from gather_async.bulk.row_check import RowCheck, UnreadableRow
 from gather_async.errors import (
     GatherError,
     InvalidEmailError,

@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 from gather_async.bulk import BulkInvite, InviteStatus
-from gather_async.bulk.candidate_file import FIELDS
 from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.row_check import FIELDS
 from gather_async.testing import FakeGather
 
 from .conftest import Bench, people
