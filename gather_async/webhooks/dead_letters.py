@@ -1,8 +1,9 @@
 """Dead letters: what logs them and passes them on, and what replays and discards them."""
 
 import asyncio
+import builtins
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -11,12 +12,13 @@ from attrs import define, field, setters
 from gather_async.clock import Clock, wait
 from gather_async.errors import ConfigurationError
 from gather_async.observability import log_fields
-from gather_async.webhooks.inbox import ClaimedEvent, DeadLetter, HandlerFailure
+from gather_async.webhooks.inbox import ClaimedEvent, DeadLetter, HandlerFailure, Inbox
 from gather_async.webhooks.runs import FRAME, STUBBORN, kind_of
 
-__all__ = ["DeadLetterPublisher", "OnDeadLetter", "change_letters"]
+__all__ = ["DeadLetters", "OnDeadLetter"]
 
 _log = logging.getLogger("gather_async.webhooks")
+_ALL: Final = 1_000_000  # letters
 _LEAST: Final = 1.0  # seconds that callbacks have at a close, however long the handlers took
 
 OnDeadLetter = Callable[[DeadLetter], object]
@@ -29,12 +31,46 @@ def _check(_: object, __: object, callback: Any) -> None:
 
 
 @define(eq=False)
-class DeadLetterPublisher:
-    """Logs each dead letter, and passes it to the receiver's callback."""
+class DeadLetters:
+    """The dead letters of a receiver: each is logged, and passed to its callback."""
 
+    inbox: Inbox
+    receivers: Sequence[str]
+    """The receiver's name, then those under which it stored events before."""
     clock: Clock
     callback: OnDeadLetter | None = field(validator=_check, on_setattr=setters.validate)
     _calls: "set[asyncio.Task[None]]" = field(factory=set)
+
+    async def list(self, limit: int = _ALL) -> Sequence[DeadLetter]:
+        """Return them, oldest first, under whichever of the names their events were stored."""
+        found = [
+            letter
+            for name in self.receivers
+            for letter in await self.inbox.dead_letters(limit=limit, receiver=name)
+        ]
+        return sorted(found, key=lambda letter: letter.dead_at)[:limit]
+
+    async def replay(self, letters: Collection[DeadLetter] | None) -> int:
+        """Replay some, or all; return how many there were."""
+        count = await self._change(self.inbox.replay, letters)
+        if count:  # some may wait under a former name, where a worker looks once a minute
+            name, *former = self.receivers
+            await self.inbox.announce(name, {}, former=former, keep_for=0.0)
+        return count
+
+    async def discard(self, letters: Collection[DeadLetter] | None) -> int:
+        """Discard some, or all; return how many there were."""
+        return await self._change(self.inbox.discard, letters)
+
+    async def _change(
+        self, change: Callable[..., Awaitable[int]], letters: Collection[DeadLetter] | None
+    ) -> int:
+        """Change letters, those of one event together."""
+        by_key: dict[str, builtins.list[str]] = {}
+        for letter in await self.list() if letters is None else letters:
+            by_key.setdefault(letter.key, []).append(letter.handler)
+        done = [await change([key], handlers=names) * len(names) for key, names in by_key.items()]
+        return sum(done)
 
     def publish(self, claimed: ClaimedEvent, handler: str, failure: HandlerFailure) -> None:
         """Publish a letter that is stored by now."""
@@ -95,13 +131,3 @@ async def _publish(callback: OnDeadLetter, letter: DeadLetter) -> None:
     except (Exception, SystemExit) as error:  # the latter would stop the whole server
         extra = log_fields(event=letter.event.event, handler=letter.handler, error=error)
         _log.exception("on_dead_letter failed", extra=extra)
-
-
-async def change_letters(
-    change: Callable[..., Awaitable[int]], letters: Collection[DeadLetter]
-) -> int:
-    """Replay or discard letters, those of one event together; return how many there were."""
-    by_key: dict[str, list[str]] = {}
-    for letter in letters:
-        by_key.setdefault(letter.key, []).append(letter.handler)
-    return sum([await change([key], handlers=names) * len(names) for key, names in by_key.items()])

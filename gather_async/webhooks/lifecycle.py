@@ -11,7 +11,7 @@ from attrs import define, field
 from gather_async.errors import ClientClosedError
 from gather_async.loops import LoopOwner, close_surely
 from gather_async.observability import log_fields
-from gather_async.webhooks.dead_letters import DeadLetterPublisher
+from gather_async.webhooks.dead_letters import DeadLetters
 from gather_async.webhooks.inbox import EventState
 from gather_async.webhooks.worker import Worker
 
@@ -45,7 +45,7 @@ class Lifecycle:
     """All changes of a receiver's state, in any order of starts, closes and cancellations."""
 
     worker: Worker
-    dead_letters: DeadLetterPublisher
+    dead_letters: DeadLetters
     owner: LoopOwner = field(factory=lambda: LoopOwner("webhook receiver", until_closed=True))
     state: ReceiverState = ReceiverState.IDLE
     _before: ReceiverState = ReceiverState.IDLE

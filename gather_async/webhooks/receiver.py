@@ -23,7 +23,7 @@ from gather_async.protocol import signatures
 from gather_async.validators import Number, hide_arguments
 from gather_async.webhooks import adapters, signing
 from gather_async.webhooks.catch_up import CatchUpClient, catch_up
-from gather_async.webhooks.dead_letters import DeadLetterPublisher, OnDeadLetter, change_letters
+from gather_async.webhooks.dead_letters import DeadLetters, OnDeadLetter
 from gather_async.webhooks.handlers import Handlers
 from gather_async.webhooks.inbox import DeadLetter, Inbox, validate_inbox
 from gather_async.webhooks.ingest import Ingest, Listener, WebhookReply
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["WebhookReceiver"]
 
 _log = logging.getLogger("gather_async.webhooks")
-_ALL = 1_000_000  # dead letters
 F = TypeVar("F", bound=OnDeadLetter)
 
 Secret = Any
@@ -60,6 +59,7 @@ class WebhookReceiver(Handlers):
         *,
         secrets: signing.TenantSecrets | None = None,
         name: str | None = None,
+        former_names: Collection[str] = (),
         tolerance: float = 300.0,
         inbox: Inbox | None = None,
         max_body: int = 1_048_576,
@@ -82,6 +82,10 @@ class WebhookReceiver(Handlers):
             name: Under which its events are stored: receivers of one name share their
                 events, in whatever process, and those of other names in one inbox
                 never see them. None: made of the secret, or of ``tenant_path``.
+            former_names: Names that it had before, as after ``name`` was added or ``secrets``
+                took the place of the one secret, whose name is ``WebhookReceiver(secret).name``.
+                What waits under them, and their dead letters, are its own, so no other receiver
+                may have them.
             tolerance: Seconds that a signature's timestamp may differ from now. The last
                 attempt comes 6 minutes after the first; whether it carries a new
                 timestamp is undocumented.
@@ -111,9 +115,9 @@ class WebhookReceiver(Handlers):
         if not isinstance(handling, HandlerPolicy):
             raise ConfigurationError("handling must be a HandlerPolicy.")
         self._body_timeout = body_timeout
-        self._dead_letters = DeadLetterPublisher(self._clock, on_dead_letter)
         secrets_of = signing.Secrets.of(secret, secrets, tenant_path)
-        receivers = signing.receiver_names(name, secrets_of)
+        receivers = signing.receiver_names(name, former_names, secrets_of)
+        self._dead_letters = DeadLetters(self._inbox, receivers, self._clock, on_dead_letter)
         self._worker = Worker(
             self._inbox,
             self.handlers,
@@ -316,7 +320,7 @@ class WebhookReceiver(Handlers):
 
     async def dead_letters(self, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return events that a handler failed on for good, oldest first, at most ``limit``."""
-        return await self._inbox.dead_letters(limit=limit, receiver=self.name)
+        return await self._dead_letters.list(limit)
 
     def on_dead_letter(self, callback: F) -> F:
         """Call, or await, a function with each `DeadLetter` once it is stored; a decorator."""
@@ -325,16 +329,13 @@ class WebhookReceiver(Handlers):
 
     async def replay(self, letters: Collection[DeadLetter] | None = None) -> int:
         """Give dead letters to their handlers again; None: all. Returns how many."""
-        count = await change_letters(self._inbox.replay, await self._letters(letters))
+        count = await self._dead_letters.replay(letters)
         self._worker.wake()
         return count
 
     async def discard(self, letters: Collection[DeadLetter] | None = None) -> int:
         """Forget dead letters; None: all. Returns how many."""
-        return await change_letters(self._inbox.discard, await self._letters(letters))
-
-    async def _letters(self, letters: Collection[DeadLetter] | None) -> Collection[DeadLetter]:
-        return await self.dead_letters(limit=_ALL) if letters is None else letters
+        return await self._dead_letters.discard(letters)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call a listener at once for each new event: its name, and the ids in its data.

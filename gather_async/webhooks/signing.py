@@ -5,7 +5,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from inspect import isawaitable
 from secrets import token_hex
@@ -334,24 +334,28 @@ def fingerprint(secret: str) -> str:
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
-def receiver_names(name: str | None, secrets: Secrets) -> tuple[str, ...]:
+def receiver_names(
+    name: str | None, former_names: Collection[str], secrets: Secrets
+) -> tuple[str, ...]:
     """Return a receiver's name, and those under which it may have stored events before.
 
     Files of the first version have no names; and each secret gives one.
 
     Raises:
-        ConfigurationError: The name can't be part of an event's key.
+        ConfigurationError: A name can't be part of an event's key.
     """
-    if name is not None:
-        if not isinstance(name, str) or not _NAME.match(name):
-            raise ConfigurationError("name must be 1 to 64 letters, digits, dots, dashes or _.")
-        return name, ""
-    if not secrets.own:
+    if isinstance(former_names, str) or not isinstance(former_names, Collection):
+        raise ConfigurationError("former_names must be a list of names.")
+    for each in former_names if name is None else (name, *former_names):
+        if not isinstance(each, str) or not _NAME.match(each):
+            raise ConfigurationError("A name must be 1 to 64 letters, digits, dots, dashes or _.")
+    names = [name] if name is not None else [fingerprint(each.secret) for each in secrets.own]
+    if not names:
         # Receivers of one application, and so of one inbox, have paths of their own.
         path = secrets.path.strip("/")
         is_usual = path == TENANT_PATH.strip("/")
-        return "tenants" if is_usual else f"tenants-{fingerprint(path)}", ""
-    return (*dict.fromkeys(fingerprint(each.secret) for each in secrets.own), "")
+        names = ["tenants" if is_usual else f"tenants-{fingerprint(path)}"]
+    return tuple(dict.fromkeys((*names, *former_names, "")))
 
 
 _SHORTEST_TOKEN: Final = 32

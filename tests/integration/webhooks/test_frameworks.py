@@ -437,4 +437,4 @@ def test_programs_of_the_page(block: str, tmp_path: Path) -> None:
 
 def test_page_was_found() -> None:
     """The page has its applications and programs, so that the tests above test something."""
-    assert (len(APPS), len(PROGRAMS)) == (6, 3)
+    assert (len(APPS), len(PROGRAMS)) == (6, 4)
