@@ -208,8 +208,10 @@ class WebhookReceiver(Handlers):
         self._check_loop()
         if self._life.state is not ReceiverState.IDLE:
             return True
-        with contextlib.suppress(TimeoutError):  # it goes on, for the next delivery
+        try:
             await (finish or self._ingest.begin())(self._life.start_unattended())
+        except TimeoutError:
+            _log.warning("The webhook inbox isn't open yet, so a delivery is answered with 503.")
         return self._life.state not in (ReceiverState.IDLE, ReceiverState.STARTING)
 
     async def complete(self, **options: Any) -> None:

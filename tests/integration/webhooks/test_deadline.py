@@ -82,7 +82,9 @@ async def test_slow_secrets_leave_the_storage_the_rest(clock: VirtualClock) -> N
     assert clock.monotonic() == began + DEADLINE
 
 
-async def test_slow_start_leaves_the_rest(clock: VirtualClock) -> None:
+async def test_slow_start_leaves_the_rest(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """A delivery that starts the receiver has no more time than others; the start goes on."""
     inbox = Hanging(opens=False)
     hooks, delivery = WebhookReceiver(SECRET, inbox=inbox, clock=clock), signed(clock)
@@ -101,6 +103,7 @@ async def test_slow_start_leaves_the_rest(clock: VirtualClock) -> None:
     assert clock.monotonic() == began + DEADLINE
     assert (answers[0]["status"], json.loads(answers[1]["body"])["reason"]) == (503, "not_started")
     assert not hooks.alive
+    assert "isn't open yet" in caplog.text
     inbox.going_on.set()
     await clock.sleep(1.0)
     assert hooks.alive
