@@ -8,8 +8,13 @@ from gather_async.bulk.candidate_file import (
 from gather_async.bulk.execution import JobLease
 from gather_async.bulk.existing import LookupStrategy
 from gather_async.bulk.job import BulkInvite
-from gather_async.bulk.progress import InvitePlan, InviteProgress
-from gather_async.bulk.report import InviteReport, Outcomes, StopReason
+from gather_async.bulk.report import (
+    InvitePlan,
+    InviteProgress,
+    InviteReport,
+    Outcomes,
+    StopReason,
+)
 from gather_async.bulk.row_check import UnreadableRow
 from gather_async.bulk.row_state import InviteOutcome, InviteStatus
 from gather_async.bulk.source import CandidateSource as BulkCandidates

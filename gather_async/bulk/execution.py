@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
@@ -17,19 +18,21 @@ from attrs.validators import optional
 from gather_async.bulk.candidate_file import CandidateFile
 from gather_async.bulk.existing import ExistingIndex, LookupStrategy
 from gather_async.bulk.journal import Connect, Journal, JournalScope, connect_to
-from gather_async.bulk.progress import (
+from gather_async.bulk.report import (
     InvitePlan,
     InviteProgress,
-    JobStatistics,
-    OutcomeQueue,
-    ProgressNotifier,
+    InviteReport,
+    Outcomes,
+    StopReason,
+    copy_file,
     instant,
+    private_copy,
 )
-from gather_async.bulk.report import InviteReport, Outcomes, StopReason, copy_file, private_copy
 from gather_async.bulk.requests import Restorable, TrackedLimiter, owner_of
 from gather_async.bulk.row_check import RowCheck
+from gather_async.bulk.row_state import JobStatistics
 from gather_async.bulk.row_task import InviteOptions, RowContext
-from gather_async.bulk.runner import JobLimits, Runner, StopSignal
+from gather_async.bulk.runner import JobLimits, OutcomeQueue, Runner, StopSignal
 from gather_async.bulk.source import CandidateSource, count_of, require_rows
 from gather_async.clock import Clock
 from gather_async.errors import ConfigurationError
@@ -43,6 +46,7 @@ from gather_async.validators import Number
 __all__ = ["BulkClient", "JobExecution", "JobLease"]
 
 _LOG = logging.getLogger("gather_async.bulk")
+_INTERVAL = 0.1  # seconds: ten calls a second are as many as can be seen
 
 
 class BulkClient(Protocol):
@@ -170,10 +174,15 @@ class JobExecution:
     _people: ExistingIndex | None = None
     _plan: InvitePlan | None = None
     _began: float | None = None
+    _notified_at: float = -math.inf
 
     def __attrs_post_init__(self) -> None:
         self._tracked = TrackedLimiter(
-            self.gather.limiter, self.gather.clock, lambda: self.stop_signal.is_asked
+            self.gather.limiter,
+            self.gather.clock,
+            lambda: self.stop_signal.is_asked,
+            # Short beside what it is added to.
+            heartbeat=min(5.0, max(0.05, self.invitation.in_flight_timeout / 4)),
         )
         # Bulk work waits for the quota as long as it takes, and never holds a row's place
         # for a request of unknown fate: such a row is postponed.
@@ -259,7 +268,6 @@ class JobExecution:
         if not self.is_dry:
             await self._restore(journal)
             self._tracked.log = journal
-        progress = ProgressNotifier(callback=self.on_progress, snapshot=self.snapshot, clock=clock)
         runner = Runner(
             candidates=self.candidates,
             check=RowCheck(
@@ -267,22 +275,20 @@ class JobExecution:
                 region=self.gather.default_region,
                 needs_opt_in=self.invitation.needs_opt_in,
             ),
-            journal=journal,
             context=await self._context(journal),
             limits=self.limits,
             statistics=self.statistics,
             queue=self.queue,
             stop_signal=self.stop_signal,
-            progress=progress,
+            notify=self._notify,
             tracked=self._tracked,
             clock=clock,
             is_dry=self.is_dry,
-            heartbeat=_heartbeat(self.invitation.in_flight_timeout),
         )
         await runner.run()
         self._plan = self.plan() if self.is_dry else None
         self.report = await self._report(journal, runner)
-        progress.notify(always=True)
+        self._notify(always=True)
 
     async def _restore(self, journal: Journal) -> None:
         """Count what earlier processes sent in the limiter, unless it has it by other means."""
@@ -297,11 +303,10 @@ class JobExecution:
         if not self.is_dry:
             ages = await journal.ages(now)
         # A run may have sent its last request just before its next sign of life.
-        timeout = invitation.in_flight_timeout
-        timeout += _heartbeat(timeout)
+        timeout = invitation.in_flight_timeout + self._tracked.heartbeat
         candidates, invites = view.candidates, view.candidate_interviews
-        interview_id, to_look = invitation.interview_id, self.statistics.keys_left
-        self._people = ExistingIndex.of_people(candidates, invites, journal, interview_id, to_look)
+        interview_id, rows = invitation.interview_id, self.statistics
+        self._people = ExistingIndex.of_people(candidates, invites, journal, interview_id, rows)
         return RowContext(
             invitation=invitation,
             journal=journal,
@@ -369,10 +374,22 @@ class JobExecution:
             elapsed=0.0 if self._began is None else clock.monotonic() - self._began,
         )
 
+    def _notify(self, *, always: bool = False) -> None:
+        """Call ``on_progress``, unless that was done a moment ago.
+
+        One that raises is logged and not called again: a broken progress bar must not
+        stop invites.
+        """
+        now = self.gather.clock.monotonic()
+        if self.on_progress is None or not (always or now - self._notified_at >= _INTERVAL):
+            return
+        self._notified_at = now
+        try:
+            self.on_progress(self.snapshot())
+        except Exception as error:
+            self.on_progress = None
+            extra = log_fields(error=error)
+            _LOG.exception("on_progress raised, and will not be called again", extra=extra)
+
     def _duration(self, requests: int) -> timedelta:
         return self._view.estimate(requests) if requests else timedelta(0)
-
-
-def _heartbeat(in_flight_timeout: float) -> float:
-    """Return the seconds between a run's signs of life: short beside what they are added to."""
-    return min(5.0, max(0.05, in_flight_timeout / 4))

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gather_async.bulk.journal import Journal
+from gather_async.bulk.row_state import JobStatistics
 from gather_async.models.candidate import Candidate, CandidateInterview
 from gather_async.pager import Page, Pager
 from gather_async.resources import CandidateInterviews, Candidates
@@ -49,6 +50,21 @@ class KeysLeft:
     def total(self) -> int | None:
         """All of them; None if unknown."""
         return None if self.own is None or self.derived is None else self.own + self.derived
+
+    @classmethod
+    def of(cls, rows: JobStatistics) -> "KeysLeft":
+        """Return how many people are to be asked for, by how their external id came to be.
+
+        Rows that weren't read yet are taken to be like those that were.
+        """
+        if rows.total is None:
+            has_derived = rows.own_ids < rows.read
+            return cls(own=None, derived=None if has_derived else 0)
+        own = round(rows.unread * (rows.own_ids / rows.read)) if rows.read else 0
+        return cls(
+            own=rows.own_ids_waiting + own,
+            derived=rows.derived_waiting + rows.unread - own,
+        )
 
 
 @frozen(kw_only=True)
@@ -128,7 +144,7 @@ class ExistingIndex:
         invites: CandidateInterviews,
         journal: Journal,
         interview_id: str,
-        to_look: Callable[[], KeysLeft],
+        rows: JobStatistics,
     ) -> "ExistingIndex":
         """Return the index of people, by external id."""
 
@@ -149,7 +165,7 @@ class ExistingIndex:
             look=look,
             pager=candidates.list,
             read=lambda person: (person.external_id, _person(person)),
-            to_look=to_look,
+            to_look=lambda: KeysLeft.of(rows),
             is_all_ours=is_all_ours,
         )
 

@@ -6,8 +6,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from gather_async.bulk.execution import BulkClient, JobExecution, JobLease
-from gather_async.bulk.progress import InvitePlan, InviteProgress
-from gather_async.bulk.report import InviteReport, StopReason
+from gather_async.bulk.report import InvitePlan, InviteProgress, InviteReport, StopReason
 from gather_async.bulk.row_state import InviteOutcome
 from gather_async.bulk.row_task import InviteOptions
 from gather_async.bulk.runner import JobLimits

@@ -1,30 +1,36 @@
-"""Report of a job, read back from its journal when asked."""
+"""Plan, progress and report of a job; the outcomes are read back from its journal when asked."""
 
 import csv
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
 from weakref import finalize
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
+from gather_async.bulk.candidate_file import FileDescription
+from gather_async.bulk.existing import LookupStrategy
 from gather_async.bulk.journal import Connect, Journal, connect_to
 from gather_async.bulk.journal_sql import COLUMNS, record_of
-from gather_async.bulk.progress import InvitePlan
 from gather_async.bulk.row_state import InviteOutcome, InviteStatus, outcome_of
+from gather_async.clock import Clock
 from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 from gather_async.storage.files import replacing
 
 __all__ = [
+    "InvitePlan",
+    "InviteProgress",
     "InviteReport",
     "Outcomes",
     "StopReason",
     "copy_file",
+    "instant",
     "private_copy",
     "read_outcomes",
 ]
@@ -87,18 +93,18 @@ def read_outcomes(
             record = record_of(values)
             yield outcome_of(
                 record,
-                _candidate(candidate, record.external_id),
+                _candidate(candidate),
                 earlier=record.has_ended and record.run < run,
                 is_dry=is_dry,
             )
         after = page[-1][1]
 
 
-def _candidate(text: str | None, external_id: str | None) -> NewCandidate | None:
-    """Return a candidate as it was written out, under the external id that the server has."""
+def _candidate(text: str | None) -> NewCandidate | None:
+    """Return a candidate as it was written out."""
     if text is not None:
         with suppress(GatherError):  # an older version may have let pass what this one doesn't
-            return evolve(NewCandidate(*json.loads(text)), external_id=external_id)
+            return NewCandidate(*json.loads(text))
     return None
 
 
@@ -150,6 +156,64 @@ class Outcomes:
         """
         with self._connect() as connection:
             yield from read_outcomes(connection, run=self._run, is_dry=self._is_dry)
+
+
+@frozen(kw_only=True)
+class InvitePlan:
+    """The requests still to be sent, as far as known when asked."""
+
+    rows: int
+    """Rows read so far; in a dry run's report, all of them."""
+    total: int | None
+    """Rows in the source; None while unknown."""
+    writes: int
+    """Requests that create candidates and send invites, if nothing goes wrong."""
+    lookups: LookupStrategy
+    """How people who are there already are found."""
+    lookup_requests: int
+    """Requests for that. Where it is undecided: one for each row with an external id of
+    its own, and one that may show that no other row can be there."""
+    requests: int
+    """All requests to come."""
+    duration: timedelta
+    """How long they will take, by the quota as it stands."""
+    finish_at: datetime
+    """When that will be; aware, UTC."""
+    source: FileDescription | None = None
+    """How the file is read: encoding, delimiter, columns; None until it was begun, and
+    for rows that come from no file."""
+
+
+@frozen(kw_only=True)
+class InviteProgress:
+    """Progress of a bulk invite."""
+
+    done: int
+    """Rows that ended, however they did, in this run or an earlier one."""
+    earlier: int
+    """Those of them that earlier runs had ended; the rest is this run's own work."""
+    total: int | None
+    """Rows in the source; None while unknown, as it is for a generator until its end."""
+    counts: Mapping[InviteStatus, int]
+    """Rows that ended, by how they did."""
+    requests_sent: int
+    """Requests this run has sent."""
+    requests_left: int
+    """Requests to come if nothing goes wrong; of the rows read so far if ``total`` is None."""
+    remaining: timedelta
+    """How long those will take from now, by the quota as it stands."""
+    finish_at: datetime
+    """When that will be; aware, UTC."""
+    elapsed: float
+    """Seconds since the job began."""
+
+
+def instant(clock: Clock, later: timedelta) -> datetime:
+    """Return the moment that is so much later than now, as far as a date can say."""
+    try:
+        return datetime.fromtimestamp(clock.wall(), UTC) + later
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gather_async import errors
 from gather_async.bulk.journal_schema import Instant
@@ -34,6 +34,7 @@ from gather_async.protocol.server_quota import ServerQuota
 from gather_async.quota import Limiter, Priority, Slot
 
 __all__ = [
+    "CircuitBreaker",
     "InterviewNotFound",
     "RequestLog",
     "Restorable",
@@ -58,6 +59,9 @@ class RequestLog(Protocol):
 
     def request_ended(self, number: int, at: float | None) -> None:
         """Correct its time to when it ended; None if it never was sent."""
+
+    async def record_alive(self, at: Instant) -> None:
+        """Write down that requests are still on their way."""
 
 
 @runtime_checkable
@@ -94,6 +98,8 @@ class TrackedLimiter:
     _limiter: Limiter
     _clock: Clock
     is_stopping: Callable[[], bool]
+    heartbeat: float
+    """Seconds between notes that requests are still in flight."""
     log: RequestLog | None = None
     """None writes nothing down."""
     requests: int = 0
@@ -136,6 +142,14 @@ class TrackedLimiter:
     def now(self) -> Instant:
         """Return this moment."""
         return Instant(self._clock.wall(), self._clock.monotonic())
+
+    async def record_in_flight(self) -> None:
+        """Write down from time to time that requests are in flight, so that a crash has a time."""
+        while True:
+            await self.busy.wait()
+            await self._clock.sleep(self.heartbeat)
+            if self.busy.is_set() and self.log is not None:
+                await self.log.record_alive(self.now())
 
     def is_in_flight(self, task: "asyncio.Task[None]") -> bool:
         """Return whether a request of this task may be on the wire."""
@@ -293,3 +307,46 @@ def names_interview(error: NotFoundError, interview_id: str, *, is_new: bool) ->
     if "candidate" in resource:
         return False
     return "interview" in resource or is_new
+
+
+def _reason_of(error: GatherError) -> object:
+    """Return what is the same for all rows that are refused by one mistake of the job."""
+    if isinstance(error, GatherAPIError):
+        return error.status, error.code
+    return type(error)
+
+
+@frozen
+class CircuitBreaker:
+    """Counts failures in a row: refusals for one reason, and requests that fail otherwise."""
+
+    threshold: int
+    refusals: int = 0
+    """Refusals with the same code and no success in between."""
+    outages: int = 0
+    """Failures that are no refusals, with no response in between that makes sense."""
+    last: GatherError | None = None
+    """The last of them."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to stop."""
+        return max(self.refusals, self.outages) >= self.threshold
+
+    def failed(self, error: GatherError) -> "CircuitBreaker":
+        """Return the breaker after one more failure; once open, it stays so."""
+        if self.is_open:
+            return self
+        if not is_rejection(error):
+            return evolve(self, outages=self.outages + 1, last=error)
+        is_same = self.last is not None and _reason_of(self.last) == _reason_of(error)
+        # A refusal is a response: the server is there.
+        return evolve(self, refusals=self.refusals + 1 if is_same else 1, outages=0, last=error)
+
+    def responded(self) -> "CircuitBreaker":
+        """Return the breaker after a response that shows that the server is there."""
+        return self if self.is_open else evolve(self, outages=0)
+
+    def succeeded(self) -> "CircuitBreaker":
+        """Return the breaker after a success."""
+        return self if self.is_open else CircuitBreaker(self.threshold)

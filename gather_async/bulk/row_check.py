@@ -33,7 +33,6 @@ __all__ = [
     "line_of",
     "require_columns",
     "validate_columns",
-    "with_external_id",
 ]
 
 REQUIRED = ("first_name", "last_name", "email", "phone")
@@ -393,8 +392,3 @@ _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, str) and not _NOT_TEXT.search(value)
-
-
-def with_external_id(candidate: NewCandidate, external_id: str) -> NewCandidate:
-    """Return the candidate under the external id that is sent to the server."""
-    return evolve(candidate, external_id=external_id)

@@ -1,4 +1,4 @@
-"""State of a row, what may come next, and its outcome: pure, so that every crash can be tried.
+"""State of a row, its next step, its outcome, and counts of rows: pure, to try every crash.
 
 ::
 
@@ -13,10 +13,12 @@ row up before sending again. `rejected` rows have no way on: they are read anew 
 next run.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from enum import StrEnum, auto
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gather_async.errors import GatherError, InvalidRequestError
 from gather_async.models.candidate import NewCandidate
@@ -25,6 +27,7 @@ __all__ = [
     "Action",
     "InviteOutcome",
     "InviteStatus",
+    "JobStatistics",
     "RowRecord",
     "RowState",
     "defer",
@@ -317,6 +320,8 @@ def outcome_of(
             f"The row's {' and '.join(record.changed)} changed after it was sent: the server"
             " has what was sent, and gets nothing of the change."
         )
+    if candidate is not None and record.external_id is not None:
+        candidate = evolve(candidate, external_id=record.external_id)
     return InviteOutcome(
         row=record.row,
         line=record.line,
@@ -329,3 +334,64 @@ def outcome_of(
         earlier=earlier,
         changed=record.changed,
     )
+
+
+@define(eq=False)
+class JobStatistics:
+    """Counts rows, outcomes and requests to come."""
+
+    total: int | None = None
+    """Rows in the source; None until known."""
+    earlier: int = 0
+    """Rows that an earlier run had ended."""
+    read: int = 0
+    """Rows read so far."""
+    counts: Counter[InviteStatus] = field(factory=Counter)
+    """Rows that ended, earlier runs' included, by status."""
+    _requests: int = 0
+    own_ids: int = 0
+    """Rows read so far whose external id is their own."""
+    own_ids_waiting: int = 0
+    """Those of them whose person is still to be asked for."""
+    derived_waiting: int = 0
+    """The other rows whose person is still to be asked for."""
+
+    @property
+    def done(self) -> int:
+        """Return how many rows have ended."""
+        return self.counts.total()
+
+    def enter(self, records: Iterable[RowRecord]) -> None:
+        """Count rows as they come from the journal, before anything happens to them."""
+        for record in records:
+            self.read += 1
+            self._requests += requests_left(record)
+            self.own_ids += record.own_id
+            self._wait(record, 1)
+
+    def change(self, before: RowRecord, after: RowRecord) -> None:
+        """Count a step of a row."""
+        self._requests += requests_left(after) - requests_left(before)
+        self._wait(before, -1)
+        self._wait(after, 1)
+
+    def end(self, record: RowRecord, status: InviteStatus) -> None:
+        """Count a row that has ended, or was given up for this run."""
+        self.counts[status] += 1
+        self._requests -= requests_left(record)
+        self._wait(record, -1)
+
+    def requests_left(self) -> int:
+        """Return how many writes are to come, if nothing goes wrong: two for an unread row."""
+        return self._requests + 2 * self.unread
+
+    def _wait(self, record: RowRecord, step: int) -> None:
+        """Count a row whose person is still to be asked for in or out."""
+        if record.state is RowState.SEEN:
+            self.own_ids_waiting += step * record.own_id
+            self.derived_waiting += step * (not record.own_id)
+
+    @property
+    def unread(self) -> int:
+        """How many rows are still to be read, as far as known."""
+        return 0 if self.total is None else max(0, self.total - self.read)

@@ -17,7 +17,6 @@ from gather_async.bulk.requests import (
     names_interview,
     suggests_duplicate,
 )
-from gather_async.bulk.row_check import with_external_id
 from gather_async.bulk.row_state import (
     Action,
     RowRecord,
@@ -247,7 +246,7 @@ class RowTask:
         context, before = self._context, self.record
         if not await self._announce(to_candidate_pending(before), before):
             return
-        candidate = with_external_id(self.candidate, _known(self.record.external_id))
+        candidate = evolve(self.candidate, external_id=_known(self.record.external_id))
         try:
             created = await self._write(context.candidates.create(candidate), before)
         except GatherError as error:

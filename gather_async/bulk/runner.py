@@ -3,19 +3,26 @@
 import asyncio
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from attrs import define, evolve, field, frozen
 
-from gather_async.bulk.journal import Journal
 from gather_async.bulk.journal_sql import SourceRow
-from gather_async.bulk.progress import JobStatistics, OutcomeQueue, ProgressNotifier
 from gather_async.bulk.report import StopReason
-from gather_async.bulk.requests import InterviewNotFound, TrackedLimiter, is_fatal, is_rejection
-from gather_async.bulk.row_check import RowCheck, line_of, with_external_id
+from gather_async.bulk.requests import (
+    CircuitBreaker,
+    InterviewNotFound,
+    TrackedLimiter,
+    is_fatal,
+    is_rejection,
+)
+from gather_async.bulk.row_check import RowCheck, line_of
 from gather_async.bulk.row_state import (
+    InviteOutcome,
     InviteStatus,
+    JobStatistics,
     RowRecord,
     RowState,
     defer,
@@ -25,55 +32,12 @@ from gather_async.bulk.row_state import (
 from gather_async.bulk.row_task import RowContext, RowTask
 from gather_async.bulk.source import CandidateSource, chunks_of
 from gather_async.clock import Clock, wait
-from gather_async.errors import GatherAPIError, GatherError
+from gather_async.errors import GatherError
 from gather_async.models.candidate import NewCandidate
 from gather_async.protocol.retry import backoff
 from gather_async.validators import Number
 
-__all__ = ["CircuitBreaker", "JobLimits", "Runner", "StopSignal"]
-
-
-def _reason_of(error: GatherError) -> object:
-    """Return what is the same for all rows that are refused by one mistake of the job."""
-    if isinstance(error, GatherAPIError):
-        return error.status, error.code
-    return type(error)
-
-
-@frozen
-class CircuitBreaker:
-    """Counts failures in a row: refusals for one reason, and requests that fail otherwise."""
-
-    threshold: int
-    refusals: int = 0
-    """Refusals with the same code and no success in between."""
-    outages: int = 0
-    """Failures that are no refusals, with no response in between that makes sense."""
-    last: GatherError | None = None
-    """The last of them."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether to stop."""
-        return max(self.refusals, self.outages) >= self.threshold
-
-    def failed(self, error: GatherError) -> "CircuitBreaker":
-        """Return the breaker after one more failure; once open, it stays so."""
-        if self.is_open:
-            return self
-        if not is_rejection(error):
-            return evolve(self, outages=self.outages + 1, last=error)
-        is_same = self.last is not None and _reason_of(self.last) == _reason_of(error)
-        # A refusal is a response: the server is there.
-        return evolve(self, refusals=self.refusals + 1 if is_same else 1, outages=0, last=error)
-
-    def responded(self) -> "CircuitBreaker":
-        """Return the breaker after a response that shows that the server is there."""
-        return self if self.is_open else evolve(self, outages=0)
-
-    def succeeded(self) -> "CircuitBreaker":
-        """Return the breaker after a success."""
-        return self if self.is_open else CircuitBreaker(self.threshold)
+__all__ = ["JobLimits", "OutcomeQueue", "Runner", "StopSignal"]
 
 
 # Seconds before a row is tried again after what the client's own retries could not
@@ -85,15 +49,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _MOST_POSTPONED = 10_000
 
 
-_COUNT = Number(least=1, whole=True)
-
-
 @frozen(kw_only=True)
 class JobLimits:
     """Limits of what a job does at once, and of how long it bears with what goes wrong."""
 
-    concurrency: int = field(validator=_COUNT)
-    max_consecutive_failures: int = field(validator=_COUNT)
+    concurrency: int = field(validator=Number(least=1, whole=True))
+    max_consecutive_failures: int = field(validator=Number(least=1, whole=True))
     """Failures in a row that stop the job."""
     grace: float = field(validator=Number(least=0, unit="seconds"))
     """Seconds that requests on the wire get to end when the job stops."""
@@ -124,6 +85,61 @@ class StopSignal:
         if self.error is None:
             self.error = error
         self.asked.set()
+
+
+_ROOM = 64
+
+
+class OutcomeQueue:
+    """Passes outcomes on to one reader, no more than a few ahead of it.
+
+    Without a reader, what is put in is gone: the journal has it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[InviteOutcome] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._is_over = False
+        self.is_read: bool = False
+
+    def attach(self) -> None:
+        """Let outcomes be kept for a reader from now on."""
+        self.is_read = True
+
+    def detach(self) -> None:
+        """Forget the reader, and let go what waits for it."""
+        self.is_read = False
+        self._waiting.clear()
+        self._room.set()
+        self._news.set()
+
+    def close(self) -> None:
+        """Let the reader end once it has taken what is there."""
+        self._is_over = True
+        self._news.set()
+
+    async def put(self, outcome: InviteOutcome) -> None:
+        """Pass an outcome on, when the reader has room. Cancelling drops it."""
+        while self.is_read and len(self._waiting) >= _ROOM:
+            self._room.clear()
+            await self._room.wait()
+        if self.is_read:
+            self._waiting.append(outcome)
+            self._news.set()
+
+    async def take(self) -> InviteOutcome | None:
+        """Return the next outcome, in the order in which rows end; None at the end.
+
+        Cancelling loses nothing.
+        """
+        while not self._waiting:
+            if self._is_over or not self.is_read:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        self._room.set()
+        return self._waiting.popleft()
 
 
 @define(eq=False)
@@ -160,18 +176,16 @@ class Runner:
 
     candidates: CandidateSource
     check: RowCheck
-    journal: Journal
     context: RowContext
     limits: JobLimits
     statistics: JobStatistics
     queue: OutcomeQueue
     stop_signal: StopSignal
-    progress: ProgressNotifier
+    notify: Callable[[], None]
+    """Called when a row has ended."""
     tracked: TrackedLimiter
     clock: Clock
     is_dry: bool
-    heartbeat: float
-    """Seconds between notes that requests are still in flight."""
     last_error: GatherError | None = None
     _breaker: CircuitBreaker = field(init=False)
     _failed_at: float = 0.0
@@ -200,7 +214,7 @@ class Runner:
         producer = asyncio.create_task(self._guard(self._produce))
         others = [
             asyncio.create_task(self._guard(self._resume_postponed)),
-            asyncio.create_task(self._guard(self._note_in_flight)),
+            asyncio.create_task(self._guard(self.tracked.record_in_flight)),
         ]
         stopped = asyncio.create_task(self.stop_signal.asked.wait())
         try:
@@ -229,7 +243,7 @@ class Runner:
             async for rows in chunks:
                 await self._admit_chunk(rows, last_row + 1)
                 last_row += len(rows)
-        await self.journal.finish_source()
+        await self.context.journal.finish_source()
         self.statistics.total = last_row
         while self._open:
             await self._wait_for_change()
@@ -239,7 +253,7 @@ class Runner:
             SourceRow(row, self.check.read(raw), line_of(raw))
             for row, raw in enumerate(rows, start=first_row)
         ]
-        records = await self.journal.upsert_rows(entries)
+        records = await self.context.journal.upsert_rows(entries)
         self.statistics.enter(records)
         for entry, record in zip(entries, records, strict=True):
             candidate = entry.checked if isinstance(entry.checked, NewCandidate) else None
@@ -356,24 +370,14 @@ class Runner:
         self, record: RowRecord, candidate: NewCandidate | None, *, earlier: bool = False
     ) -> None:
         """Count a row that has ended, and pass its outcome on."""
-        if candidate is not None and record.external_id is not None and self.queue.is_read:
-            candidate = with_external_id(candidate, record.external_id)
         self.statistics.earlier += earlier
         if self.is_dry and not record.has_ended:
             self.statistics.counts[InviteStatus.READY] += 1
         else:
             self.statistics.end(record, status_of(record))
-        self.progress.notify()
+        self.notify()
         if self.queue.is_read:
             await self.queue.put(outcome_of(record, candidate, earlier=earlier, is_dry=self.is_dry))
-
-    async def _note_in_flight(self) -> None:
-        """Note from time to time that requests are in flight, so that a crash has a time."""
-        while True:
-            await self.tracked.busy.wait()
-            await self.clock.sleep(self.heartbeat)
-            if self.tracked.busy.is_set() and not self.is_dry:
-                await self.journal.record_alive(self.tracked.now())
 
     async def _drain(self) -> None:
         """Let what is on the wire end, within the grace, and cancel all else at once."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gather_async.bulk.existing import LookupCosts, LookupStrategy, choose_strategy
 from gather_async.bulk.requests import (
+    CircuitBreaker,
     deserialize_error,
     is_fatal,
     is_rejection,
@@ -13,7 +14,6 @@ from gather_async.bulk.requests import (
     serialize_error,
     suggests_duplicate,
 )
-from gather_async.bulk.runner import CircuitBreaker
 from gather_async.errors import (
     AuthenticationError,
     BadRequestError,

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from gather_async.bulk import BulkInvite, InviteStatus
-from gather_async.bulk.progress import InviteProgress
+from gather_async.bulk.report import InviteProgress
 from gather_async.bulk.row_check import FIELDS
 from gather_async.testing import FakeGather
 
