@@ -1,6 +1,7 @@
 """The parts of the command line that decide without a server."""
 
 import argparse
+import gc
 import io
 import re
 import shutil
@@ -285,6 +286,17 @@ def test_tools_that_freeze_programs_see_each_command() -> None:
     modules = {f"gather_async.cli.{module}" for module, _ in app._COMMANDS.values()}
     assert modules - finder.modules.keys() <= {app.__name__}
     assert _version_of("a-package-that-is-absent") == "of unknown version"
+
+
+def test_a_program_ends_without_a_search_for_garbage() -> None:
+    """What a command imported is past the collector as its process ends, not as a call does."""
+    frozen = gc.get_freeze_count()
+    assert main(["--version"]) == 0
+    assert gc.get_freeze_count() <= frozen  # some of what was frozen may have gone
+    code = "import gc; from gather_async.cli import main; main(); print(gc.get_freeze_count())"
+    argv = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) > 1000
 
 
 @pytest.mark.parametrize("is_verbose", [True, False])
