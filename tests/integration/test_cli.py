@@ -938,6 +938,7 @@ async def test_the_page_shows_what_works(
     await inbox.aclose()
     folder = Path(sys.executable).parent
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment |= {name: path for name, path in os.environ.items() if name.startswith("SSL_CERT")}
     async with AsyncExitStack() as stack:
         for each in servers:
             server = await _terminal(f"exec {each}", tmp_path, environment)

@@ -8,8 +8,6 @@ import cattrs
 import httpx
 import msgspec
 import pytest
-from fastapi import Body, FastAPI
-from litestar import Litestar, get
 
 from gather_async import Interview, InterviewQuestion, InterviewStatus, Question
 
@@ -33,6 +31,9 @@ def client_of(app: Any) -> httpx.AsyncClient:
 
 async def test_fastapi_returns_and_takes_models() -> None:
     """An endpoint returns one by its annotation or `response_model`, and reads one as a body."""
+    # Here, or each worker of a run would take 0.2 s for the two frameworks.
+    from fastapi import Body, FastAPI  # noqa: PLC0415
+
     app = FastAPI()
 
     @app.get("/question")
@@ -69,6 +70,7 @@ async def test_fastapi_returns_and_takes_models() -> None:
 
 async def test_litestar_returns_models() -> None:
     """It reads attrs classes by itself, in its schema as well."""
+    from litestar import Litestar, get  # noqa: PLC0415 - as above
 
     @get("/question")
     async def question() -> Question:
