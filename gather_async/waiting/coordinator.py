@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from typing import Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from attrs import evolve
 
@@ -294,11 +294,6 @@ def _closed() -> ClientClosedError:
     return ClientClosedError("The client was closed while this call waited: make a new one.")
 
 
-_Coordinators = tuple[
-    Coordinator[Question], Coordinator[CandidateInterview], Coordinator[InterviewResults]
-]
-
-
 class Waits:
     """All waits of a client and its views, which share their polls.
 
@@ -356,7 +351,7 @@ class Waits:
         """The running loop's waits for the summaries of results."""
         return self._here()[2]
 
-    def _here(self) -> _Coordinators:
+    def _here(self) -> tuple[Coordinator[Any], Coordinator[Any], Coordinator[Any]]:
         if self._is_closed:
             raise ClientClosedError("This client is closed: make a new GatherClient.")
         return self._loops.here()

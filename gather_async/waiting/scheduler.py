@@ -215,7 +215,7 @@ class Scheduler(Generic[T]):
             return None, wait
         if now < self._pause_until:
             return None, min(wait, self._pause_until - now)
-        wait = min(wait, self._admit(now))
+        wait = min(wait, self._admit(now)) if self._new else wait
         # A page of the list that was waited for too long gives way to single reads.
         pages = [at for each, at in self._in_flight.items() if isinstance(each, int)]
         until_late = min(pages, default=math.inf) + PATIENCE - now
@@ -237,15 +237,13 @@ class Scheduler(Generic[T]):
 
     def _admit(self, now: float) -> float:
         """Make due all that is new, or return the seconds until then."""
-        rate = 1 / min(each.first for each in self.policies)
-        wait = (
-            self._first_polls.take(now, rate=rate, burst=_MOST_IN_FLIGHT + 1) if self._new else 0.0
-        )
-        if not wait:
-            for target in self._new.values():
-                self._enqueue(target)
-            self._new.clear()
-        return wait or math.inf
+        rate = min(1 / min(each.first for each in self.policies), self._budget.rate(self._share))
+        if wait := self._first_polls.take(now, rate=rate, burst=_MOST_IN_FLIGHT + 1):
+            return wait
+        for target in self._new.values():
+            self._enqueue(target)
+        self._new.clear()
+        return math.inf
 
     def _candidates(self, now: float, *, has_list: bool) -> Iterator[tuple[Target[T], str | int]]:
         """Yield polls worth sending, the best first, and the targets that they are for."""

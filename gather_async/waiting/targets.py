@@ -199,16 +199,20 @@ class ListIndex(Generic[T]):
         self._first_ids: AbstractSet[str] = frozenset()
         self._read_at: dict[int, float] = {}
         self._near: dict[int, None] = {}
-        self._balance = self._failures = 0
+        self._balance, self._failures = 0.0, 0
         self._lost_at = self._usable_from = -math.inf
         # An object that a single read found over while the list said otherwise: when, by whom.
         self._suspect: tuple[str, float, PollPolicy] | None = None
 
     def lose(self, many: int, now: float) -> None:
-        """Note that so many targets are on no known page any more: all are searched anew."""
+        """Note that so many targets are on no known page any more: they are searched for.
+
+        They pay for a part of a search, as one after the other would begin it anew each time.
+        """
         self.lost += many
-        if many and now > self._lost_at:
-            self._lost_at, self._balance = now, 0
+        if many:
+            self._lost_at = max(self._lost_at, now)
+            self._balance = min(0.0, self._balance + many / _DEEPEST_BALANCE)
 
     def remove(self, target: Target[T]) -> None:
         """Forget a target."""
@@ -222,7 +226,7 @@ class ListIndex(Generic[T]):
 
     def suspend(self, now: float, seconds: float = 15 * BRIEF) -> None:
         """Read single objects for a while: the list fails, says too little, or is old."""
-        self._usable_from, self._balance = now + seconds, 0
+        self._usable_from, self._balance = now + seconds, 0.0
         self._suspect, self.is_doubted = None, False
 
     def page_for(self, target: Target[T], lost: int) -> int | None:
@@ -245,15 +249,16 @@ class ListIndex(Generic[T]):
     def next_to_search(self) -> int | None:
         """Return the next page to search; None once single reads cost less.
 
-        A page that shows n of what is lost saves n reads. So a search ends when it has
-        read some pages more than it found ids, unless to read all that is left costs less.
+        A page that shows n of what is lost and due saves n reads. So a search ends when it
+        has read some pages more than it saved reads, unless to read all that is left costs less.
         """
-        if -self._balance >= max(2, min(_DEEPEST_BALANCE, self.lost // 4)):
-            if self.pages is None:
-                return None
-            if sum(self._is_unread(page) for page in range(1, self.pages + 1)) >= self.lost:
-                return None
-        return next(filter(self._is_unread, self._likely()), None)
+        if -self._balance < max(2, min(_DEEPEST_BALANCE, self.lost // 4)):
+            return next(filter(self._is_unread, self._likely()), None)
+        pages = self.pages or 0
+        rest = list(filter(self._is_unread, range(1, pages + 1)))
+        if not 0 < len(rest) < self.lost or -self._balance >= pages + _DEEPEST_BALANCE:
+            return None
+        return min(rest, key=lambda page: self._read_at.get(page, -math.inf))
 
     def _is_unread(self, page: int) -> bool:
         """Return whether a page may hold what got lost since it was read."""
@@ -277,20 +282,22 @@ class ListIndex(Generic[T]):
         for each in left:
             each.is_lost = True
         self.lose(len(left), began)
-        found = self.lost
+        found = saved = 0
         for item_id in items:
             target = self._targets.get(item_id)
             if target is not None and (target.is_lost or target.page != number):
+                found += target.is_lost
+                saved += target.is_lost and target.due <= began
                 self._move(target, number)
-        found -= self.lost
-        if left or found:
+        if left or found or is_search:  # not after a search in vain: others are likelier
             self._near.pop(number, None)
+        if left or found:
             self._near[number] = None
         if is_search:
-            self._balance += found - 1
+            self._balance += saved - 1
         if found or not is_search:
             self._failures = 0
-        elif self.lost and self.next_to_search() is None:
+        elif self.lost and not any(map(self._is_unread, self._likely())):
             self._count_failure(began)
 
     def _record_size(
@@ -327,13 +334,13 @@ class ListIndex(Generic[T]):
         if is_own:
             self.suspend(now)
         elif not isinstance(error, RateLimitedError):  # which is about the quota
-            self._count_failure(now, BRIEF)  # maybe everything fails
+            self._count_failure(now)
         return is_own
 
-    def _count_failure(self, now: float, seconds: float = 15 * BRIEF) -> None:
-        self._failures += 1
+    def _count_failure(self, now: float) -> None:
+        self._failures += 1  # maybe everything fails, or the list is some seconds behind
         if self._failures >= _MOST_FAILURES:
-            self.suspend(now, seconds)
+            self.suspend(now, BRIEF * min(15, 1 + self._failures - _MOST_FAILURES))
 
     def is_believed(self, item: T) -> bool:
         """Return whether what a page shows of a target is the state it is in."""
