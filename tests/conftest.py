@@ -1,10 +1,12 @@
 """Settings that every test shares."""
 
+import fcntl
 import gc
 import os
 import secrets
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,15 +48,26 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep the collected tests, 300,000 objects, out of each search for garbage."""
+    """Compile the tests once, and keep them, 300,000 objects, out of searches for garbage."""
     gc.disable()
     try:
-        return (yield)
+        with Path(__file__).open() as lock:
+            # Compiling takes longer than collecting: the first worker's code serves the others.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _are_compiled():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            return (yield)
     finally:
         gc.freeze()
         # Few cycles are made here: looking for them as often as usual takes 7 % of a test.
         gc.set_threshold(10_000, 20, 50)
         gc.enable()
+
+
+def _are_compiled() -> bool:
+    """Return whether the tests that are collected last have been compiled by this Python."""
+    compiled = Path(__file__).with_name("unit") / "__pycache__"
+    return any(compiled.glob(f"*.{sys.implementation.cache_tag}-pytest-*"))
 
 
 def pytest_terminal_summary(
