@@ -364,3 +364,9 @@ async def test_polls_have_bulk_priority_unless_said_otherwise() -> None:
         urgent = PollPolicy(priority="interactive")
         await gather.questions.wait_until_audio_ready(question, poll=urgent)
         assert limiter.asked == ["interactive"]
+        limiter.asked.clear()
+        both = (
+            gather.questions.wait_until_audio_ready(question, poll=poll) for poll in (None, urgent)
+        )
+        await asyncio.gather(*both)
+        assert limiter.asked == ["interactive"]

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +20,7 @@ from gather_async.protocol.polling import PollBudget
 from gather_async.testing import VirtualClock
 from gather_async.waiting.conditions import audio_ready
 from gather_async.waiting.coordinator import Coordinator
+from gather_async.waiting.scheduler import Scheduler
 from tests.waiting_world import PLENTY, a_world, coordinators
 
 
@@ -33,7 +34,7 @@ class Audio:
         self.reads: list[str] = []
         self.on_read: Callable[[], object] = list
         self.coordinator = Coordinator(
-            evolve(audio_ready({}), read=self._read, page=None),
+            evolve(audio_ready({}), read=self.read, page=None),
             budget=PollBudget(lambda: PLENTY),
             clock=self.clock,
             rng=random.Random(1),
@@ -45,7 +46,13 @@ class Audio:
         """Seconds since the beginning."""
         return self.clock.monotonic() - self.began
 
-    async def _read(self, name: str, *_: object) -> Question:
+    def read_with(self, read: Callable[..., Awaitable[Question]]) -> None:
+        """Read in another way from now on."""
+        coordinator = self.coordinator
+        coordinator._condition = evolve(coordinator._condition, read=read)
+
+    async def read(self, name: str, *_: object) -> Question:
+        """Return a question as it is now."""
         self.reads.append(name)
         self.on_read()
         await asyncio.sleep(0)
@@ -119,7 +126,7 @@ async def test_a_wait_ends_only_when_what_still_polls_for_it_has_ended() -> None
 
     async def hang(name: str, *rest: object) -> Question:
         if name == "b":
-            return await audio._read(name)
+            return await audio.read(name)
         running.append(name)
         try:
             await asyncio.Event().wait()
@@ -128,10 +135,7 @@ async def test_a_wait_ends_only_when_what_still_polls_for_it_has_ended() -> None
             running.remove(name)
         raise AssertionError
 
-    audio.coordinator._scheduler._condition = condition = evolve(
-        audio.coordinator._condition, read=hang
-    )
-    audio.coordinator._condition = condition
+    audio.read_with(hang)
     hanging, other = audio.begin("a", 5.0), audio.begin("b")
     await other
     assert running == ["a"]
@@ -162,6 +166,48 @@ async def test_a_poll_is_made_in_the_context_of_no_caller() -> None:
     assert seen == ["none"]
 
 
+async def test_a_read_that_crashes_ends_all_waits() -> None:
+    """A bug in a read reaches every wait, and the next one starts afresh."""
+    audio = Audio(a=math.inf, b=math.inf)
+    waits = [audio.begin("a"), audio.begin("b")]
+    await audio.clock.sleep(1.0)
+    audio.on_read = lambda: 1 / 0
+    ended = await asyncio.gather(*waits, return_exceptions=True)
+    assert all(isinstance(each, ZeroDivisionError) for each in ended)
+    audio.on_read = list
+    assert (await audio.begin("c")).id == "c"
+
+
+async def test_a_cancelled_read_that_ends_with_a_refusal_ends_no_later_wait() -> None:
+    """What came of a poll that nobody waits for any more is forgotten."""
+    audio = Audio()
+
+    async def refused(name: str, *rest: object) -> Question:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            audio.read_with(audio.read)
+            raise ClientClosedError("This client is closed.")
+
+    audio.read_with(refused)
+    waiting = audio.begin("a")
+    await turns(10)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (await audio.begin("a")).id == "a"
+
+
+async def test_a_sleep_is_never_too_short_for_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a time is a rounding error away, virtual time passes all the same."""
+    audio, plan = Audio(), Scheduler.plan
+
+    def hesitate(self: Scheduler[Question], now: float) -> tuple[str | int | None, float]:
+        return plan(self, now) if audio.now > 0.0 else (None, 1e-30)
+
+    monkeypatch.setattr(Scheduler, "plan", hesitate)
+    assert (await audio.begin("a")).id == "a"
+
+
 # Closing
 
 
@@ -172,11 +218,24 @@ async def test_closing_waits_for_the_task() -> None:
     await audio.clock.sleep(1.0)
     await audio.coordinator.close()
     assert coordinators() == 0
+    assert audio.now == 1.0
     with pytest.raises(ClientClosedError):
         await waiting
     with pytest.raises(ClientClosedError):
         await audio.begin("b")
     assert "b" not in audio.reads
+
+
+async def test_closing_ends_the_waits_of_another_loop() -> None:
+    """A client that is closed in another thread's loop ends its waits in their own, at once."""
+    audio = Audio(a=math.inf)
+    waiting = audio.begin("a")
+    await audio.clock.sleep(1.0)
+    with audio.clock.busy():
+        await asyncio.to_thread(asyncio.run, audio.coordinator.close())
+    with pytest.raises(ClientClosedError):
+        await waiting
+    assert audio.now == 1.0
 
 
 async def test_waits_that_are_being_added_notice_that_the_client_was_closed() -> None:
@@ -254,12 +313,12 @@ async def test_waits_of_a_running_loop_are_not_disturbed_from_another() -> None:
 
 def test_waits_of_a_loop_that_rests_give_way_to_those_of_the_next() -> None:
     """What was left waiting in one loop is neither polled for in the next, nor ends it."""
-    audio = Audio(old=math.inf, new=5.0)
+    audio = Audio(old=math.inf, new=20.0)
     tasks: list[asyncio.Task[Question]] = []
 
     async def begin(name: str) -> None:
         tasks.append(audio.begin(name))
-        await audio.clock.sleep(1.0)
+        await audio.clock.sleep(5.0)
 
     async def finish() -> str:
         return (await tasks[1]).id
@@ -274,10 +333,10 @@ def test_waits_of_a_loop_that_rests_give_way_to_those_of_the_next() -> None:
     assert set(audio.reads) == {"new"}
 
 
-def test_an_event_after_a_loop_was_closed_with_waits_in_it_disturbs_no_one(
+def test_a_loop_that_was_closed_with_waits_in_it_disturbs_no_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A listener never raises: one receiver serves many clients."""
+    """A listener never raises, as one receiver serves many clients, and neither does `close`."""
     audio = Audio(a=5.0)
 
     async def begin() -> "asyncio.Task[Question]":
@@ -293,5 +352,6 @@ def test_an_event_after_a_loop_was_closed_with_waits_in_it_disturbs_no_one(
         with monkeypatch.context() as closed:  # a loop that really is makes noise when collected
             closed.setattr(audio.coordinator._changed, "set", refuse)
             audio.coordinator.notify("question.audio_generated", frozenset({"a"}))
+            asyncio.run(audio.coordinator.close())
         assert not waiting.done()
     assert waiting.cancelled()
