@@ -98,7 +98,7 @@ class Scheduler(Generic[T]):
             self._index.remove(target)
             self._dequeue(target)
         # Times of what has ended are forgotten once they are most of all: timeouts may be days.
-        if len(self._times) > 4 * self.policies.total() + CHUNK:
+        if len(self._times) > 4 * self.policies.total():
             self._times = [each for each in self._times if self._is_awaited(each[2])]
             heapify(self._times)
 
@@ -142,7 +142,7 @@ class Scheduler(Generic[T]):
     def _schedule(self, target: Target[T], at: float, now: float) -> None:
         """Poll a target at that time, or sooner if it is due sooner already."""
         if at <= now:
-            target.due = min(target.due, at)
+            target.due = at
             self._enqueue(target)
         elif at < target.due:
             target.due = at
@@ -159,8 +159,7 @@ class Scheduler(Generic[T]):
         """Put a target that is due where it belongs; harmless if it stands there."""
         if target.id in self._in_flight:
             return
-        queue, other = (self._urgent, self._due) if target.is_urgent else (self._due, self._urgent)
-        other.pop(target.id, None)
+        queue = self._urgent if target.is_urgent else self._due
         queue[target.id] = target
         if first:
             queue.move_to_end(target.id, last=False)
@@ -334,7 +333,7 @@ class Scheduler(Generic[T]):
             self._index.suspend(now, BRIEF)
             for each in [each for each in self._urgent.values() if each.needs_own_read]:
                 each.needs_own_read = False
-                self._enqueue(each)
+                self._due[each.id] = self._urgent.pop(each.id)
 
     def record_page(self, number: int, page: Page[Any], now: float) -> None:
         """Record a page of the list."""

@@ -159,6 +159,22 @@ def test_the_memory_of_events_is_short() -> None:
     assert not is_known("old", 1100.0)
     assert not is_known("q0", 1100.0)
     assert is_known("q1", 1100.0)
+    scheduler.notify(frozenset({"q1"}), 1101.0)
+    scheduler.notify(frozenset({"new"}), 1101.0)
+    assert is_known("q1", 1101.0), "an event that is repeated is a new one"
+
+
+def test_an_event_counts_once_for_waits_that_begin_after_it() -> None:
+    """A second wait for the same object doesn't ask for the read that the first one had."""
+    plenty = PollBudget(lambda: PLENTY)
+    scheduler = Scheduler(audio_ready({}), plenty, random.Random(1), is_alive=lambda: True)
+    scheduler.notify(frozenset({"a"}), 0.0)
+    for at in (10.0, 10.2):
+        scheduler.add(Waiter[Question]("a", PollPolicy(), at, math.inf, print), at)
+        assert scheduler.targets["a"].is_notified == (at == 10.0)
+        if at == 10.0:
+            assert scheduler.plan(at)[0] == "a"
+            scheduler.record_read("a", Question(id="a"), 10.1)
 
 
 async def test_an_event_during_a_read_causes_another() -> None:
