@@ -292,8 +292,7 @@ class Scheduler(Generic[T]):
             # Many deadlines may come at once; events that do share pages.
             burst = max(1.0, BRIEF * (rate if is_final else budget.rate(share)))
             return min(delay, self._urgent_polls.take(now, rate=rate, burst=burst))
-        is_known = is_page and target.polled_at > -math.inf
-        if target.is_urgent or is_final or is_known or self._index.is_doubted:
+        if target.is_urgent or is_final or self._index.is_doubted:
             return delay
         # A sweep that takes most of the share is spread: in one go, it would come too early for
         # most, and leave nothing for the next.
@@ -316,8 +315,6 @@ class Scheduler(Generic[T]):
         self._latency = max(min(now - began, 4 * PATIENCE), self._latency / 2)
         if poll == self._searched:
             self._searched = None
-        if isinstance(poll, str) and poll in self.targets:
-            self._schedule(self.targets[poll], now, now)  # until an answer is recorded
         return began
 
     def record_read(self, id: str, item: T | None, now: float) -> None:

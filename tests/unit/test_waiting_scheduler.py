@@ -273,3 +273,31 @@ async def test_an_event_is_not_spread_with_other_reads() -> None:
     for at, name in ((100.0, "q1"), (100.1, "q2")):
         polls.scheduler.notify(frozenset({name}), at)
         assert polls.plan(at) == name
+
+
+async def test_what_the_list_calls_unfinished_is_read_alone_at_last_whatever_was_used() -> None:
+    """The last check of a list needs no spare share, and no object is read twice for it."""
+    polls = Polls(limits=DOCUMENTED[:1], has_list=True)
+    for name in names(3):
+        polls.add(name, 0.0, timeout=200.0)
+    assert polls.plan(0.0) == 1
+    polls.scheduler.record_page(1, a_page(names(3)), 0.1)
+    for at in (30.0, 91.0, 150.0):
+        for _ in range(39):
+            polls.budget.spend(at, 0.2, is_page=True)
+    polls.scheduler.record_page(1, a_page(names(3)), 150.0)
+    assert polls.plan(160.0) is None
+    assert polls.plan(199.9) == 1
+    assert polls.plan(199.9) == "q0"
+    polls.scheduler.record_page(1, a_page(names(3)), 199.9)
+    assert polls.plan(199.9) == "q1"
+
+
+async def test_what_one_page_showed_is_due_at_one_time() -> None:
+    """Jitter is drawn for a page, or its read would come as early as the earliest of many."""
+    polls = Polls(has_list=True)
+    for name in names(50):
+        polls.add(name, 0.0, PollPolicy())
+    assert polls.plan(0.0) == 1
+    polls.scheduler.record_page(1, a_page(names(50)), 1.0)
+    assert len({target.due for target in polls.scheduler.targets.values()}) == 1
