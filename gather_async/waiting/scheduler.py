@@ -117,7 +117,7 @@ class Scheduler(Generic[T]):
         for waiter in [each for target in self.targets.values() for each in target.waiters]:
             self.remove(waiter)
         self._in_flight.clear()
-        self._searched = self._last_failure = None
+        self._last_failure = None
 
     def notify(self, ids: frozenset[str], now: float) -> None:
         """Make due what an event names. One that names nothing is about every target."""

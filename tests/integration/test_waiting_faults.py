@@ -190,6 +190,16 @@ async def test_a_clock_that_jumps_past_deadlines_ends_the_waits_at_once() -> Non
         assert (await other).audio_url
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_failure_before_a_poll_that_succeeded_is_no_cause_of_a_timeout(count: int) -> None:
+    """What was seen since says why the wait isn't over: the audio isn't ready."""
+    async with a_world(count) as world:
+        world.fake.fail_next(503)
+        for each in await all_of(world, timeout=20.0):
+            assert isinstance(each, AudioTimeoutError)
+            assert each.__cause__ is None
+
+
 async def test_an_old_failure_is_not_the_cause_of_a_later_timeout() -> None:
     """The cause is what kept this wait from seeing anything, not an earlier one."""
     async with a_world() as world:
@@ -404,7 +414,9 @@ async def test_a_wait_for_the_summary_of_an_expired_link_ends(early: str) -> Non
         await world.clock.sleep(link.expiry.timestamp() - world.clock.wall() - 60.0)
         assert not waiting.done()
         await world.clock.sleep(2 * 3600.0)
-        assert isinstance(waiting.exception(), WaitTimeoutError)
+        error = waiting.exception()
+        assert isinstance(error, WaitTimeoutError)
+        assert error.waited > link.expiry.timestamp() - world.clock.wall() + world.waited - 1.0
 
 
 async def test_the_summary_of_a_candidate_who_finished_in_time_is_awaited_after_expiry() -> None:

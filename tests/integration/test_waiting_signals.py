@@ -14,7 +14,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gather_async import AudioTimeoutError, GatherClient, PollPolicy, Question, RateLimit
+from gather_async import (
+    AudioTimeoutError,
+    GatherClient,
+    PollPolicy,
+    Question,
+    RateLimit,
+    WaitTimeoutError,
+)
 from gather_async.protocol.polling import PollBudget
 from gather_async.quota import InProcessLimiter, Priority, Slot
 from gather_async.testing import FakeGather, VirtualClock
@@ -322,6 +329,23 @@ async def test_a_candidate_who_finishes_is_known_by_the_event() -> None:
         radio.tell("candidate_interview.completed", link.id, candidate, interview.id)
         assert (await wait).status == "new_response"
         assert world.clock.monotonic() == began
+
+
+async def test_a_summary_is_polled_for_as_without_signals() -> None:
+    """No event announces a summary, so signals make no poll for it slow."""
+    async with a_world(Radio()) as world:
+        gather = world.gather
+        interview = await gather.interviews.create(
+            title="Engineer", display_name="Engineer", question_ids=list(world.ids)
+        )
+        [candidate] = world.fake.add_candidates(1)
+        link = await gather.candidate_interviews.create(
+            candidate_id=candidate, interview_id=interview.id
+        )
+        before = len(world.reads)
+        with pytest.raises(WaitTimeoutError):
+            await gather.candidate_interviews.wait_until_summarized(link.id, timeout=20.0)
+        assert len(world.reads) - before >= 7
 
 
 async def test_a_policy_of_ones_own_sets_the_slow_interval() -> None:

@@ -178,8 +178,25 @@ async def test_a_read_that_crashes_ends_all_waits() -> None:
     assert (await audio.begin("c")).id == "c"
 
 
+async def test_an_error_that_ends_all_waits_is_the_cause_of_one_for_each() -> None:
+    """Each wait raises an error of its own, with a traceback of its own."""
+    audio, cause = Audio(a=math.inf, b=math.inf), ClientClosedError("This client is closed.")
+
+    def refuse() -> None:
+        raise cause
+
+    audio.on_read = refuse
+    waits = [audio.begin("a"), audio.begin("b")]
+    first, second = await asyncio.gather(*waits, return_exceptions=True)
+    assert first is not second
+    assert first is not cause
+    assert isinstance(first, ClientClosedError)
+    assert isinstance(second, ClientClosedError)
+    assert first.__cause__ is second.__cause__ is cause
+
+
 async def test_a_cancelled_read_that_ends_with_a_refusal_ends_no_later_wait() -> None:
-    """What came of a poll that nobody waits for any more is forgotten."""
+    """What came of a poll that no one waits for any more is forgotten."""
     audio = Audio()
 
     async def refused(name: str, *rest: object) -> Question:

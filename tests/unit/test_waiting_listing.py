@@ -146,6 +146,16 @@ async def test_a_list_that_catches_up_stays_in_use() -> None:
     assert listed.index.is_usable(10.0)
 
 
+async def test_audio_that_is_made_anew_makes_no_list_look_old() -> None:
+    """What the list itself called over may be unfinished again."""
+    listed = Listed(3)
+    listed.show("processing", 1.0)
+    listed.show("complete", 2.0, audio_url="https://audio.invalid/a.mp3")
+    assert not listed.scheduler.targets
+    listed.show("processing", 10.0)
+    assert listed.index.is_usable(10.0)
+
+
 async def test_a_suspended_list_needs_no_check() -> None:
     """Single reads go on although the list was found wrong while a check was due."""
     listed = Listed(3)

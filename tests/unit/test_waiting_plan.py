@@ -74,6 +74,15 @@ async def test_a_search_that_was_given_up_hinders_no_later_one() -> None:
     assert world.sweep() <= 40 + 2
 
 
+async def test_a_list_without_some_of_the_awaited_stays_in_use() -> None:
+    """A known page that is read again is no search in vain for what isn't in the list."""
+    world = Simulated(names(50), 50)
+    world.wait_for([*names(40), "gone0", "gone1"])
+    assert world.sweep() == 3
+    assert [world.sweep() for _ in range(6)] == [3] * 6
+    assert world.index.is_usable(world.now)
+
+
 async def test_an_empty_list_is_suspended_after_a_few_searches() -> None:
     """A list that never shows anything is no longer searched for newcomers."""
     world = Simulated([], 50)
@@ -149,6 +158,17 @@ async def test_pages_in_flight_answer_for_their_targets() -> None:
     assert world.plan(3) == [1, 2, None]
     world.wait_for(["q150", "q151"])  # pages 1 and 2 may have grown
     assert world.plan(1) == [None]
+
+
+async def test_one_of_the_polls_in_flight_is_no_page() -> None:
+    """Three pages that hang leave room for a single read."""
+    world = Simulated(names(500), 50)
+    world.wait_for(names(500))
+    world.sweep()
+    world.scheduler.notify(frozenset(), world.now)
+    assert world.plan(4) == [1, 2, 3, None]
+    world.scheduler.notify(frozenset({"q7"}), world.now)
+    assert world.plan(2) == ["q7", None]
 
 
 async def test_without_a_list_everything_is_read_alone() -> None:

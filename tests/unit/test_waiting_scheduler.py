@@ -191,6 +191,8 @@ async def test_a_pause_is_interrupted_by_a_deadline() -> None:
 async def test_first_polls_that_have_to_wait_are_made_a_second_later() -> None:
     """The sixth wait in a row is polled within its first interval, though nothing else is due."""
     polls, once = Polls(), PollPolicy(first=1.0, factor=1e9, cap=1e6)
+    polls.add("slow", 0.0)
+    polls.read("slow", 0.0)
     for number in range(5):
         at = number / 100
         polls.add(f"q{number}", at, once)
@@ -301,3 +303,48 @@ async def test_what_one_page_showed_is_due_at_one_time() -> None:
     assert polls.plan(0.0) == 1
     polls.scheduler.record_page(1, a_page(names(50)), 1.0)
     assert len({target.due for target in polls.scheduler.targets.values()}) == 1
+
+
+async def test_a_final_poll_is_not_spread_with_other_reads() -> None:
+    """While many are read one after the other, a last read is made at its time."""
+    polls = Polls(limits=DOCUMENTED)
+    polls.add_polled(40, 0.0)
+    polls.add("a", 0.0, timeout=100.5)
+    polls.add("b", 0.0, timeout=100.6)
+    for name in ("a", "b"):
+        polls.read(name, 0.0)
+    assert [polls.plan(at) for at in (75.0, 100.0, 100.1)] == [None, "a", "b"]
+
+
+async def test_a_slow_answer_is_forgotten_by_halves() -> None:
+    """A fast answer after one of five seconds leaves the final poll five seconds ahead."""
+    polls = Polls()
+    polls.add("a", 0.0, timeout=100.0)
+    assert polls.plan(0.0) == "a"
+    polls.read("a", 5.0)
+    for at in (20.0, 30.0):
+        polls.scheduler.notify(frozenset({"a"}), at)
+        assert polls.plan(at) == "a"
+        polls.read("a", at)
+    assert polls.plan(94.9) is None
+    assert polls.plan(95.1) == "a"
+
+
+async def test_events_that_name_nothing_leave_one_time_for_each_target() -> None:
+    """However many come before the polls that they ask for, what is remembered doesn't grow."""
+    polls = Polls()
+    polls.add_polled(10, 0.0)
+    before = len(polls.scheduler._times)
+    for _ in range(100):
+        polls.scheduler.notify(frozenset(), 5.0)
+    assert len(polls.scheduler._times) == before + 10
+
+
+def test_a_wait_ends_once() -> None:
+    """What comes after the end of a wait is neither its outcome nor told again."""
+    ended: list[Waiter[Question]] = []
+    waiter = Waiter[Question]("a", SELDOM, 0.0, math.inf, ended.append)
+    waiter.end(processing("a"))
+    waiter.end(processing("b"))
+    assert ended == [waiter]
+    assert waiter.outcome == processing("a")
