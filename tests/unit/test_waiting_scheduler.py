@@ -341,7 +341,7 @@ async def test_events_that_name_nothing_leave_one_time_for_each_target() -> None
 
 
 def test_a_wait_ends_once() -> None:
-    """What comes after the end of a wait is neither its outcome nor told again."""
+    """What comes after the end of a wait is neither its outcome nor reported."""
     ended: list[Waiter[Question]] = []
     waiter = Waiter[Question]("a", SELDOM, 0.0, math.inf, ended.append)
     waiter.end(processing("a"))
