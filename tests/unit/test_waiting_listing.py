@@ -4,6 +4,8 @@ import asyncio
 import math
 import random
 
+import pytest
+
 from gather_async import CandidateInterview, GatherConnectionError, PollPolicy, Question, RateLimit
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollBudget
@@ -134,6 +136,35 @@ async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
     listed.show("processing", 10.0)
     assert not listed.index.is_usable(10.0)
     assert listed.index.is_usable(71.0)
+    listed.show("processing", 72.0)  # the same again: its audio may be made anew
+    assert listed.index.is_usable(72.0)
+
+
+async def test_what_the_list_never_showed_hides_no_list_that_is_old() -> None:
+    """Of what single reads found over, one that the list showed unfinished is looked out for."""
+    listed = Listed(3)
+    listed.read(0, "processing", 0.5)
+    listed.read(0, "complete", 0.6)
+    listed.waiters = listed.waiters[1:]
+    listed.show("processing", 1.0)
+    listed.read(1, "complete", 2.0)
+    listed.show("processing", 10.0)
+    assert not listed.index.is_usable(10.0)
+
+
+@pytest.mark.parametrize(
+    ("read_at", "at"),
+    [(0.0, 120.0), (120.0, 240.0), (600.0, 1200.0), (20_000.0, 23_600.0), (9990.0, 9999.5)],
+)
+async def test_the_list_is_checked_at_growing_intervals(read_at: float, at: float) -> None:
+    """After two minutes, then when the wait is twice as old, once an hour, and at the end."""
+    target = Target[Question]("q0", began=0.0, read_at=0.0)
+    timeout = 10_000.0 if at == 9999.5 else math.inf
+    target.add(Waiter[Question]("q0", PollPolicy(), 0.0, timeout, print))
+    read = target.record(audio_ready({}), Question(id="q0"), read_at, read_at, is_own=True)
+    assert not list(read)
+    assert not target.is_unchecked(at - 0.1, 0.0)
+    assert target.is_unchecked(at, 0.0)
 
 
 async def test_a_list_that_catches_up_stays_in_use() -> None:

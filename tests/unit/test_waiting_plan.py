@@ -178,6 +178,16 @@ async def test_without_a_list_everything_is_read_alone() -> None:
     assert world.plan(2) == ["a", "b"]
 
 
+async def test_what_is_alone_on_its_page_is_read_alone() -> None:
+    """A page that shows one of the awaited saves nothing, and single reads are the last word."""
+    world = Simulated(names(100), 50)
+    world.wait_for(["q1", "q60"])
+    world.sweep()
+    world.singles = world.pages = 0
+    assert world.sweep() == 2
+    assert (world.singles, world.pages) == (2, 0)
+
+
 async def test_only_one_search_runs() -> None:
     """What is lost waits for the page in flight, instead of asking for it once more."""
     world = Simulated(names(100), 50)

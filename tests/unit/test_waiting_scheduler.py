@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from attrs import evolve
 
 from gather_async import AudioTimeoutError, GatherConnectionError, PollPolicy, Question, RateLimit
@@ -348,3 +349,43 @@ def test_a_wait_ends_once() -> None:
     waiter.end(processing("b"))
     assert ended == [waiter]
     assert waiter.outcome == processing("a")
+
+
+async def test_polls_are_frequent_again_after_an_event() -> None:
+    """What an event announced may take a moment to show, however old the wait is."""
+    polls = Polls()
+    polls.add("a", 0.0, PollPolicy())
+    polls.read("a", 0.0)
+    polls.scheduler.notify(frozenset({"a"}), 100.0)
+    assert polls.plan(100.0) == "a"
+    polls.read("a", 100.0)
+    assert polls.plan(101.0) == "a"
+
+
+async def test_polls_are_frequent_at_first_however_old_an_event_is() -> None:
+    """A wait that begins some time after the event is as young as any other."""
+    polls = Polls()
+    polls.scheduler.notify(frozenset({"a"}), 0.0)
+    polls.add("a", 50.0, PollPolicy())
+    assert polls.plan(50.0) == "a"
+    polls.read("a", 50.0)
+    assert polls.plan(51.0) == "a"
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "at"),
+    [
+        (8.9, 0.0, 8.9),
+        (9.2, 0.0, 9.5),  # instead of two polls half a second apart
+        (20.0, 0.0, 9.5),
+        (1.0, 9.4, 9.5),
+        (1.0, 9.5, math.inf),
+    ],
+)
+def test_a_poll_shortly_before_the_final_one_is_the_final_one(
+    first: float, now: float, at: float
+) -> None:
+    """Nothing is polled twice in the time that the final poll has for its answer."""
+    waiter = Waiter[Question]("a", PollPolicy(first=first, factor=1.0, cap=99.0), 0.0, 10.0, print)
+    when = waiter.next_poll(now, draw=0.0, latency=0.0, is_slow=False, since=math.inf)
+    assert when == pytest.approx(at)
