@@ -280,7 +280,7 @@ async def test_one_read_that_always_fails_holds_up_no_one_else() -> None:
 # Trouble
 
 
-@pytest.mark.parametrize("status", [500, 503, 429, 408])
+@pytest.mark.parametrize("status", [500, 503, 429, 408, 425])
 async def test_passing_trouble_is_endured(status: int) -> None:
     """5xx, 408 and 429 during polling don't end a wait."""
     async with a_world(audio_seconds=3.0) as world:

@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from gather_async import CandidateInterview, GatherConnectionError, PollPolicy, Question, RateLimit
+from gather_async import (
+    CandidateInterview,
+    GatherConnectionError,
+    PollPolicy,
+    Question,
+    RateLimit,
+    ResponseDecodeError,
+)
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import audio_ready, completed
@@ -126,6 +133,26 @@ async def test_a_list_that_fails_now_and_then_stays_in_use() -> None:
     assert not listed.index.is_usable(6.0)
 
 
+async def test_any_page_between_failures_keeps_a_list_in_use() -> None:
+    """Failures count in a row only, whether what came between them was new or not."""
+    listed = Listed(3)
+    error = GatherConnectionError("The connection was lost.", maybe_processed=False)
+    listed.show("processing", 0.5)
+    for at in (1.0, 3.0, 5.0):
+        listed.scheduler.record_failure(1, error, at, at)
+        listed.scheduler.record_failure(1, error, at + 0.1, at)
+        assert listed.index.is_usable(at + 0.1)
+        listed.show("processing", at + 1.0)
+
+
+async def test_a_page_that_makes_no_sense_suspends_its_list() -> None:
+    """What can't be decoded once won't be a moment later."""
+    listed = Listed(3)
+    error = ResponseDecodeError("The body is not JSON.", body="<html>", path="$")
+    listed.scheduler.record_failure(1, error, 1.0, 1.0)
+    assert not listed.index.is_usable(60.0)
+
+
 async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
     """What a read found over, and the list calls unfinished long after, shows that it is old."""
     listed = Listed(3)
@@ -138,6 +165,16 @@ async def test_a_list_that_stays_behind_a_single_read_is_suspended() -> None:
     assert listed.index.is_usable(71.0)
     listed.show("processing", 72.0)  # the same again: its audio may be made anew
     assert listed.index.is_usable(72.0)
+
+
+async def test_single_reads_one_after_the_other_hide_no_list_that_is_old() -> None:
+    """The first that was found over is looked out for, as the list may be behind with the last."""
+    listed = Listed(3)
+    listed.show("processing", 1.0)
+    listed.read(0, "complete", 2.0)
+    listed.read(1, "complete", 8.0)
+    listed.show("processing", 9.0)
+    assert not listed.index.is_usable(9.0)
 
 
 async def test_what_the_list_never_showed_hides_no_list_that_is_old() -> None:

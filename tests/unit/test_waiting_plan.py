@@ -62,6 +62,50 @@ async def test_a_list_without_the_awaited_is_given_up() -> None:
     assert world.sweep() == 40
 
 
+@pytest.mark.parametrize(("count", "pages"), [(2, 2), (4, 2), (16, 4), (80, 8)])
+async def test_a_search_for_few_is_given_up_sooner(count: int, pages: int) -> None:
+    """Two pages are tried for a few, and a fourth of the number of more, eight at most."""
+    world = Simulated([f"other{number}" for number in range(5000)], 50)
+    world.wait_for(names(count))
+    world.sweep()
+    assert (world.pages, world.singles) == (pages, count)
+
+
+async def test_a_list_that_grew_at_its_end_is_searched_there() -> None:
+    """A page that was the last isn't any more once another one follows."""
+    world = Simulated(names(100), 50, counts=False)
+    world.wait_for(names(100))
+    world.sweep()
+    world.wait_for(["gone0", "gone1"])  # which is searched for to the end
+    world.sweep()
+    assert world.index.pages == 2
+    world.ids = [*world.ids, *(f"new{number}" for number in range(50))]
+    world.wait_for(world.ids[-50:])
+    world.sweep()
+    assert world.sweep() <= 3 + 2 + 1
+
+
+async def test_an_answer_that_took_long_hides_nothing_from_a_search() -> None:
+    """A page that was asked for before others got lost doesn't make those after it read."""
+    world = Simulated(names(2), 50)
+    world.wait_for(names(2))
+    world.sweep()
+    world.scheduler.record_page(1, a_page(names(2)), 4.5)
+    world.index.lose(3, 5.0)
+    world.index.lose(1, 4.0)
+    assert world.index.next_to_search() == 1
+
+
+async def test_what_left_its_page_is_counted_once() -> None:
+    """A page that is read again without what left it makes no more of it."""
+    world = Simulated(names(3), 50)
+    world.wait_for(names(3))
+    world.sweep()
+    for at in (1.0, 2.0):
+        world.scheduler.record_page(1, a_page(names(3)[1:]), at)
+        assert world.index.lost == 1
+
+
 async def test_a_search_that_was_given_up_hinders_no_later_one() -> None:
     """What is awaited later is searched for, though what was awaited first is not in the list."""
     others = [f"other{number}" for number in range(20_000)]
