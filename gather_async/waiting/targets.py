@@ -201,6 +201,7 @@ class ListIndex(Generic[T]):
         self._near: dict[int, None] = {}
         self._balance, self._failures = 0.0, 0
         self._lost_at = self._usable_from = -math.inf
+        self._retry_after = BRIEF / 2  # seconds until what is lost is searched for again
         # An object that a single read found over while the list said otherwise: when, by whom.
         self._suspect: tuple[str, float, PollPolicy] | None = None
 
@@ -211,7 +212,7 @@ class ListIndex(Generic[T]):
         """
         self.lost += many
         if many:
-            self._lost_at = max(self._lost_at, now)
+            self._lost_at, self._retry_after = max(self._lost_at, now), BRIEF / 2
             self._balance = min(0.0, self._balance + many / _DEEPEST_BALANCE)
 
     def remove(self, target: Target[T]) -> None:
@@ -249,7 +250,7 @@ class ListIndex(Generic[T]):
     def next_to_search(self) -> int | None:
         """Return the next page to search; None once single reads cost less.
 
-        A page that shows n of what is lost and due saves n reads. So a search ends when it
+        A page that shows n of what is due anew saves n reads. So a search ends when it
         has read some pages more than it saved reads, unless to read all that is left costs less.
         """
         if -self._balance < max(2, min(_DEEPEST_BALANCE, self.lost // 4)):
@@ -287,11 +288,10 @@ class ListIndex(Generic[T]):
             target = self._targets.get(item_id)
             if target is not None and (target.is_lost or target.page != number):
                 found += target.is_lost
-                saved += target.is_lost and target.due <= began
+                saved += target.due <= began
                 self._move(target, number)
-        if left or found or is_search:  # not after a search in vain: others are likelier
-            self._near.pop(number, None)
         if left or found:
+            self._near.pop(number, None)
             self._near[number] = None
         if is_search:
             self._balance += saved - 1
@@ -353,6 +353,8 @@ class ListIndex(Generic[T]):
         """Compare a single read with what the list said."""
         if target.is_lost:
             self._move(target, None)
+            if now - self._lost_at >= self._retry_after:  # the list may have been behind
+                self._lost_at, self._balance, self._retry_after = now, 0.0, 15 * BRIEF
         if self.is_doubted:
             if item is not None and self._condition.is_telling(item):
                 self.suspend(now)

@@ -107,6 +107,20 @@ async def test_waiting_without_end_costs_few_single_reads() -> None:
         await asyncio.wait([waits])
 
 
+@pytest.mark.parametrize("lag", [2.0, 20.0])
+@pytest.mark.parametrize("count", [20, 200])
+async def test_a_list_that_shows_what_was_created_later_is_searched_again(
+    lag: float, count: int
+) -> None:
+    """What a list didn't show at first is found in it half a minute later."""
+    async with a_world(count, audio_seconds=30.0) as world:
+        world.fake.set_list_lag(lag)
+        ended = await all_of(world, timeout=600.0)
+        assert all(isinstance(each, Question) for each in ended)
+        assert world.waited <= 90.0
+        assert len(world.polls) <= 60
+
+
 # Lists that are missing
 
 

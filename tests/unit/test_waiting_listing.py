@@ -145,6 +145,19 @@ async def test_any_page_between_failures_keeps_a_list_in_use() -> None:
         listed.show("processing", at + 1.0)
 
 
+async def test_a_list_that_fails_on_is_left_alone_for_longer_and_longer() -> None:
+    """For a minute after three failures in a row, then one longer each time, up to fifteen."""
+    listed = Listed(3)
+    error = GatherConnectionError("The connection was lost.", maybe_processed=False)
+    at = 1.0
+    for number in range(20):
+        assert listed.index.is_usable(at)
+        listed.scheduler.record_failure(1, error, at, at)
+        if number >= 2:
+            at += 60.0 * min(15, number - 1)
+            assert not listed.index.is_usable(at - 0.1)
+
+
 async def test_a_page_that_makes_no_sense_suspends_its_list() -> None:
     """What can't be decoded once won't be a moment later."""
     listed = Listed(3)

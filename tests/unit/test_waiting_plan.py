@@ -85,6 +85,29 @@ async def test_a_list_that_grew_at_its_end_is_searched_there() -> None:
     assert world.sweep() <= 3 + 2 + 1
 
 
+async def test_what_left_its_page_is_searched_for_beside_it_first() -> None:
+    """The page that something left last is the likeliest, wherever other things are."""
+    ids = names(500)
+    world = Simulated(list(ids), 50)
+    world.wait_for(ids[140:150] + ids[350:360])
+    world.sweep()
+    world.ids = ["new0", "new1", "new2", *ids]
+    assert world.sweep() == 3
+
+
+async def test_a_search_for_what_ended_meanwhile_speaks_against_no_list() -> None:
+    """A page that came too late for all waits was no search in vain."""
+    world = Simulated(["other"], 50)
+    for batch in range(4):
+        targets = world.wait_for([f"b{batch}-{number}" for number in range(2)])
+        assert world.plan(1) == [1]
+        for waiter in [waiter for target in targets for waiter in target.waiters]:
+            world.scheduler.remove(waiter)
+        world.answer(1)
+        assert world.index.is_usable(world.now)
+        world.now += 1e7  # their policy is slow
+
+
 async def test_an_answer_that_took_long_hides_nothing_from_a_search() -> None:
     """A page that was asked for before others got lost doesn't make those after it read."""
     world = Simulated(names(2), 50)
