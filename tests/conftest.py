@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.servers", "tests.leaks"]
+pytest_plugins = ["tests.servers", "tests.leaks", "tests.rooms"]
 
 _LONG = 900.0  # seconds for a test of full size, on a busy machine
 
