@@ -164,7 +164,6 @@ def summarized(sessions: Sessions, wall: Callable[[], float]) -> Condition[Inter
         with suppress(NotFoundError):
             results = await endpoint.get_part(id, "results", InterviewResults)
         if results is not None and _is_summarized(results):
-            checks.pop(id, None)
             return results
         # It may not exist, or its link has expired: then there will never be more.
         if checks.get(id, -math.inf) <= wall():

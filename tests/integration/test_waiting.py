@@ -669,7 +669,7 @@ async def test_closing_the_client_ends_all_waits() -> None:
         done = await asyncio.gather(*waits, return_exceptions=True)
         assert all(isinstance(each, ClientClosedError) for each in done)
         assert coordinators() == 0
-        with pytest.raises(ClientClosedError):
+        with pytest.raises(ClientClosedError, match="make a new GatherClient"):
             await world.wait()
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import math
 import random
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -164,6 +166,34 @@ async def test_a_poll_is_made_in_the_context_of_no_caller() -> None:
     variable.set("the caller's")
     await audio.begin("a")
     assert seen == ["none"]
+
+
+async def test_polls_that_ended_are_forgotten() -> None:
+    """A wait of days keeps none of the tasks that polled for it."""
+    audio, tasks = Audio(a=math.inf), list[weakref.ref[asyncio.Task[object]]]()
+
+    def note() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(weakref.ref(task))
+
+    audio.on_read = note
+    waiting = audio.begin("a")
+    await audio.clock.sleep(300.0)
+    gc.collect()
+    assert len(tasks) >= 20
+    assert sum(each() is not None for each in tasks) <= 2
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_what_has_no_id_is_refused() -> None:
+    """Neither a number nor an object whose id is none is waited for."""
+    audio = Audio()
+    for wrong in (5, None, object()):
+        with pytest.raises(InvalidRequestError):
+            await audio.coordinator.wait(wrong, timeout=None)  # type: ignore[arg-type]
+    assert not audio.reads
 
 
 async def test_a_read_that_crashes_ends_all_waits() -> None:

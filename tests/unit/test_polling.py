@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gather_async import AudioState, ConfigurationError, PollPolicy, Question
+from gather_async import (
+    AudioState,
+    ConfigurationError,
+    InvalidRequestError,
+    PollPolicy,
+    Question,
+)
 from gather_async.protocol.polling import audio_state, next_interval
 
 AGES = st.floats(min_value=0.0, max_value=1e7)
@@ -67,6 +73,18 @@ def test_a_policy_replaces_the_words() -> None:
         AudioState.PROCESSING,
         AudioState.PROCESSING,
     ]
+
+
+def test_the_words_of_a_policy_are_compared_without_spaces_around_them() -> None:
+    """As those of the server are."""
+    assert PollPolicy(ready_words={" Baked "}).ready_words == {"baked"}
+
+
+def test_what_is_no_policy_is_refused() -> None:
+    """A call that is passed something else as its policy says so."""
+    wrong: Any = 2.0
+    with pytest.raises(InvalidRequestError, match="PollPolicy"):
+        PollPolicy.of(wrong)
 
 
 def test_default_looks_grow_to_the_cap() -> None:

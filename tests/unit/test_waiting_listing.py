@@ -9,6 +9,7 @@ import pytest
 from gather_async import (
     CandidateInterview,
     GatherConnectionError,
+    InterviewResults,
     PollPolicy,
     Question,
     RateLimit,
@@ -16,7 +17,7 @@ from gather_async import (
 )
 from gather_async.pager import Page
 from gather_async.protocol.polling import PollBudget
-from gather_async.waiting.conditions import audio_ready, completed
+from gather_async.waiting.conditions import audio_ready, completed, summarized
 from gather_async.waiting.scheduler import Scheduler
 from gather_async.waiting.targets import ListIndex, Target, Waiter
 
@@ -312,3 +313,17 @@ async def test_a_list_item_with_few_fields_hides_nothing_that_was_read() -> None
     assert not list(target.record(condition, whole, 1.0, 1.0, is_own=True))
     assert not list(target.record(condition, listed, 2.0, 2.0, is_own=False))
     assert target.last is whole
+
+
+def test_an_item_without_a_status_says_nothing_of_a_candidate() -> None:
+    """A list of candidate interviews that names no status is doubted like any other."""
+    condition = completed({}, lambda: 0.0)
+    assert not condition.is_telling(CandidateInterview(id="link"))
+
+
+@pytest.mark.parametrize(("summary", "is_over"), [("All went well.", True), (None, False)])
+def test_a_summary_without_a_status_is_one(summary: str | None, is_over: bool) -> None:
+    """Where the server names no state of the summary, its text decides."""
+    condition = summarized({}, lambda: 0.0)
+    results = InterviewResults(summary=summary)
+    assert condition.judge(results, PollPolicy(), 0.0) is (results if is_over else None)

@@ -137,3 +137,58 @@ def test_reads_without_need_leave_half_of_each_share() -> None:
         now += 1.0
     assert 75 <= reads <= 75 + 51
     assert budget.pace(2, now, 0.2) == 0.0
+
+
+def test_a_leaky_bucket_saves_nothing_up() -> None:
+    """After a long rest as many fit in as at the beginning."""
+    bucket = LeakyBucket()
+    bucket.add(0.0, rate=1.0)
+    passed = sum(bucket.take(1000.0, rate=1.0, burst=5) == 0.0 for _ in range(10))
+    assert passed == 5
+
+
+@given(now=st.floats(0.0, 1e6), rate=st.floats(0.01, 10.0), burst=st.floats(1.0, 50.0))
+def test_a_leaky_bucket_has_room_when_it_said_so(now: float, rate: float, burst: float) -> None:
+    """Who waits as long as it says is not sent away again for a rounding error."""
+    bucket = LeakyBucket()
+    for _ in range(5):
+        now += bucket.wait(now, rate=rate, burst=burst)
+        assert bucket.take(now, rate=rate, burst=burst) == 0.0
+
+
+def test_what_was_spent_long_ago_is_forgotten() -> None:
+    """A budget remembers the polls of a minute."""
+    budget = PollBudget(lambda: DOCUMENTED)
+    for now in range(1000):
+        budget.spend(float(now), 0.2, is_page=False)
+    assert len(budget._polls) <= 61
+    assert len(budget._reads) <= 61
+
+
+def test_a_share_of_less_than_a_poll_is_a_poll() -> None:
+    """However small the share is, each window lets one poll through."""
+    spent = spend_all(PollBudget(lambda: [RateLimit(10, per=60)]), 3600, is_page=True, share=0.01)
+    assert 55 <= len(spent) <= 61
+
+
+def test_sweeps_go_on_after_events_used_more_than_the_share() -> None:
+    """What was spent beyond a share makes the next sweep as late as a share that is used up."""
+    budget = PollBudget(lambda: DOCUMENTED[1:])
+    for _ in range(1000):
+        budget.spend(0.0, 0.2, is_page=False)
+    assert budget.pace(1, 0.0, 0.2) == pytest.approx(72.0)
+
+
+def test_reads_without_need_wait_for_those_that_are_needed() -> None:
+    """While single reads have used up their minute, there is nothing to spare."""
+    budget = PollBudget(lambda: DOCUMENTED)
+    for _ in range(20):
+        budget.spend(0.0, 0.2, is_page=False)
+    assert not budget.has_spare(1.0, 0.2)
+    assert budget.has_spare(61.0, 0.2)
+
+
+def test_without_a_brief_window_urgent_polls_are_a_second_apart() -> None:
+    """A limit of an hour alone says nothing of how many polls may come at once."""
+    assert PollBudget(lambda: DOCUMENTED[1:]).rate(0.5) == 1.0
+    assert PollBudget(lambda: DOCUMENTED).rate(0.6) == pytest.approx(1.0)
