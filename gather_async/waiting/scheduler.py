@@ -351,8 +351,7 @@ class Scheduler(Generic[T]):
         """Record what was seen of one object: alone, or on a page if a number was drawn for it."""
         is_own, draw = draw is None, self._rng.random() if draw is None else draw
         for waiter, outcome in target.record(self._condition, item, began, now, is_own=is_own):
-            if is_own:
-                self._index.suspect(target, waiter.policy, began)
+            self._index.suspect(target, waiter.policy, began)  # of a page, until it is checked
             self.finish(waiter, outcome)
         self._dequeue(target)
         if target.waiters:

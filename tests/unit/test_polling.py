@@ -16,6 +16,7 @@ from gather_async import (
     Question,
 )
 from gather_async.protocol.polling import audio_state, next_interval
+from gather_async.waiting.targets import Waiter
 
 AGES = st.floats(min_value=0.0, max_value=1e7)
 DRAWS = st.floats(min_value=0.0, max_value=1.0)
@@ -146,3 +147,22 @@ def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     """Numbers out of range, a word alone and a word with two meanings are refused at once."""
     with pytest.raises(ConfigurationError):
         PollPolicy(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "at"),
+    [
+        (8.9, 0.0, 8.9),
+        (9.2, 0.0, 9.5),  # instead of two polls half a second apart
+        (20.0, 0.0, 9.5),
+        (1.0, 9.4, 9.5),
+        (1.0, 9.5, math.inf),
+    ],
+)
+def test_a_poll_shortly_before_the_final_one_is_the_final_one(
+    first: float, now: float, at: float
+) -> None:
+    """Nothing is polled twice in the time that the final poll has for its answer."""
+    waiter = Waiter[Question]("a", PollPolicy(first=first, factor=1.0, cap=99.0), 0.0, 10.0, print)
+    when = waiter.next_poll(now, draw=0.0, latency=0.0, is_slow=False, since=math.inf)
+    assert when == pytest.approx(at)

@@ -5,7 +5,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from attrs import evolve
 
 from gather_async import AudioTimeoutError, GatherConnectionError, PollPolicy, Question, RateLimit
@@ -64,6 +63,7 @@ async def test_a_wait_with_a_slow_policy_postpones_no_poll() -> None:
 async def test_the_deadline_of_a_wait_that_ended_causes_no_poll() -> None:
     """What was planned for a wait that is over isn't done for another one of the same object."""
     polls = Polls()
+    polls.add_polled(5, 0.0)
     ended = polls.add("a", 0.0, timeout=10.0)
     polls.scheduler.remove(ended)
     polls.add("a", 1.0)
@@ -77,6 +77,7 @@ async def test_the_deadline_of_a_wait_that_ended_causes_no_poll() -> None:
 async def test_the_times_of_what_is_awaited_anew_are_its_own() -> None:
     """A target that was forgotten is polled no more when the same object is awaited again."""
     polls = Polls()
+    polls.add_polled(5, 0.0)
     first = polls.add("a", 0.0, PollPolicy(first=30.0))
     assert polls.plan(0.0) == "a"
     polls.read("a", 0.0)
@@ -372,20 +373,17 @@ async def test_polls_are_frequent_at_first_however_old_an_event_is() -> None:
     assert polls.plan(51.0) == "a"
 
 
-@pytest.mark.parametrize(
-    ("first", "now", "at"),
-    [
-        (8.9, 0.0, 8.9),
-        (9.2, 0.0, 9.5),  # instead of two polls half a second apart
-        (20.0, 0.0, 9.5),
-        (1.0, 9.4, 9.5),
-        (1.0, 9.5, math.inf),
-    ],
-)
-def test_a_poll_shortly_before_the_final_one_is_the_final_one(
-    first: float, now: float, at: float
-) -> None:
-    """Nothing is polled twice in the time that the final poll has for its answer."""
-    waiter = Waiter[Question]("a", PollPolicy(first=first, factor=1.0, cap=99.0), 0.0, 10.0, print)
-    when = waiter.next_poll(now, draw=0.0, latency=0.0, is_slow=False, since=math.inf)
-    assert when == pytest.approx(at)
+async def test_a_page_that_came_after_a_failure_is_what_a_timeout_saw() -> None:
+    """A timeout has no cause once anything was seen."""
+    polls = Polls(has_list=True)
+    for name in names(2):
+        polls.add(name, 0.0, timeout=10.0)
+    assert polls.plan(0.0) == 1
+    error = GatherConnectionError("The connection was lost.", maybe_processed=False)
+    polls.scheduler.record_failure(1, error, 0.0, 0.0)
+    polls.scheduler.record_page(1, a_page(names(2)), 2.0)
+    polls.plan(10.0)
+    for waiter in polls.ended:
+        assert isinstance(waiter.outcome, AudioTimeoutError)
+        assert waiter.outcome.__cause__ is None
+    assert len(polls.ended) == 2
