@@ -227,7 +227,7 @@ class ListIndex(Generic[T]):
 
     def suspend(self, now: float, seconds: float = 15 * BRIEF) -> None:
         """Read single objects for a while: the list fails, says too little, or is old."""
-        self._usable_from, self._balance = now + seconds, 0.0
+        self._usable_from = now + seconds
         self._suspect, self.is_doubted = None, False
 
     def page_for(self, target: Target[T], lost: int) -> int | None:
@@ -354,7 +354,7 @@ class ListIndex(Generic[T]):
         if target.is_lost:
             self._move(target, None)
             if now - self._lost_at >= self._retry_after:  # the list may have been behind
-                self._lost_at, self._balance, self._retry_after = now, 0.0, 15 * BRIEF
+                self._lost_at, self._balance, self._retry_after = now, 0.0, 60 * BRIEF
         if self.is_doubted:
             if item is not None and self._condition.is_telling(item):
                 self.suspend(now)

@@ -20,6 +20,7 @@ from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import audio_ready, completed, summarized
 from gather_async.waiting.scheduler import Scheduler
 from gather_async.waiting.targets import ListIndex, Target, Waiter
+from tests.waiting_lists import Simulated, names
 
 
 class Listed:
@@ -157,6 +158,21 @@ async def test_a_list_that_fails_on_is_left_alone_for_longer_and_longer() -> Non
         if number >= 2:
             at += 60.0 * min(15, number - 1)
             assert not listed.index.is_usable(at - 0.1)
+
+
+async def test_what_is_not_in_the_list_is_searched_for_again_at_times() -> None:
+    """Half a minute later, as the list may have been behind, and then each hour."""
+    world = Simulated([f"other{number}" for number in range(5000)], 50)
+    world.wait_for(names(40))
+    world.sweep()
+    searched = []
+    for at in (20.0, 31.0, 100.0, 1800.0, 3640.0, 3700.0):
+        world.now, before = at, world.pages
+        world.sweep()  # the first single read says that it is time
+        world.sweep()
+        searched.append(world.pages - before)
+    assert [pages > 0 for pages in searched] == [False, True, False, False, True, False]
+    assert max(searched) <= 8
 
 
 async def test_a_page_that_makes_no_sense_suspends_its_list() -> None:
