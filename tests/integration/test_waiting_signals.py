@@ -310,6 +310,16 @@ async def test_signals_keep_no_client_alive() -> None:
     assert not radio.listeners
 
 
+async def test_an_event_for_a_client_that_is_gone_does_no_harm() -> None:
+    """Signals that call a listener once more, though it was taken back, get no error."""
+    radio = Radio()
+    gather = GatherClient("qapi_x", signals=radio)
+    [listener] = radio.listeners
+    del gather
+    gc.collect()
+    listener("question.audio_generated", frozenset({"q"}))
+
+
 async def test_a_candidate_who_finishes_is_known_by_the_event() -> None:
     """``candidate_interview.completed`` wakes the wait for completion."""
     radio = Radio()
