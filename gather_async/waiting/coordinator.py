@@ -260,8 +260,6 @@ class Coordinator(Generic[T]):
                 scheduler.record_failure(poll, error, clock.monotonic(), clock.wall())
         finally:
             self._changed.set()
-        # A poll that was cancelled is forgotten, and one of the same name may have begun since.
-        scheduler.end(poll, clock.monotonic())
 
 
 def _split(target: T | str) -> tuple[str, T | None]:

@@ -293,9 +293,10 @@ async def test_signals_may_come_from_another_thread() -> None:
 async def test_a_closed_client_no_longer_listens() -> None:
     """One receiver may serve many clients, and outlive them."""
     radio = Radio()
-    async with a_world(radio):
+    async with a_world(radio) as world:
         assert len(radio.listeners) == 1
     assert not radio.listeners
+    del world  # it kept the client alive
 
 
 async def test_signals_keep_no_client_alive() -> None:

@@ -4,77 +4,22 @@ import asyncio
 import contextvars
 import gc
 import math
-import random
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from attrs import evolve
 
 from gather_async import (
     AudioTimeoutError,
     ClientClosedError,
+    ConfigurationError,
     InvalidRequestError,
     Question,
 )
-from gather_async.protocol.polling import PollBudget
-from gather_async.testing import VirtualClock
-from gather_async.waiting.conditions import audio_ready
-from gather_async.waiting.coordinator import Coordinator
 from gather_async.waiting.scheduler import Scheduler
-from tests.waiting_world import PLENTY, a_world, coordinators
-
-
-class Audio:
-    """Questions in memory, each ready at an instant, and a coordinator that reads them."""
-
-    def __init__(self, **ready_at: float) -> None:
-        self.clock = VirtualClock()
-        self.began = self.clock.monotonic()
-        self.ready_at = ready_at
-        self.reads: list[str] = []
-        self.on_read: Callable[[], object] = list
-        self.coordinator = Coordinator(
-            evolve(audio_ready({}), read=self.read, page=None),
-            budget=PollBudget(lambda: PLENTY),
-            clock=self.clock,
-            rng=random.Random(1),
-            is_alive=lambda: False,
-        )
-
-    @property
-    def now(self) -> float:
-        """Seconds since the beginning."""
-        return self.clock.monotonic() - self.began
-
-    def read_with(self, read: Callable[..., Awaitable[Question]]) -> None:
-        """Read in another way from now on."""
-        coordinator = self.coordinator
-        coordinator._condition = evolve(coordinator._condition, read=read)
-
-    async def read(self, name: str, *_: object) -> Question:
-        """Return a question as it is now."""
-        self.reads.append(name)
-        self.on_read()
-        await asyncio.sleep(0)
-        is_ready = self.ready_at.get(name, 0.0) <= self.now
-        return Question(id=name, transcription_status="complete" if is_ready else "processing")
-
-    def begin(self, name: str, timeout: float | None = None) -> "asyncio.Task[Question]":
-        """Begin to wait for a question."""
-        return asyncio.ensure_future(self.coordinator.wait(name, timeout=timeout))
-
-    async def all_of(self, count: int) -> None:
-        """Wait for that many questions in one call."""
-        async for _ in self.coordinator.wait_each((f"q{n}" for n in range(count)), timeout=None):
-            pass
-
-
-async def turns(count: int) -> None:
-    """Let other tasks run so many times."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+from tests.waiting_memory import Audio, turns
+from tests.waiting_world import a_world, coordinators
 
 
 @contextmanager
@@ -185,6 +130,8 @@ async def test_polls_that_ended_are_forgotten() -> None:
     assert sum(each() is not None for each in tasks) <= 2
     waiting.cancel()
     await asyncio.wait([waiting])
+    await turns(2)
+    assert not audio.coordinator._tasks
 
 
 async def test_what_has_no_id_is_refused() -> None:
@@ -223,6 +170,30 @@ async def test_an_error_that_ends_all_waits_is_the_cause_of_one_for_each() -> No
     assert isinstance(first, ClientClosedError)
     assert isinstance(second, ClientClosedError)
     assert first.__cause__ is second.__cause__ is cause
+
+
+async def test_a_wait_that_begins_while_others_rest_is_polled_for_at_once() -> None:
+    """The task is woken for a new wait, whenever the next poll of the others is due."""
+    audio = Audio(a=math.inf)
+    waiting = audio.begin("a")
+    await audio.clock.sleep(100.0)
+    assert (await audio.begin("b")).id == "b"
+    assert audio.now == 100.0
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_a_client_that_cannot_work_ends_all_waits() -> None:
+    """No later poll could do better than one that was refused by our own settings."""
+    audio = Audio()
+
+    def refuse() -> None:
+        raise ConfigurationError("There is no key.")
+
+    audio.on_read = refuse
+    with pytest.raises(ConfigurationError):
+        await audio.begin("a")
+    assert audio.reads == ["a"]
 
 
 async def test_a_cancelled_read_that_ends_with_a_refusal_ends_no_later_wait() -> None:
@@ -313,8 +284,9 @@ async def test_adding_and_ending_many_waits_lets_others_run() -> None:
         before = count()
         await audio.coordinator.close()
         assert count() - before >= 10
-    with pytest.raises(ClientClosedError):
+    with pytest.raises(ClientClosedError) as caught:
         await waiting
+    assert not hasattr(caught.value, "__notes__"), "what ends all waits needs no list of them"
 
 
 async def test_what_is_no_sequence_is_refused() -> None:
@@ -325,80 +297,3 @@ async def test_what_is_no_sequence_is_refused() -> None:
                 async for _ in world.gather.questions.wait_until_all_audio_ready(wrong):  # type: ignore[arg-type]
                     pass
         assert not world.polls
-
-
-# Event loops
-
-
-async def test_waits_move_to_another_loop_when_none_is_left_in_the_first() -> None:
-    """A coordinator works in one loop at a time, and goes where it is needed next."""
-    audio = Audio()
-    await audio.begin("a")
-
-    async def elsewhere() -> str:
-        return (await audio.coordinator.wait("b", timeout=None)).id
-
-    assert await asyncio.to_thread(asyncio.run, elsewhere()) == "b"
-    assert (await audio.begin("a")).id == "a"
-
-
-async def test_waits_of_a_running_loop_are_not_disturbed_from_another() -> None:
-    """A loop that finds a coordinator in use is refused, and the waits go on."""
-    audio = Audio(a=5.0)
-    waiting = audio.begin("a")
-    await audio.clock.sleep(1.0)
-
-    async def elsewhere() -> None:
-        with pytest.raises(ClientClosedError):
-            await audio.coordinator.wait("b", timeout=None)
-
-    with audio.clock.busy():
-        await asyncio.to_thread(asyncio.run, elsewhere())
-    assert (await waiting).id == "a"
-    assert audio.reads.count("b") == 0
-
-
-def test_waits_of_a_loop_that_rests_give_way_to_those_of_the_next() -> None:
-    """What was left waiting in one loop is neither polled for in the next, nor ends it."""
-    audio = Audio(old=math.inf, new=20.0)
-    tasks: list[asyncio.Task[Question]] = []
-
-    async def begin(name: str) -> None:
-        tasks.append(audio.begin(name))
-        await audio.clock.sleep(5.0)
-
-    async def finish() -> str:
-        return (await tasks[1]).id
-
-    with asyncio.Runner() as second:
-        with asyncio.Runner() as first:
-            first.run(begin("old"))
-            audio.reads.clear()
-            second.run(begin("new"))
-        assert tasks[0].cancelled()
-        assert second.run(finish()) == "new"
-    assert set(audio.reads) == {"new"}
-
-
-def test_a_loop_that_was_closed_with_waits_in_it_disturbs_no_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A listener never raises, as one receiver serves many clients, and neither does `close`."""
-    audio = Audio(a=5.0)
-
-    async def begin() -> "asyncio.Task[Question]":
-        waiting = audio.begin("a")
-        await audio.clock.sleep(1.0)
-        return waiting
-
-    def refuse() -> None:
-        raise RuntimeError("Event loop is closed")
-
-    with asyncio.Runner() as runner:
-        waiting = runner.run(begin())
-        with monkeypatch.context() as closed:  # a loop that really is makes noise when collected
-            closed.setattr(audio.coordinator._changed, "set", refuse)
-            audio.coordinator.notify("question.audio_generated", frozenset({"a"}))
-            asyncio.run(audio.coordinator.close())
-        assert not waiting.done()
-    assert waiting.cancelled()
