@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -135,6 +136,17 @@ async def test_a_journal_that_goes_away_stops_its_job(
     assert len(bench.fake.candidates) == 60
 
 
+@contextmanager
+def _standing_still(journal: Path) -> Iterator[None]:
+    """Keep the job's thread from writing, and from being in the middle of a seal."""
+    marks = "SELECT DISTINCT value FROM meta WHERE name IN ('mark', 'seen')"
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        while connection.execute("BEGIN IMMEDIATE").execute(marks).fetchall()[1:]:
+            connection.execute("ROLLBACK")
+            time.sleep(0.001)  # the other's turn
+        yield
+
+
 @pytest.mark.parametrize("rows", [3, 300])
 async def test_a_journal_without_its_last_changes_is_refused(
     bench: Bench, journal: Path, rows: int
@@ -145,10 +157,11 @@ async def test_a_journal_without_its_last_changes_is_refused(
     async for _ in bench.job(people(400), journal=journal, concurrency=4):
         done += 1
         if done == rows:
-            shutil.copy(journal, alone)
-            for copy in (whole, brought_in):
-                shutil.copy(journal, copy)
-                shutil.copy(f"{journal}-wal", f"{copy}-wal")
+            with _standing_still(journal):
+                shutil.copy(journal, alone)
+                for copy in (whole, brought_in):
+                    shutil.copy(journal, copy)
+                    shutil.copy(f"{journal}-wal", f"{copy}-wal")
     with pytest.raises(errors.ConfigurationError, match="ends in -wal"):
         await bench.job(people(400), journal=alone)
     # Refused again, and not repaired by having been looked at.
