@@ -921,6 +921,7 @@ async def test_work_is_reported_though_the_screen_is_gone(
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.timed  # two dozen programs, one after the other
 async def test_the_page_shows_what_works(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
