@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from gather_async.clock import Clock, finish_by
 from gather_async.errors import ConfigurationError, WebhookFailure, WebhookVerificationError
+from gather_async.loops import outside_work
 from gather_async.observability import log_fields
 from gather_async.protocol import signatures
 from gather_async.protocol.signatures import Headers, SignatureHeader, VerifiedPayload
@@ -283,7 +284,7 @@ class Ingest:
         """
         if len(body) <= _LARGEST_INLINE:
             return self._payload_of(body, header, secrets)
-        found = await asyncio.to_thread(signatures.verify_sent, body, header, secrets)
+        found = await _beside_loop(signatures.verify_sent, body, header, secrets)
         if found is None:
             quick = partial(signatures.verify_stringified, is_quick_only=True)
             found = await self._in_lane("quick", quick, body, header, secrets)
@@ -298,8 +299,8 @@ class Ingest:
             self._loop, self._lanes = loop, {}
         lane = self._lanes.setdefault(name, asyncio.Semaphore(1))
         await lane.acquire()
-        working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-        working.add_done_callback(lambda _: lane.release())
+        working = asyncio.ensure_future(_beside_loop(work, *arguments))
+        working.add_done_callback(partial(_leave, lane))
         return await asyncio.shield(working)
 
     @staticmethod
@@ -313,7 +314,7 @@ class Ingest:
 
     async def _in_place(self, text: str, work: Callable[[], Any]) -> Any:
         """Do what reads a whole text: beside the loop, if it is large."""
-        return work() if len(text) <= _LARGEST_INLINE else await asyncio.to_thread(work)
+        return work() if len(text) <= _LARGEST_INLINE else await _beside_loop(work)
 
     def _is_unsigned(self, path: str | None) -> bool:
         """Return whether a request came by the address that can't be guessed."""
@@ -341,6 +342,19 @@ class Ingest:
             extra = log_fields(event=event.event, result=result.name.lower(), status=200)
             _log.debug("A webhook event was stored: %s", event.event, extra=extra)
         return WebhookReply.taken(is_duplicate=result is PutResult.DUPLICATE)
+
+
+async def _beside_loop(work: Callable[..., T], *arguments: Any) -> T:
+    """Work in a thread, while virtual time stands still."""
+    with outside_work():
+        return await asyncio.to_thread(work, *arguments)
+
+
+def _leave(lane: asyncio.Semaphore, working: "asyncio.Future[Any]") -> None:
+    """Let the next one in."""
+    lane.release()
+    if not working.cancelled():
+        working.exception()  # retrieved, since the call that awaited it may have been cancelled
 
 
 class _SecretsError(Exception):

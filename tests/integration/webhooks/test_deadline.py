@@ -1,6 +1,7 @@
 """One deadline for the whole answer: it leaves before the sender, who waits for 5 s, hangs up."""
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import Mapping
@@ -112,7 +113,7 @@ async def test_slow_start_leaves_the_rest(
 
 
 async def test_large_bodies_that_wait_for_others(
-    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A large body whose turn doesn't come is answered in time; one at a time is looked at."""
     going_on, began, active, peak = threading.Event(), asyncio.Event(), 0, 0
@@ -140,3 +141,5 @@ async def test_large_bodies_that_wait_for_others(
     assert (await last).status == 401
     assert peak == 1
     await hooks.aclose()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
