@@ -92,6 +92,9 @@ class IdleLoop:
         events = self._settle(timeout, loop)
         if events is not None or loop is None:
             return events or []
+        # A thread that had just ended its work counts as idle, and its result may be here only now.
+        if events := self._select(0):
+            return events
         gave_work = [on_idle(loop) for on_idle in tuple(self._listeners)]
         return [] if any(gave_work) else self._select(timeout)
 

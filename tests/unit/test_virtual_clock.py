@@ -8,10 +8,12 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gather_async.storage import SQLiteStore
+from gather_async.testing import clock as clock_module
 from gather_async.testing.clock import VirtualClock
 
 
@@ -253,3 +255,26 @@ def test_loops_may_follow_each_other() -> None:
     assert clock.monotonic() - began == pytest.approx(11.0)
     assert clock.sleepers == 0
     assert repr(clock) == "<VirtualClock 2026-01-01 00:00:11Z, 0 sleepers>"
+
+
+async def test_a_thread_that_ends_as_it_is_looked_at_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its result comes after the sockets were asked and before it counts as idle."""
+    clock, going_on = VirtualClock(), threading.Event()
+    sleeping = asyncio.create_task(clock.sleep(1000.0))
+    began = clock.monotonic()
+    working = asyncio.create_task(asyncio.to_thread(going_on.wait))
+    looked = clock_module._works_outside
+
+    def late(loop: asyncio.AbstractEventLoop | None) -> Any:
+        if looked(loop)[0] and not going_on.is_set():
+            going_on.set()
+            while looked(loop)[0]:
+                time.sleep(0.001)
+        return looked(loop)
+
+    monkeypatch.setattr(clock_module, "_works_outside", late)
+    await working
+    assert clock.monotonic() == began
+    sleeping.cancel()
