@@ -161,12 +161,13 @@ class GatherClient(Resources):
             vars(self).pop(name, None)  # a view begins as a copy
         policy, region = options.phone_policy, options.default_region
         invites = endpoint.candidate_interviews_endpoint(session)
-        self.questions = Questions(
+        self.questions: Questions = Questions(
             endpoint.questions_endpoint(session), self._waits, options.user_id
         )
-        self.interviews = Interviews(endpoint.interviews_endpoint(session))
-        self.candidates = Candidates(endpoint.candidates_endpoint(session), policy, region)
-        self.candidate_interviews = CandidateInterviews(invites, self._waits)
+        self.interviews: Interviews = Interviews(endpoint.interviews_endpoint(session))
+        people = endpoint.candidates_endpoint(session)
+        self.candidates: Candidates = Candidates(people, policy, region)
+        self.candidate_interviews: CandidateInterviews = CandidateInterviews(invites, self._waits)
 
     @property
     def limiter(self) -> Limiter:
