@@ -273,12 +273,22 @@ async def end_lifetime(lifetime: AsyncGenerator[None, None] | None) -> None:
 
 
 async def close_surely(close: Callable[[], Awaitable[object]]) -> None:
-    """Close something, and go on with it if that is cancelled: the end of a loop cancels once."""
-    try:
-        await close()
-    except asyncio.CancelledError:
-        await close()
-        raise
+    """Close something, and go on with it however often that is cancelled; then raise that."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine of asyncio runs in a task
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        cancels = task.cancelling()
+        try:
+            await close()
+        except asyncio.CancelledError as error:
+            if task.cancelling() == cancels:
+                raise  # it cancelled itself, and would again
+            cancelled = error
+        else:
+            break
+    if cancelled is not None:
+        raise cancelled
 
 
 def _start_closing(

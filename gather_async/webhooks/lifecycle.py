@@ -151,11 +151,14 @@ class Lifecycle:
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
-            is_open = not opening.cancel()
-            opening.add_done_callback(self._go_back)
-            await asyncio.wait([opening])
-            if is_open and not self.is_up:
-                await self._undo()
+            if opening.cancel():
+                opening.add_done_callback(self._go_back)
+                await asyncio.wait([opening])
+            else:
+                # In this very step, as a second cancellation may come with the next.
+                self._go_back(opening)
+                if not self.is_up:
+                    await self._undo()
             raise
         if not opening.cancelled():
             opening.result()

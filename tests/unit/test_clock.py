@@ -216,6 +216,32 @@ async def test_what_the_end_of_a_loop_cancels_is_closed_all_the_same() -> None:
     assert attempts == ["begun", "begun", "ended"]
 
 
+async def test_closing_goes_on_however_often_it_is_cancelled() -> None:
+    """Each attempt may be cancelled; one that cancels itself is not repeated."""
+    attempts = list[str]()
+
+    async def close() -> None:
+        attempts.append("begun")
+        await asyncio.sleep(0)
+        attempts.append("ended")
+
+    task = asyncio.create_task(close_surely(close))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert attempts == ["begun"] * 4 + ["ended"]
+
+    async def close_in_vain() -> None:
+        attempts.append("in vain")
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await close_surely(close_in_vain)
+    assert attempts.count("in vain") == 1
+
+
 async def test_a_lifetime_that_is_ending_is_not_ended_twice() -> None:
     """What a loop's end is closing already is left to it."""
     goes_on, ended = asyncio.Event(), list[bool]()

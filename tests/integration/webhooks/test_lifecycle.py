@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gather_async.errors import ClientClosedError
@@ -259,6 +259,8 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(0, 3))
+@example([("start", 1), ("close", 1), ("cancel", 1), ("cancel", 0)], 0)
+@example([("close", 1), ("start", 1), ("cancel", 1), ("cancel", 0)], 0)
 def test_any_order(steps: list[tuple[str, int]], turns: int) -> None:
     """After any calls and cancellations it runs with an open inbox, or nothing of it is left."""
     asyncio.run(_carry_out(steps, turns))
