@@ -147,7 +147,7 @@ def _lease(_: object, __: object, value: Any) -> None:
         )
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)  # error reporters print `self`, and rows are persons
 class JobExecution:
     """One job, as the caller described it, and its parts."""
 

@@ -170,7 +170,7 @@ class _Postponed:
         return heapq.heappop(self._rows)[-1]
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)  # as `JobExecution`
 class Runner:
     """Runs the rows of one job. Used once."""
 

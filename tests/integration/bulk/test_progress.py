@@ -1,5 +1,6 @@
 """Telling how far a job is, and what it will cost."""
 
+import gc
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gather_async.bulk import InviteProgress, InviteStatus, LookupStrategy
+from gather_async.bulk.execution import JobExecution
+from gather_async.bulk.runner import Runner
 from gather_async.protocol.rolling_windows import RateLimit
 
 from .conftest import Bench, content, names_in, people
@@ -121,3 +124,17 @@ async def test_the_job_shows_itself(bench: Bench) -> None:
     assert job.report is report
     assert job.progress.done == 3
     assert "row-1" not in repr([*report.outcomes])
+
+
+async def test_no_part_of_a_job_shows_its_rows(bench: Bench) -> None:
+    """Error reporters print the locals of frames, and so each `self`."""
+    shown = list[str]()
+
+    def show(_: InviteProgress) -> None:
+        parts = (each for each in gc.get_objects() if type(each) in {JobExecution, Runner})
+        shown.extend(map(repr, parts))
+
+    await bench.job(people(2, last_name="Secret"), on_progress=show)
+    assert any("JobExecution" in each for each in shown)
+    assert any("Runner" in each for each in shown)
+    assert not [each for each in shown if "Secret" in each]
