@@ -161,7 +161,13 @@ class Coordinator(Generic[T]):
             )
             self._tasks.add(self._task)
             self._task.add_done_callback(self._tasks.discard)
+            self._task.add_done_callback(self._ended)  # also if it is cancelled before it begins
         self._changed.set()
+
+    def _ended(self, task: Any, cause: BaseException | None = None) -> None:
+        if self._task is task:
+            self._fail(None, cause)  # a waiting call must never hang
+            self._detach()
 
     def _detach(self) -> None:
         """Let the task end, as nothing is awaited; a wait that begins now gets another."""
@@ -201,15 +207,13 @@ class Coordinator(Generic[T]):
     async def _run(self) -> None:
         """Poll while anything is awaited. Whatever ends this ends all waits, too."""
         polls: set[asyncio.Task[None]] = set()
-        cause: BaseException = ClientClosedError("The event loop is being closed.")
+        cause: BaseException | None = None
         try:
             await self._poll(polls)
         except Exception as error:
             cause = error
         finally:
-            if self._task is asyncio.current_task():
-                self._fail(None, cause)  # a waiting call must never hang
-                self._detach()
+            self._ended(asyncio.current_task(), cause)
             for poll in polls:
                 poll.cancel()
             await asyncio.gather(*polls, return_exceptions=True)
@@ -232,8 +236,9 @@ class Coordinator(Generic[T]):
                     continue
             await asyncio.sleep(0)  # so that the loop isn't held up
 
-    def _fail(self, most: int | None, error: BaseException) -> None:
-        """End the waits for so many targets at most; None means all."""
+    def _fail(self, most: int | None, error: BaseException | None = None) -> None:
+        """End the waits for so many targets at most, None means all; by default, as a loop ends."""
+        error = error or ClientClosedError("The event loop is being closed.")
         for target in list(islice(self._scheduler.targets.values(), most)):
             self._scheduler.fail(target.waiters, error, self._clock.monotonic())
 

@@ -299,3 +299,15 @@ async def test_what_is_no_sequence_is_refused() -> None:
                 async for _ in world.gather.questions.wait_until_all_audio_ready(wrong):  # type: ignore[arg-type]
                     pass
         assert not world.polls
+
+
+async def test_a_task_that_is_cancelled_before_it_begins_leaves_no_wait_behind() -> None:
+    """A server that ends cancels every task; none of its callers hangs, nor does the next."""
+    async with a_world(1, audio_seconds=5.0) as world:
+        waiting = asyncio.ensure_future(world.wait())
+        await asyncio.sleep(0)  # it has made the task, which had no turn yet
+        (polling,) = (each for each in asyncio.all_tasks() if "waiting for" in each.get_name())
+        polling.cancel()
+        with pytest.raises(ClientClosedError, match="loop is being closed"):
+            await waiting
+        assert (await world.wait()).audio_url
