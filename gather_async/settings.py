@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from aiohttp import ClientTimeout
 from attrs import field, frozen
 from attrs.converters import optional
 
@@ -17,7 +16,7 @@ from gather_async.phone import PhonePolicy, known_region
 from gather_async.protocol.retry import RetryPolicy
 from gather_async.quota.priority_queue import PRIORITY, Priority
 from gather_async.session import Options
-from gather_async.transport import HTTPSession, client_timeout
+from gather_async.transport import ClientTimeout, HTTPSession, client_timeout
 from gather_async.validators import Instance, Number, revealed
 
 __all__ = [

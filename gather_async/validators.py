@@ -7,6 +7,7 @@ round, and an ``int`` may be too large for a ``float``. Each is refused here.
 import math
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
@@ -53,15 +54,15 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-class _Rule:
+class _Rule(ABC):
     """Rule for a value; as it is, the attrs validator of a field."""
 
     __slots__ = ()
     owner: str
 
+    @abstractmethod
     def check(self, name: str, value: Any) -> Any:
         """Raise unless the value keeps the rule."""
-        raise NotImplementedError
 
     def __call__(self, _: object, field: "Attribute[Any]", value: Any) -> None:
         """Check the value of a field of attrs."""

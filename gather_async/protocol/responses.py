@@ -42,7 +42,7 @@ _STRUCK = "[redacted]"
 _SHORTEST_SECRET = 8  # a shorter one is no key, and may be a part of any word
 
 
-@define(unsafe_hash=True)  # a frozen one takes three times as long to make
+@define  # a frozen one takes three times as long to make
 class Response:
     """A response of the server. Its ``repr`` shows neither headers nor body."""
 
