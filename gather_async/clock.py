@@ -4,9 +4,11 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-__all__ = ["Clock", "SystemClock", "Timer", "finish_by", "wait"]
+from attrs import define
+
+__all__ = ["Clock", "Deadline", "Deadlines", "SystemClock", "Timer", "finish_by", "wait"]
 
 T = TypeVar("T")
 
@@ -103,3 +105,52 @@ async def finish_by(clock: Clock, instant: float, work: Awaitable[T]) -> T:
             return await work
         finally:
             timer.cancel()
+
+
+class Deadlines:
+    """Ends of what tasks of one loop may take, with one timer for all within a second.
+
+    A timer for each request is a twentieth of its cost (benchmarks/calls.py). aiohttp rounds
+    long timeouts up to whole seconds of the loop, too.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, set[asyncio.Task[Any]]] = {}
+
+    def begin(self, task: "asyncio.Task[Any]", seconds: float) -> "Deadline":
+        """Cancel a task of the running loop after so many seconds, rounded up, unless it ends."""
+        loop = task.get_loop()
+        end = math.ceil(loop.time() + seconds)
+        tasks = self._tasks.get(end)
+        if tasks is None:
+            tasks = self._tasks[end] = set()
+            loop.call_at(end, self._cancel, end)
+        tasks.add(task)
+        return Deadline(task, tasks, task.cancelling())
+
+    def _cancel(self, end: int) -> None:
+        tasks = self._tasks.pop(end)
+        while tasks:
+            tasks.pop().cancel()
+
+
+@define(eq=False)
+class Deadline:
+    """The end of what one task may take."""
+
+    _task: "asyncio.Task[Any]"
+    _waiting: "set[asyncio.Task[Any]]"
+    """The tasks of this end that are not cancelled yet."""
+    _cancels: int
+    """Cancellations of the task from before."""
+
+    def is_sole_cause(self) -> bool:
+        """Return whether a cancellation of the task is this deadline's alone."""
+        return self._task not in self._waiting and self._task.cancelling() - 1 <= self._cancels
+
+    def end(self) -> None:
+        """Cancel no more, and take an own cancellation back, whatever became of it; once."""
+        if self._task in self._waiting:
+            self._waiting.remove(self._task)
+        else:
+            self._task.uncancel()

@@ -1,11 +1,18 @@
 """Event loops: which one an object belongs to, and what it has in each of them."""
 
 import asyncio
-import math
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
@@ -17,8 +24,6 @@ from gather_async.errors import ClientClosedError
 
 __all__ = [
     "CancelScope",
-    "Deadline",
-    "Deadlines",
     "LoopOwner",
     "PerLoop",
     "close_surely",
@@ -143,58 +148,10 @@ class LoopOwner:
         function(*arguments)
 
 
-class Deadlines:
-    """Ends of what tasks of one loop may take, with one timer for all within a second.
-
-    A timer for each request is a twentieth of its cost (benchmarks/calls.py). aiohttp rounds
-    long timeouts up to whole seconds of the loop, too.
-    """
-
-    def __init__(self) -> None:
-        self._tasks: dict[int, set[asyncio.Task[Any]]] = {}
-
-    def begin(self, task: "asyncio.Task[Any]", seconds: float) -> "Deadline":
-        """Cancel a task of the running loop after so many seconds, rounded up, unless it ends."""
-        loop = task.get_loop()
-        end = math.ceil(loop.time() + seconds)
-        tasks = self._tasks.get(end)
-        if tasks is None:
-            tasks = self._tasks[end] = set()
-            loop.call_at(end, self._cancel, end)
-        tasks.add(task)
-        return Deadline(task, tasks, task.cancelling())
-
-    def _cancel(self, end: int) -> None:
-        tasks = self._tasks.pop(end)
-        while tasks:
-            tasks.pop().cancel()
-
-
-@define(eq=False)
-class Deadline:
-    """The end of what one task may take."""
-
-    _task: "asyncio.Task[Any]"
-    _waiting: "set[asyncio.Task[Any]]"
-    """The tasks of this end that are not cancelled yet."""
-    _cancels: int
-    """Cancellations of the task from before."""
-
-    def is_sole_cause(self) -> bool:
-        """Return whether a cancellation of the task is this deadline's alone."""
-        return self._task not in self._waiting and self._task.cancelling() - 1 <= self._cancels
-
-    def end(self) -> None:
-        """Cancel no more, and take an own cancellation back, whatever became of it; once."""
-        if self._task in self._waiting:
-            self._waiting.remove(self._task)
-        else:
-            self._task.uncancel()
-
-
 T = TypeVar("T")
 _RESTING = 32  # loops that keep their parts though they don't run: more than threads end at once
 _CLOSING = 5.0  # seconds; a loop that runs takes milliseconds, a blocked one must not block others
+_LOOK = 0.05  # seconds from one look at whether loops are closed to the next
 
 
 class PerLoop(Generic[T]):
@@ -246,7 +203,7 @@ class PerLoop(Generic[T]):
 
     async def close(self, close: Callable[[T], Coroutine[Any, Any, object]]) -> None:
         """Close each part in its own loop; a loop that is blocked is waited for a while."""
-        here, elsewhere = running_loop(), []
+        here, elsewhere = running_loop(), {}
         with self._lock:
             parts = list(self._parts.items())
         for loop, part in parts:
@@ -256,14 +213,28 @@ class PerLoop(Generic[T]):
                 closing: Future[None] = Future()
                 with suppress(RuntimeError):  # it has been closed since
                     loop.call_soon_threadsafe(_start_closing, closing, close, part)
-                    elsewhere.append(asyncio.wrap_future(closing))
-        if elsewhere:
-            await asyncio.wait(elsewhere, timeout=_CLOSING)
+                    elsewhere[asyncio.wrap_future(closing)] = loop
+        await _wait_for(elsewhere)
 
     def restart_after_fork(self) -> None:
         """Begin anew in a forked child; the parent's parts are never touched, nor collected."""
         _INHERITED.append(self._parts)
         self._start()
+
+
+async def _wait_for(
+    closings: "Mapping[asyncio.Future[None], asyncio.AbstractEventLoop]",
+) -> None:
+    """Wait until each is done, or its loop closed meanwhile: that one ends nothing any more."""
+    now = asyncio.get_running_loop().time
+    ends = now() + _CLOSING
+    while closings and now() < ends:
+        await asyncio.wait(closings, timeout=_LOOK)
+        closings = {
+            each: loop
+            for each, loop in closings.items()
+            if not each.done() and not loop.is_closed()
+        }
 
 
 async def end_lifetime(lifetime: AsyncGenerator[None, None] | None) -> None:

@@ -12,9 +12,10 @@ from attrs import define, evolve, field
 from multidict import CIMultiDict
 from yarl import URL
 
+from gather_async.clock import Deadlines
 from gather_async.errors import ClientClosedError, ResponseDecodeError
 from gather_async.exchange import BodyBuffer, broken, chainable, timed_out
-from gather_async.loops import Deadlines, LoopOwner, PerLoop, end_lifetime
+from gather_async.loops import LoopOwner, PerLoop, end_lifetime
 from gather_async.protocol.responses import Response
 from gather_async.validators import Number
 

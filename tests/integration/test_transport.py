@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from gather_async import GatherClient
+from gather_async.clock import Deadlines
 from gather_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -24,7 +25,6 @@ from gather_async.errors import (
     GatherTimeoutError,
     ResponseDecodeError,
 )
-from gather_async.loops import Deadlines
 from gather_async.protocol.responses import Response
 from gather_async.transport import SendState, Transport, client_timeout
 

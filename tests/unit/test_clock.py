@@ -168,6 +168,41 @@ def test_a_loop_that_ends_meanwhile_is_not_closed_in() -> None:
     assert len(closed) >= 1
 
 
+def test_a_loop_that_closes_before_its_part_is_closed_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was begun in it never ends: threads whose loops end together would wait seconds."""
+    monkeypatch.setattr("gather_async.loops._CLOSING", math.inf)
+    parts: PerLoop[asyncio.AbstractEventLoop] = PerLoop(asyncio.get_running_loop)
+    entered, closes = threading.Event(), threading.Event()
+
+    async def close(part: asyncio.AbstractEventLoop) -> None:
+        if part is other:
+            closes.set()
+            part.stop()
+            await asyncio.Event().wait()
+
+    async def close_all() -> None:
+        parts.here()
+        await parts.close(close)
+
+    def run_and_close() -> None:
+        other.call_soon(parts.here)
+        other.call_soon(entered.set)
+        other.run_forever()
+        for task in asyncio.all_tasks(other):
+            task.get_coro().close()
+        other.close()
+
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=run_and_close)
+    thread.start()
+    assert entered.wait(20)
+    asyncio.run(close_all())
+    thread.join()
+    assert closes.is_set()
+
+
 def test_a_loop_that_rests_keeps_its_part() -> None:
     """Another loop gets the part only once its own is closed."""
     parts: PerLoop[object] = PerLoop(object)
