@@ -13,13 +13,16 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers", "tests.leaks", "tests.rooms"]
 
+_SERVERS = {"redis_server", "postgres_server"}  # the fixtures that start them
 _LONG = 900.0  # seconds for a test of full size, on a busy machine
 
 # The machine may be busy: a law is broken by a counterexample, not by a slow example.
 _SLOW = [HealthCheck.too_slow]
-# The same examples each time: no change fails by chance.
-settings.register_profile("same", deadline=None, suppress_health_check=_SLOW, derandomize=True)
-# New examples each time, ten times as many: what they find is repeated with the seed.
+# The same examples each time, so that no change fails by chance; few, as -m fuzz tries many.
+settings.register_profile(
+    "same", deadline=None, suppress_health_check=_SLOW, max_examples=30, derandomize=True
+)
+# New examples each time, thirty times as many: what they find is repeated with the seed.
 settings.register_profile(
     "new", deadline=None, suppress_health_check=_SLOW, max_examples=1000, print_blob=True
 )
@@ -88,6 +91,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("fuzz")
         if item.get_closest_marker("fuzz") or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(_LONG))
+    if worker := getattr(config, "workerinput", None):
+        _deal_out(items, worker["workercount"])
+
+
+def _deal_out(items: list[pytest.Item], workers: int) -> None:
+    """Let two workers begin with what waits for servers, while the others keep the cores busy.
+
+    Each gets as many tests in a row; who is done takes over some of the last ones of another.
+    """
+    waiting, others = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        needs_server = _SERVERS.intersection(getattr(item, "fixturenames", ()))
+        (waiting if needs_server else others).append(item)
+    half = len(waiting) // 2
+    rest = max(0, len(items) // workers - half)
+    items[:] = waiting[:half] + others[:rest] + waiting[half:] + others[rest:]
 
 
 def _is_fuzz_run(config: pytest.Config) -> bool:

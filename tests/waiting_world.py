@@ -95,7 +95,7 @@ async def an_invite(count: int = 1, **behaviour: Any) -> AsyncIterator[World]:
         )
         links = [
             await gather.candidate_interviews.create(
-                candidate_id=candidate, interview_id=interview.id
+                candidate_id=candidate, interview_id=interview.id, expiry_days=3
             )
             for candidate in fake.add_candidates(count)
         ]

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from gather_async.cli import main
 from gather_async.cli.app import _parser
 from gather_async.cli.fake_server import _RequestLog
 from gather_async.cli.output import Output, Stream
+from gather_async.clock import SystemClock, Timer
 from gather_async.protocol.rolling_windows import DEFAULT_RATE_LIMITS
 from gather_async.testing import FakeGather
 from gather_async.webhooks import SQLiteInbox
@@ -39,7 +41,20 @@ Run = Callable[..., Awaitable[Done]]
 
 
 @pytest.fixture
+def fast_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second of the machine be twenty: commands poll audio, and pause before they retry."""
+
+    def later(self: SystemClock, seconds: float, call: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(seconds / 20, call)
+
+    monkeypatch.setattr(SystemClock, "monotonic", staticmethod(lambda: 20 * time.monotonic()))
+    monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: asyncio.sleep(seconds / 20))
+    monkeypatch.setattr(SystemClock, "call_later", later)
+
+
+@pytest.fixture
 def run(
+    fast_time: None,
     fake_gather: FakeGather,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -884,7 +899,15 @@ async def test_two_exports_at_once_do_not_meet(
 @pytest.mark.parametrize(
     "redirection", ["| true", ">/dev/full", ">&-", ">&- 2>&-", "2>/dev/full", "<&-"]
 )
-@pytest.mark.parametrize("command", ["list candidates", "doctor", "--version", "help list"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--version",
+        "list candidates",
+        pytest.param("doctor", marks=pytest.mark.slow),
+        pytest.param("help list", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.usefixtures("invited", "run")
 async def test_streams_that_are_lost_cause_no_traceback(command: str, redirection: str) -> None:
     """Readers that leave, full disks and closed streams: a line at the most, and no success."""
@@ -921,7 +944,7 @@ async def test_work_is_reported_though_the_screen_is_gone(
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.timed  # two dozen programs, one after the other
+@pytest.mark.slow  # two dozen programs, one after the other
 async def test_the_page_shows_what_works(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:

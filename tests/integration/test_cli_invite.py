@@ -230,7 +230,7 @@ async def test_ctrl_c_ends_what_is_on_its_way_and_shows_how_to_go_on(
     fake_gather: FakeGather, interview: str, tmp_path: Path
 ) -> None:
     """After Ctrl-C the counts are shown, the status is 130, and the next run invites the rest."""
-    people = 30  # few enough for the quota of a minute, slow enough to be interrupted
+    people = 15  # few enough for the quota of a minute, slow enough to be interrupted
     fake_gather.slow_next(0.05, times=math.inf)
     file = _rows(tmp_path, *[f"+1202555{number:04}" for number in range(people)])
     command = ["invite", file, "--interview", interview, "--journal", str(tmp_path / "j.db")]

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +31,7 @@ from gather_async import GatherClient, RetryPolicy, errors
 from gather_async.redis import RedisLease
 from gather_async.testing import FakeGather
 from gather_async.webhooks import WebhookReceiver, verify
+from tests.users_project import run_pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -134,6 +134,7 @@ async def test_the_programs_of_a_page_run(
             await _run(block, vars(module), request)
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
     """Each block that is a test passes under pytest, warnings as errors."""
     blocks = [
@@ -146,16 +147,7 @@ def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
         shutil.copy(program, tmp_path)
     for number, block in enumerate(blocks):
         (tmp_path / f"test_{number}.py").write_text(block, encoding="utf-8")
-    options = ["-W", "error", "-p", "no:cacheprovider"]
-    options += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_pytest(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(blocks) >= 3
 

@@ -8,6 +8,7 @@ import pytest
 
 from gather_async.errors import AuthenticationError
 from gather_async.testing import FakeGather, VirtualClock
+from tests.users_project import run_pytest
 
 USER_TEST = """
 async def test_invite(fake_gather, gather_client):
@@ -49,32 +50,14 @@ async def test_marker(fake_gather, gather_client):
 def test_the_fixtures_run_in_the_loop_of_the_test(tmp_path: Path) -> None:
     """Whatever loop runs a test, and whatever is the default for fixtures, calls are answered."""
     (tmp_path / "test_user.py").write_text(ANY_LOOP_TESTS, encoding="utf-8")
-    options = ["-p", "no:cacheprovider", "--strict-markers", "-o", "asyncio_mode=strict"]
-    options += ["-o", "asyncio_default_fixture_loop_scope=session"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "test_user.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=25,
-        check=False,
-    )
+    run = run_pytest(tmp_path, asyncio_mode="strict", asyncio_default_fixture_loop_scope="session")
     assert "4 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_the_plugin_works_in_a_users_project(tmp_path: Path) -> None:
     """Both fixtures work in auto mode without any set-up; the docs' tests run in strict mode."""
     (tmp_path / "test_user.py").write_text(USER_TEST, encoding="utf-8")
-    options = ["-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
-    options += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "test_user.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_pytest(tmp_path, asyncio_mode="auto")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 passed" in run.stdout
 

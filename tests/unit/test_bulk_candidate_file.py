@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gather_async.bulk import UnreadableRow, read_candidates
@@ -178,7 +178,6 @@ def test_bytes_that_windows_1252_lacks_stay_in_their_row(tmp_path: Path) -> None
     assert good == _ZOE
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     rows=st.lists(
         st.tuples(
@@ -273,7 +272,6 @@ def test_rows_carry_the_line_they_begin_on(tmp_path: Path) -> None:
     assert line_of(_ZOE) is None
 
 
-@settings(deadline=None, max_examples=150)
 @example(count=3, strays=[(0, 34, '"'), (2, 38, '"')], has_notes=True)
 @given(
     count=st.integers(2, 8),

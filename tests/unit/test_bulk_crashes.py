@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve, field
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.bulk.existing import ExistingRecord
@@ -272,7 +272,6 @@ def _row(number: int, kind: str) -> NewCandidate:
     return NewCandidate("A", "B", f"p{number}@example.com", "+12025550123", own)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     kinds=st.lists(
         st.sampled_from(["derived", "own", "existing", "invited"]), min_size=1, max_size=4

@@ -65,7 +65,7 @@ ODD += [True, [], {}, [None], [{}], {"id": 1}, "2026-02-30", "24:00", 10**30]
 _wires: dict[type[Any], st.SearchStrategy[dict[str, Any]]] = {}
 
 # These laws are checked once for each model, so each time needs fewer examples.
-FEWER = settings(max_examples=12)
+FEWER = settings(max_examples=settings().max_examples // 3)
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -1,10 +1,11 @@
 """The check for what tests leave behind finds each kind, and nothing where nothing is left."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+from tests.users_project import run_pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,20 +53,12 @@ async def test_nothing(shared):
 """
 
 
-def test_each_kind_fails_its_test(tmp_path: Path) -> None:
+def test_each_kind_fails_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread, a child, a socket and a task fail the test that leaves them, and no other."""
     (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     (tmp_path / "test_it.py").write_text(TESTS, encoding="utf-8")
-    options = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
-    options += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "test_it.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run = run_pytest(tmp_path, asyncio_mode="auto")
     left = re.findall(r"^ERROR test_it.py::test_(\w+) .*", run.stdout, re.MULTILINE)
     kinds = ["thread", "child", "ended_child_that_was_not_waited_for", "socket", "task"]
     assert left == kinds, run.stdout + run.stderr

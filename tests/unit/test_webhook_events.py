@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gather_async.webhooks import (
@@ -132,7 +132,6 @@ def test_unreadable_timestamp_is_no_error(timestamp: Any) -> None:
 @given(
     st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False), max_size=5)
 )
-@settings(max_examples=100, deadline=None)
 def test_dedupe_key_ignores_formatting(data: dict[str, Any]) -> None:
     """Spaces, escapes, order of keys and forms of numbers don't change the key."""
     try:

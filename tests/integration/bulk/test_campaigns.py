@@ -95,8 +95,8 @@ async def _kill(journal: Path, *, people: int, kills: int, seed: int) -> int:
 
 
 async def test_kills_beside_a_late_server(tmp_path: Path) -> None:
-    """14 % faults, late commits and late lists, three kills: everyone exactly once."""
-    assert await _kill(tmp_path / "j.db", people=15, kills=3, seed=3) >= 2
+    """14 % faults, late commits and late lists, two kills: everyone exactly once."""
+    assert await _kill(tmp_path / "j.db", people=10, kills=2, seed=3) >= 1
 
 
 @pytest.mark.slow
@@ -158,8 +158,8 @@ async def _cut(folder: Path, shim: Path, *, people: int, cuts: int, seed: int) -
 
 
 async def test_power_cuts_beside_a_late_server(tmp_path: Path, shim: Path) -> None:
-    """What was not flushed is lost in part, three times over: everyone exactly once."""
-    assert await _cut(tmp_path, shim, people=15, cuts=3, seed=5) >= 2
+    """What was not flushed is lost in part, twice over: everyone exactly once."""
+    assert await _cut(tmp_path, shim, people=10, cuts=2, seed=5) >= 1
 
 
 @pytest.mark.slow

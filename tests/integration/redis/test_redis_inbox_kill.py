@@ -68,7 +68,13 @@ _WORKERS = """
 _HANDLERS = ("mail", "crm")
 
 
-@pytest.mark.parametrize("ahead", [(0, 0, 0, 0), (60, 0, -60, 0)], ids=["one time", "60 s apart"])
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        pytest.param((0, 0, 0, 0), id="one time", marks=pytest.mark.slow),
+        pytest.param((60, 0, -60, 0), id="60 s apart"),
+    ],
+)
 async def test_a_killed_worker_loses_nothing_and_repeats_nothing_that_was_recorded(
     ahead: tuple[int, ...], redis_url: str, tmp_path: Path
 ) -> None:

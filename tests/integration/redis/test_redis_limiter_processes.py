@@ -54,7 +54,7 @@ class _Load:
 
 
 _FULL = _Load(processes=8, tasks=16, limits=((100, 1.0), (500, 6.0)), seconds=18.0)
-_SMALL = _Load(processes=4, tasks=8, limits=((40, 0.4), (160, 2.0)), seconds=4.0)
+_SMALL = _Load(processes=4, tasks=8, limits=((20, 0.2), (80, 1.0)), seconds=2.0)
 
 
 @frozen

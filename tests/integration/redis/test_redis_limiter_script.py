@@ -243,7 +243,7 @@ def test_slots_go_to_who_was_served_least(client: redis.Redis) -> None:
     assert max(got.values()) <= 1.5 * min(got.values())
 
 
-@pytest.mark.parametrize("limit", [(20, 10), (100, 60)])
+@pytest.mark.parametrize("limit", [(20, 10), pytest.param((100, 60), marks=pytest.mark.slow)])
 def test_bulk_gets_as_much_of_other_processes_as_of_its_own(
     client: redis.Redis, limit: tuple[int, float]
 ) -> None:
