@@ -151,7 +151,7 @@ class LoopOwner:
 T = TypeVar("T")
 _RESTING = 32  # loops that keep their parts though they don't run: more than threads end at once
 _CLOSING = 5.0  # seconds; a loop that runs takes milliseconds, a blocked one must not block others
-_LOOK = 0.05  # seconds from one look at whether loops are closed to the next
+_LOOK = 0.05  # seconds from one look at whether loops still run to the next
 
 
 class PerLoop(Generic[T]):
@@ -225,15 +225,13 @@ class PerLoop(Generic[T]):
 async def _wait_for(
     closings: "Mapping[asyncio.Future[None], asyncio.AbstractEventLoop]",
 ) -> None:
-    """Wait until each is done, or its loop closed meanwhile: that one ends nothing any more."""
+    """Wait until each is done, or its loop stopped meanwhile: it may never go on."""
     now = asyncio.get_running_loop().time
     ends = now() + _CLOSING
     while closings and now() < ends:
         await asyncio.wait(closings, timeout=_LOOK)
         closings = {
-            each: loop
-            for each, loop in closings.items()
-            if not each.done() and not loop.is_closed()
+            each: loop for each, loop in closings.items() if not each.done() and loop.is_running()
         }
 
 

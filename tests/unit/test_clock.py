@@ -168,8 +168,9 @@ def test_a_loop_that_ends_meanwhile_is_not_closed_in() -> None:
     assert len(closed) >= 1
 
 
-def test_a_loop_that_closes_before_its_part_is_closed_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_loop_that_stops_before_its_part_is_closed_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, *, rests: bool
 ) -> None:
     """What was begun in it never ends: threads whose loops end together would wait seconds."""
     monkeypatch.setattr("gather_async.loops._CLOSING", math.inf)
@@ -190,9 +191,8 @@ def test_a_loop_that_closes_before_its_part_is_closed_is_not_waited_for(
         other.call_soon(parts.here)
         other.call_soon(entered.set)
         other.run_forever()
-        for task in asyncio.all_tasks(other):
-            task.get_coro().close()
-        other.close()
+        if not rests:
+            other.close()
 
     other = asyncio.new_event_loop()
     thread = threading.Thread(target=run_and_close)
@@ -201,6 +201,9 @@ def test_a_loop_that_closes_before_its_part_is_closed_is_not_waited_for(
     asyncio.run(close_all())
     thread.join()
     assert closes.is_set()
+    (task,) = asyncio.all_tasks(other)
+    task.get_coro().close()
+    other.close()
 
 
 def test_a_loop_that_rests_keeps_its_part() -> None:
