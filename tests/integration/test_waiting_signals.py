@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from attrs import evolve
 
 from gather_async import (
     AudioTimeoutError,
     GatherClient,
     PollPolicy,
     Question,
+    QuotaWaitError,
     RateLimit,
+    RateLimitStatus,
     WaitTimeoutError,
 )
 from gather_async.protocol.polling import PollBudget
@@ -421,3 +424,47 @@ async def test_polls_have_bulk_priority_unless_said_otherwise() -> None:
         )
         await asyncio.gather(*both)
         assert limiter.asked == ["interactive"]
+
+
+async def test_polls_wait_for_the_quota_as_long_as_it_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """None fails after the client's ``max_wait``, as calls of the user's own do."""
+    caplog.set_level("INFO", "gather_async.waiting")
+    clock = VirtualClock()
+    async with (
+        FakeGather(clock=clock, audio_seconds=2.0) as fake,
+        fake.client(rate_limits=[RateLimit(10, per=60)], max_wait=1.0) as gather,
+    ):
+        question = await gather.questions.create(
+            title="q", question_script="Why?", user_id=fake.user_id
+        )
+        with pytest.raises(QuotaWaitError):
+            await asyncio.gather(*(gather.teams.list() for _ in range(10)))
+        assert (await gather.questions.wait_until_audio_ready(question)).audio_url is not None
+    assert caplog.messages == []
+
+
+class Silent(InProcessLimiter):
+    """Names no windows."""
+
+    def status(self) -> RateLimitStatus:
+        """Return a status without any."""
+        return evolve(super().status(), windows=())
+
+
+async def test_polls_keep_to_the_clients_limits_where_its_limiter_names_none() -> None:
+    """They get half of what it says, as with a limiter that names its windows."""
+    clock = VirtualClock()
+    limits, often = [RateLimit(10, per=60)], PollPolicy(first=0.1, cap=0.1)
+    async with (
+        FakeGather(clock=clock, audio_seconds=math.inf) as fake,
+        fake.client(limiter=Silent(PLENTY, clock=clock), rate_limits=limits) as gather,
+    ):
+        question = await gather.questions.create(
+            title="q", question_script="Why?", user_id=fake.user_id
+        )
+        fake.clear_requests()
+        with pytest.raises(AudioTimeoutError):
+            await gather.questions.wait_until_audio_ready(question, timeout=60.0, poll=often)
+        assert 3 <= len(fake.requests) <= 6

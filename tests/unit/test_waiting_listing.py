@@ -5,6 +5,7 @@ import math
 import random
 
 import pytest
+from attrs import evolve
 
 from gather_async import (
     CandidateInterview,
@@ -20,7 +21,7 @@ from gather_async.protocol.polling import PollBudget
 from gather_async.waiting.conditions import audio_ready, completed, summarized
 from gather_async.waiting.scheduler import Scheduler
 from gather_async.waiting.targets import ListIndex, Target, Waiter
-from tests.waiting_lists import Simulated, names
+from tests.waiting_lists import Simulated, a_page, names, processing
 
 
 class Listed:
@@ -343,3 +344,15 @@ def test_a_summary_without_a_status_is_one(summary: str | None, is_over: bool) -
     condition = summarized({}, lambda: 0.0)
     results = InterviewResults(summary=summary)
     assert condition.judge(results, PollPolicy(), 0.0) is (results if is_over else None)
+
+
+def test_a_search_that_only_meets_what_moved_finds_nothing() -> None:
+    """A list that shifts shows known items on other pages: what is lost is as lost as before."""
+    listed = Simulated(names(2), 1)
+    listed.wait_for(["q0", "gone"])
+    shown = {"q0": processing("q0")}
+    for number in (1, 2, 1, 2):
+        assert listed.index.is_usable(0.0)
+        page = evolve(a_page(["q0"]), page=number, total=2)
+        listed.index.record_page(0.0, number, page, shown, is_search=True)
+    assert not listed.index.is_usable(0.0)
