@@ -178,14 +178,14 @@ def test_bytes_that_windows_1252_lacks_stay_in_their_row(tmp_path: Path) -> None
     assert good == _ZOE
 
 
+# Without what other programs mean by more than text: the end of a file on DOS, and escapes.
+_CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x1a"), max_size=12).filter(
+    lambda cell: not re.search(r"\\([\\'\",;\t|]|$)", cell)
+)
+
+
 @given(
-    rows=st.lists(
-        st.tuples(
-            *[st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)] * 4
-        ),
-        min_size=1,
-        max_size=5,
-    ),
+    rows=st.lists(st.tuples(_CELLS, _CELLS, _CELLS, _CELLS), min_size=1, max_size=5),
     delimiter=st.sampled_from(",;\t|"),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
