@@ -285,6 +285,8 @@ class CsvReader:
         opened, fault = _scan(taken, self._lenient)
         if size == 1 and fault:
             return UnreadableRow(fault, first), 1
+        if self._swallows(taken[: opened + 1]):
+            opened = 0  # an earlier quote is closed by one of another record
         self._quote_line = first + opened
         self._doubtful_until = max(self._doubtful_until, first + size - 1)
         # A note may quote whole records: what lies within it is no candidate.

@@ -273,6 +273,7 @@ def test_rows_carry_the_line_they_begin_on(tmp_path: Path) -> None:
 
 
 @example(count=3, strays=[(0, 34, '"'), (2, 38, '"')], has_notes=True)
+@example(count=3, strays=[(0, 0, '"'), (2, 21, '"'), (2, 2, '"')], has_notes=False)
 @given(
     count=st.integers(2, 8),
     strays=st.lists(
