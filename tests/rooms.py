@@ -1,8 +1,7 @@
 """Rooms that share out the workers of a run: one is emptied for a test that measures real time.
 
 There are more workers than cores. Who gets how much of a quota would depend on whose turn it is
-on a core, and many programs in a row might not end within a test's limit, so half of the workers
-pause while a test with the mark ``timed`` runs.
+on a core, so half of the workers pause while a test with the mark ``timed`` runs.
 """
 
 import fcntl
