@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers", "tests.leaks", "tests.rooms"]
 
-_SERVERS = {"redis_server", "postgres_server"}  # the fixtures that start them
 _LONG = 900.0  # seconds for a test of full size, on a busy machine
 
 # The machine may be busy: a law is broken by a counterexample, not by a slow example.
@@ -98,15 +97,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _deal_out(items: list[pytest.Item], workers: int) -> None:
     """Let two workers begin with what waits for servers, while the others keep the cores busy.
 
-    Each gets as many tests in a row; who is done takes over some of the last ones of another.
+    One of them alone starts PostgreSQL, which takes a second of CPU. Each worker gets as many
+    tests in a row; who is done takes over some of the last ones of another.
     """
-    waiting, others = list[pytest.Item](), list[pytest.Item]()
-    for item in items:
-        needs_server = _SERVERS.intersection(getattr(item, "fixturenames", ()))
-        (waiting if needs_server else others).append(item)
-    half = len(waiting) // 2
-    rest = max(0, len(items) // workers - half)
-    items[:] = waiting[:half] + others[:rest] + waiting[half:] + others[rest:]
+    postgres = [item for item in items if "postgres" in item.nodeid]
+    redis = [item for item in items if "redis" in item.nodeid and item not in postgres]
+    others = [item for item in items if item not in redis and item not in postgres]
+    share = len(redis) * 2 // 3
+    first, second = redis[:share], redis[share:] + postgres
+    rest = max(0, len(items) // workers - len(first))
+    items[:] = first + others[:rest] + second + others[rest:]
 
 
 def _is_fuzz_run(config: pytest.Config) -> bool:

@@ -903,9 +903,10 @@ async def test_two_exports_at_once_do_not_meet(
     "command",
     [
         "--version",
-        "list candidates",
-        pytest.param("doctor", marks=pytest.mark.slow),
-        pytest.param("help list", marks=pytest.mark.slow),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("list candidates", "doctor", "help list")
+        ),
     ],
 )
 @pytest.mark.usefixtures("invited", "run")

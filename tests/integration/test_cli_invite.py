@@ -363,7 +363,14 @@ def test_wrong_options_of_the_file_are_refused_at_once(
     assert options[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["-", "fifo", "substitution"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "fifo",
+        pytest.param("-", marks=pytest.mark.slow),
+        pytest.param("substitution", marks=pytest.mark.slow),
+    ],
+)
 async def test_pipes_are_files_too(
     fake_gather: FakeGather, interview: str, tmp_path: Path, way: str
 ) -> None:

@@ -226,6 +226,7 @@ async def test_a_burst_of_events(inbox: RedisInbox, redis: Redis) -> None:
     assert len(await redis.client_list()) <= 20
 
 
+@pytest.mark.slow
 async def test_many_events_change_their_queue_in_parts(inbox: RedisInbox) -> None:
     """Thousands that wait for one handler wait for any, in their order, once one is new."""
     await inbox.announce("", {"a": {"*"}, "b": {"*"}}, keep_for=60)
