@@ -153,8 +153,8 @@ class SQLiteInbox(SQLInbox):
                         self._path,
                         extra=log_fields(place=str(self._path)),
                     )
-                    await file.store.aclose()
                     file.remove_log()
+                    await file.store.aclose()
             except ClientClosedError:
                 # Closed meanwhile, by a fork or for a file that was replaced.
                 if self._file is file:
@@ -223,7 +223,10 @@ class _File:
             raise _MovedError
 
     def remove_log(self) -> None:
-        """Remove the log that the old file left: SQLite would apply it to the new one."""
+        """Remove the log that the old file left: SQLite would apply it to the new one.
+
+        Before the connection closes: while it has the log open, no new file's gets its number.
+        """
         if self.path is not None and self.log_identity == _identity(_log_of(self.path)):
             for suffix in ("-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)

@@ -396,3 +396,33 @@ def test_tokens_of_processes() -> None:
     assert not is_process_gone(f"elsewhere {gone.pid} {start}")
     for unknown in ("", " ", place, f"{place} x y", f"{place} {9**40} 1"):
         assert not is_process_gone(unknown)
+
+
+async def test_a_new_files_log_is_not_taken_for_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its inode may have the old log's number, once that one is closed: events would be lost."""
+    one, other = SQLiteInbox(tmp_path / "i.db"), SQLiteInbox(tmp_path / "i.db")
+    await one.put(event("old"))
+    await other.put(event("old"))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    old = other._file
+    assert old is not None
+    kind = type(old.store)
+    close = kind.aclose
+
+    async def close_while_another_opens(store: Any) -> None:
+        await close(store)
+        if store is old.store:
+            await one.put(event("new"))
+            log = (tmp_path / "i.db-wal").stat()
+            old.log_identity = log.st_dev, log.st_ino
+
+    monkeypatch.setattr(kind, "aclose", close_while_another_opens)
+    (entry,) = await other.list()
+    monkeypatch.undo()
+    assert entry.event.key == "new"
+    assert (tmp_path / "i.db-wal").exists()
+    await one.aclose()
+    await other.aclose()
