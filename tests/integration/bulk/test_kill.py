@@ -74,10 +74,15 @@ async def _invite_all(journal: Path, *, people: int, kills: int, seed: int) -> t
         return len(bench.sent) / people, killed
 
 
-async def test_a_killed_job_goes_on_and_invites_no_one_twice(tmp_path: Path) -> None:
-    """Two kills at seeded moments under a faulty wire: everyone exactly once."""
-    per_invite, killed = await _invite_all(tmp_path / "j.db", people=20, kills=2, seed=1)
-    assert killed >= 1
+@pytest.mark.parametrize(
+    ("people", "kills"), [(20, 2), pytest.param(40, 4, marks=pytest.mark.slow)]
+)
+async def test_a_killed_job_goes_on_and_invites_no_one_twice(
+    tmp_path: Path, people: int, kills: int
+) -> None:
+    """Some kills at seeded moments under a faulty wire: everyone exactly once."""
+    per_invite, killed = await _invite_all(tmp_path / "j.db", people=people, kills=kills, seed=1)
+    assert killed >= kills - 1
     assert 2.0 <= per_invite < 5.5
 
 
